@@ -1,0 +1,163 @@
+"""The fleet's configuration: providers, models, tiers and limits as frozen data, checked before anything starts.
+
+It owns `config/fleet.yaml` and the `FLEET_*` / `OPENAI_*` environment; it opens no connection and knows no job.
+"""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from fleet.documents import nearest, parse, read_yaml
+from fleet.errors import BadInputError
+
+SIMULATED = "simulated"
+Count = Annotated[int, Field(gt=0)]
+Seconds = Annotated[float, Field(gt=0)]
+
+
+class Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ProviderConfig(Frozen):
+    """An account with a vendor: where it is, which key opens it, which wire it speaks."""
+
+    kind: Literal["openai"] = "openai"
+    #: `auto`: the Responses API at the vendor's own address, chat completions (what everybody speaks) at any other.
+    wire: Literal["auto", "responses", "chat"] = "auto"
+    base_url: str | None = None
+    key_env: str = "OPENAI_API_KEY"
+
+
+class Limits(Frozen):
+    """What the vendor allows this account and model; `None` is no limit."""
+
+    requests_per_minute: Count | None = None
+    tokens_per_minute: Count | None = None
+    in_flight: Count | None = None
+
+
+class Price(Frozen):
+    """US dollars per million tokens."""
+
+    input: Annotated[Decimal, Field(ge=0)]
+    cached_input: Annotated[Decimal, Field(ge=0)] | None = None
+    output: Annotated[Decimal, Field(ge=0)]
+
+
+class ModelConfig(Frozen):
+    """What a model can take, costs and may be asked."""
+
+    provider: str = "openai"
+    context_tokens: Count
+    max_output_tokens: Count = 16_384
+    #: Sent as `reasoning.effort` where set; leave out for models that do not reason.
+    reasoning_effort: str | None = None
+    limits: Limits = Limits()
+    #: Left out: the bundled price list, which must know the model.
+    price: Price | None = None
+
+
+class TierConfig(Frozen):
+    """A named lane: queue, model, concurrency and where to escalate."""
+
+    model: str
+    #: Calls in flight in one worker process.
+    concurrency: Count = 100
+    #: Longest a single call may take.
+    timeout_s: Seconds = 120
+    escalate_to: str | None = None
+
+
+class FleetConfig(Frozen):
+    providers: dict[str, ProviderConfig] = {"openai": ProviderConfig()}
+    models: dict[str, ModelConfig]
+    tiers: dict[str, TierConfig]
+    #: Members of one chord; a gate over more is a tree.
+    gate_width: Annotated[int, Field(ge=2, le=1000)] = 200
+    #: How long a claim lives without being renewed.
+    claim_s: Seconds = 30
+    #: Tries of one call against a provider that is overloaded, limits or breaks.
+    call_tries: Annotated[int, Field(ge=1, le=20)] = 6
+
+    @model_validator(mode="after")
+    def _names_exist(self) -> FleetConfig:
+        for name, model in self.models.items():
+            if model.provider not in self.providers:
+                raise ValueError(
+                    f'models.{name}.provider is "{model.provider}"{nearest(model.provider, self.providers)}'
+                )
+        for name, tier in self.tiers.items():
+            if tier.model not in self.models:
+                raise ValueError(f'tiers.{name}.model is "{tier.model}"{nearest(tier.model, self.models)}')
+            if tier.escalate_to is not None and tier.escalate_to not in self.tiers:
+                raise ValueError(
+                    f'tiers.{name}.escalate_to is "{tier.escalate_to}"{nearest(tier.escalate_to, self.tiers)}'
+                )
+        for required in ("nano", "mini", "flagship"):
+            if required not in self.tiers:
+                raise ValueError(f'tiers has no "{required}"; jobs name the tiers nano, mini and flagship')
+        for name in self.tiers:
+            self.ladder(name, None)
+        return self
+
+    def ladder(self, start: str, top: str | None) -> tuple[str, ...]:
+        """The tiers from `start` upwards by `escalate_to`, ending at `top` (or where the ladder ends)."""
+        rungs = [start]
+        while rungs[-1] != top and (following := self.tiers[rungs[-1]].escalate_to) is not None:
+            if following in rungs:
+                raise ValueError(f"tiers: escalate_to runs in a circle: {' -> '.join([*rungs, following])}")
+            rungs.append(following)
+        return tuple(rungs)
+
+    def model_of(self, tier: str) -> tuple[str, ModelConfig]:
+        name = self.tiers[tier].model
+        return name, self.models[name]
+
+
+class Environment(BaseSettings):
+    """The environment variables the fleet reads; an empty one counts as not set."""
+
+    model_config = SettingsConfigDict(env_ignore_empty=True, frozen=True, extra="ignore")
+
+    fleet_config: Path | None = None
+    fleet_redis_url: str | None = None
+    fleet_broker_url: str | None = None
+    fleet_blobs: Path = Path(".fleet/blobs")
+    fleet_state: Path = Path(".fleet")
+    openai_api_key: SecretStr | None = None
+    openai_base_url: str | None = None
+
+    @property
+    def simulated(self) -> bool:
+        """Whether the simulated provider stands in: no key and no base URL were given."""
+        return self.openai_api_key is None and self.openai_base_url is None
+
+
+def config_path(environment: Environment) -> Path:
+    """`FLEET_CONFIG`, else `config/fleet.yaml` here, else the one that ships with the package."""
+    if environment.fleet_config is not None:
+        return environment.fleet_config
+    here = Path("config/fleet.yaml")
+    if here.is_file():
+        return here
+    package = Path(__file__).resolve().parent
+    shipped = package / "default.yaml"
+    return shipped if shipped.is_file() else package.parent / "config" / "fleet.yaml"
+
+
+def load_config(path: Path) -> FleetConfig:
+    """The checked configuration.
+
+    Raises:
+        BadInputError: the file, key and value that cannot be used, and the nearest valid one.
+    """
+    data = read_yaml(path)
+    if not isinstance(data, dict):
+        raise BadInputError(f"{path} holds no mapping; see config/fleet.yaml of the project for an example.")
+    return parse(FleetConfig, data, str(path))

@@ -1,0 +1,73 @@
+"""Every error the fleet raises on purpose: one root, and each class says what its reader can do about it."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+
+class FleetError(Exception):
+    """Root of the fleet's own errors; its text is a sentence fit to show a user."""
+
+
+class BadInputError(FleetError):
+    """A file, key or value given by the user cannot be used; nothing was started and nothing was spent."""
+
+
+class JobNotFoundError(BadInputError):
+    """No job has the given id in this store."""
+
+
+class StoreUnavailableError(FleetError):
+    """The store or the broker did not answer; what was accepted before is still there."""
+
+
+class PlanError(FleetError):
+    """The flagship's plan could not be used, after its one repair round."""
+
+
+class BudgetExceededError(FleetError):
+    """The next call could cost more than the job's budget has left, and no running call could free some."""
+
+
+ProviderErrorKind = Literal[
+    "rate_limit",
+    "quota",
+    "overloaded",
+    "server",
+    "timeout",
+    "connection",
+    "auth",
+    "bad_request",
+    "not_found",
+    "malformed",
+]
+
+
+class ProviderError(FleetError):
+    """A model call that gave no answer; it carries its own decision, so nobody parses messages.
+
+    Args:
+        message: a sentence without prompt, output or key in it.
+        kind: what happened, in a closed set.
+        retryable: whether the same call may succeed later.
+        retry_after: seconds to wait before that, when the provider said so.
+        maybe_billed: whether the provider may have charged for the call (it was sent and its end is unknown).
+        request_id: the provider's own id of the call, when it gave one.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        kind: ProviderErrorKind,
+        retryable: bool,
+        retry_after: float | None = None,
+        maybe_billed: bool = False,
+        request_id: str | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.kind: ProviderErrorKind = kind
+        self.retryable = retryable
+        self.retry_after = retry_after
+        self.maybe_billed = maybe_billed
+        self.request_id = request_id
