@@ -1,0 +1,288 @@
+"""What a user asks for (JobSpec, Step, Review) and what becomes of it (JobStatus, Outcome), as frozen data.
+
+It owns the rules a job has to keep before anything is spent; it knows no store, no queue and no model.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from decimal import Decimal
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import jsonschema
+from pydantic import BaseModel, Field, field_validator, model_validator
+
+from fleet import templates
+from fleet.config import Count, FleetConfig, Frozen
+from fleet.documents import nearest, parse, read_yaml
+from fleet.errors import BadInputError
+from fleet.prices import NANO_PER_USD, Usage
+
+AUTO = "auto"
+_ID = re.compile(r"[a-z][a-z0-9_]{0,63}")
+#: Names a template has besides the outputs of its needs.
+TEMPLATE_NAMES = frozenset({"item", "items", "goal"})
+MAX_STEPS = 50
+
+
+class JobStatus(StrEnum):
+    """Where a job stands, and who moves it on.
+
+    | status | moved on by |
+    |---|---|
+    | planning | `tasks.plan_job`: plan checked and expanded -> running; no usable plan -> failed |
+    | running | the gate: all subtasks final -> reviewing; without a review -> completed or failed |
+    | reviewing | `tasks.review_job`: accept or finish -> completed; rework -> running, in a new round |
+    | paused, cancelled | a user's command |
+    | completed, failed | nobody: final |
+    """
+
+    PLANNING = "planning"
+    RUNNING = "running"
+    PAUSED = "paused"
+    REVIEWING = "reviewing"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def final(self) -> bool:
+        return self in (JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CANCELLED)
+
+
+class FilesSource(Frozen):
+    """One item per text file below `root`: `{path, text, bytes}`."""
+
+    root: Path
+    include: tuple[str, ...] = ("**/*",)
+    exclude: tuple[str, ...] = ()
+    max_bytes: Count = 1_000_000
+
+
+class ImagesSource(Frozen):
+    """One item per picture below `root`: `{path, bytes, media_type}`, with the picture sent along."""
+
+    root: Path
+    include: tuple[str, ...] = ("**/*.png", "**/*.jpg", "**/*.jpeg", "**/*.webp", "**/*.gif")
+    exclude: tuple[str, ...] = ()
+    max_bytes: Count = 20_000_000
+
+
+class Items(Frozen):
+    """Where the items come from: exactly one of the three."""
+
+    path: Path | None = None
+    files: FilesSource | None = None
+    images: ImagesSource | None = None
+
+    @model_validator(mode="after")
+    def _one(self) -> Items:
+        given = [name for name in ("path", "files", "images") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(f"give exactly one of path, files and images (given: {', '.join(given) or 'none'})")
+        return self
+
+
+class Step(Frozen):
+    """One entry of a plan; with `each` it stands for one subtask per item."""
+
+    id: str
+    each: Literal["items"] | None = None
+    tier: str = AUTO
+    #: What routing and quality figures are kept by; the id when left out.
+    kind: str | None = None
+    needs: tuple[str, ...] = ()
+    when: str | None = None
+    instructions: str = ""
+    prompt: str
+    #: JSON schema of the answer; left out: free text.
+    output: dict[str, Any] | None = None
+    max_tier: str | None = None
+    max_output_tokens: Annotated[int, Field(gt=0, le=200_000)] = 2_000
+
+    @property
+    def label(self) -> str:
+        return self.kind or self.id
+
+    @field_validator("id")
+    @classmethod
+    def _identifier(cls, value: str) -> str:
+        if not _ID.fullmatch(value) or value in TEMPLATE_NAMES:
+            raise ValueError(
+                f'"{value}" is no step id: lower-case letters, digits and _, a letter first, and not item, items or goal'
+            )
+        return value
+
+    @field_validator("output")
+    @classmethod
+    def _schema(cls, value: dict[str, Any] | None) -> dict[str, Any] | None:
+        if value is not None:
+            try:
+                jsonschema.Draft202012Validator.check_schema(value)
+            except jsonschema.SchemaError as error:
+                raise ValueError(f"not a JSON schema: {error.message}") from error
+            for reference in _references(value):
+                if not reference.startswith("#"):
+                    raise ValueError(f'the reference "{reference}" leads outside the schema; only "#/..." is followed')
+        return value
+
+    @model_validator(mode="after")
+    def _templates(self) -> Step:
+        allowed = TEMPLATE_NAMES | set(self.needs)
+        if self.each is None:
+            allowed -= {"item"}
+        texts = {"prompt": templates.names_used, "when": templates.check_expression}
+        for field, names in texts.items():
+            text = getattr(self, field)
+            if text is None:
+                continue
+            try:
+                unknown = names(text) - allowed
+            except BadInputError as error:
+                raise ValueError(f"{field}: {error}") from error
+            if unknown:
+                name = min(unknown)
+                hint = "; add it to needs if it is a step" if name not in TEMPLATE_NAMES else "; it needs each: items"
+                raise ValueError(f'{field} uses "{name}"{nearest(name, allowed)}{hint}')
+        return self
+
+
+class Review(Frozen):
+    """The flagship's one look at the gathered outputs."""
+
+    prompt: str
+    #: How often it may send subtasks back.
+    rounds: Annotated[int, Field(ge=0, le=10)] = 1
+    max_output_tokens: Annotated[int, Field(gt=0, le=200_000)] = 16_000
+
+
+class JobSpec(Frozen):
+    """A job as it is submitted. Without `steps` the flagship plans them from goal and items."""
+
+    name: Annotated[str, Field(min_length=1, max_length=200)]
+    goal: Annotated[str, Field(max_length=20_000)] = ""
+    items: Items | tuple[Any, ...] = ()
+    steps: Annotated[tuple[Step, ...], Field(max_length=MAX_STEPS)] = ()
+    review: Review | None = None
+    budget_usd: Annotated[Decimal, Field(gt=0)] | None = None
+    priority: Literal["interactive", "normal", "background"] = "normal"
+    webhook: str | None = None
+    #: A ready-made renderer of the result, set by recipes.
+    recipe: str | None = None
+
+    @property
+    def budget_nano_usd(self) -> int | None:
+        return None if self.budget_usd is None else int(self.budget_usd * NANO_PER_USD)
+
+    @model_validator(mode="after")
+    def _whole(self) -> JobSpec:
+        if not self.steps and not self.goal.strip():
+            raise ValueError("give steps, or a goal to plan them from")
+        check_steps(self.steps)
+        return self
+
+    def check_tiers(self, config: FleetConfig) -> None:
+        """BadInputError when a step names a tier the configuration does not have, or a ceiling below its start."""
+        for step in self.steps:
+            for field in ("tier", "max_tier"):
+                tier = getattr(step, field)
+                if tier is not None and tier not in config.tiers and not (field == "tier" and tier == AUTO):
+                    valid = [*config.tiers, *([AUTO] if field == "tier" else [])]
+                    raise BadInputError(f'steps.{step.id}.{field} is "{tier}"{nearest(tier, valid)}.')
+            start = "nano" if step.tier == AUTO else step.tier
+            if step.max_tier is not None and step.max_tier not in config.ladder(start, step.max_tier):
+                raise BadInputError(f'steps.{step.id}.max_tier "{step.max_tier}" is not on the way up from "{start}".')
+
+
+def check_steps(steps: Iterable[Step]) -> None:
+    """ValueError when an id stands twice, a need does not exist, or needs run in a circle."""
+    by_id: dict[str, Step] = {}
+    for step in steps:
+        if step.id in by_id:
+            raise ValueError(f'the step "{step.id}" stands twice')
+        by_id[step.id] = step
+    for step in by_id.values():
+        for need in step.needs:
+            if need not in by_id:
+                raise ValueError(f'steps.{step.id}.needs names "{need}"{nearest(need, by_id.keys() - {step.id})}')
+    in_order(by_id)
+
+
+def in_order(steps: Mapping[str, Step]) -> list[Step]:
+    """The steps with every need before what needs it; ValueError naming the circle when there is one."""
+    ordered: dict[str, Step] = {}
+    while len(ordered) < len(steps):
+        free = [step for step in steps.values() if step.id not in ordered and ordered.keys() >= set(step.needs)]
+        if not free:
+            step = next(step for step in steps.values() if step.id not in ordered)
+            path = [step.id]
+            while path.count(path[-1]) == 1:
+                path.append(next(need for need in steps[path[-1]].needs if need not in ordered))
+            raise ValueError(f"needs run in a circle: {' -> '.join(path[path.index(path[-1]) :])}")
+        ordered.update((step.id, step) for step in free)
+    return list(ordered.values())
+
+
+class Attempt(Frozen):
+    """One model call for a subtask that was not accepted: the answer and why, kept for the next tier up."""
+
+    tier: str
+    model: str
+    answer: str
+    reason: str
+
+
+class Outcome(Frozen):
+    """What became of a subtask: one line of `results.jsonl`."""
+
+    item: Any = None
+    step: str
+    status: Literal["ok", "failed", "skipped"]
+    output: Any = None
+    error: str | None = None
+    tier: str | None = None
+    model: str | None = None
+    attempts: int = 0
+    usage: Usage = Usage()
+    cost_usd: float = 0.0
+
+
+def load_job(path: Path) -> JobSpec:
+    """The job in a YAML file, relative item paths resolved against the file's folder.
+
+    Raises:
+        BadInputError: file, key, value and the nearest valid one.
+    """
+    data = read_yaml(path)
+    if not isinstance(data, dict):
+        raise BadInputError(f"{path} holds no job; it needs at least name and steps, or name and goal.")
+    return resolve_paths(parse(JobSpec, data, str(path)), path.parent)
+
+
+def resolve_paths(spec: JobSpec, base: Path) -> JobSpec:
+    """`spec` with relative item paths taken from `base`."""
+    items = spec.items
+    if not isinstance(items, Items):
+        return spec
+    if items.path is not None:
+        items = items.model_copy(update={"path": base / items.path})
+    for name in ("files", "images"):
+        source: BaseModel | None = getattr(items, name)
+        if source is not None:
+            resolved = source.model_copy(update={"root": base / source.root})  # type: ignore[attr-defined]
+            items = items.model_copy(update={name: resolved})
+    return spec.model_copy(update={"items": items})
+
+
+def _references(schema: Any) -> Iterable[str]:
+    if isinstance(schema, dict):
+        for key, value in schema.items():
+            if key in ("$ref", "$dynamicRef") and isinstance(value, str):
+                yield value
+            yield from _references(value)
+    elif isinstance(schema, list):
+        for value in schema:
+            yield from _references(value)

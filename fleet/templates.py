@@ -1,0 +1,102 @@
+"""Prompts as sandboxed Jinja2: compiled, checked for the names they use, rendered to a bounded size.
+
+It owns the sandbox; it knows no job and no store. Job files and flagship plans both come from outside, so a template can
+neither reach Python's internals nor change what it is given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
+
+import jinja2
+from jinja2 import meta
+from jinja2.nodes import Template as Tree
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from fleet.errors import BadInputError
+
+MAX_TEMPLATE_CHARS = 100_000
+MAX_RENDERED_CHARS = 4_000_000
+
+
+class _Environment(ImmutableSandboxedEnvironment):
+    # Not a number of Jinja's own: `{{ "x" * 10**9 }}` and `range(10**9)` must not take the worker's memory.
+    intercepted_binops = frozenset(["*", "**"])
+
+    def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
+        if operator == "**" or not all(isinstance(side, (int, float)) for side in (left, right)):
+            raise jinja2.exceptions.SecurityError(f"the operator {operator} is not allowed on these values")
+        return super().call_binop(context, operator, left, right)
+
+
+_ENVIRONMENT = _Environment(undefined=jinja2.StrictUndefined, autoescape=False, keep_trailing_newline=False)
+_ENVIRONMENT.policies["json.dumps_kwargs"] = {"ensure_ascii": False, "sort_keys": False}
+
+
+def names_used(source: str) -> frozenset[str]:
+    """The outer names a template asks for.
+
+    Raises:
+        BadInputError: it is no template (with the line), or too long.
+    """
+    return frozenset(meta.find_undeclared_variables(_parse(source)))
+
+
+def render(source: str, values: Mapping[str, Any]) -> str:
+    """The text of a template over `values`.
+
+    Raises:
+        BadInputError: a name is missing, an operation is not allowed, or the text passes 4,000,000 characters.
+    """
+    pieces: list[str] = []
+    length = 0
+    try:
+        for piece in _template(source).generate(dict(values)):
+            pieces.append(piece)
+            length += len(piece)
+            if length > MAX_RENDERED_CHARS:
+                raise BadInputError(f"The prompt is over {MAX_RENDERED_CHARS:,} characters; send less of the item.")
+    except (jinja2.TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError) as error:
+        raise BadInputError(f"The prompt template fails: {error}.") from error
+    return "".join(pieces)
+
+
+def holds(expression: str, values: Mapping[str, Any]) -> bool:
+    """Whether a `when` expression is true over `values`.
+
+    Raises:
+        BadInputError: it is no expression, or fails on these values.
+    """
+    try:
+        return bool(_expression(expression)(**values))
+    except (jinja2.TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError) as error:
+        raise BadInputError(f"when: {expression!r} fails: {error}.") from error
+
+
+def check_expression(expression: str) -> frozenset[str]:
+    """The outer names a `when` expression asks for; BadInputError when it is none."""
+    return names_used("{{ (" + expression + ") }}")
+
+
+def _parse(source: str) -> Tree:
+    if len(source) > MAX_TEMPLATE_CHARS:
+        raise BadInputError(f"The template is over {MAX_TEMPLATE_CHARS:,} characters.")
+    try:
+        return _ENVIRONMENT.parse(source)
+    except jinja2.TemplateSyntaxError as error:
+        raise BadInputError(f"The template is wrong in line {error.lineno}: {error.message}.") from error
+    except RecursionError as error:
+        raise BadInputError("The template is nested too deep.") from error
+
+
+@lru_cache(maxsize=512)
+def _template(source: str) -> jinja2.Template:
+    _parse(source)
+    return _ENVIRONMENT.from_string(source)
+
+
+@lru_cache(maxsize=512)
+def _expression(expression: str) -> Any:
+    return _ENVIRONMENT.compile_expression(expression, undefined_to_none=False)
