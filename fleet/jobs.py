@@ -112,7 +112,7 @@ class Step(Frozen):
     def _identifier(cls, value: str) -> str:
         if not _ID.fullmatch(value) or value in TEMPLATE_NAMES:
             raise ValueError(
-                f'"{value}" is no step id: lower-case letters, digits and _, a letter first, and not item, items or goal'
+                f'"{value}" is no step id: lower-case letters, digits and _, a letter first; not item, items or goal'
             )
         return value
 

@@ -1,7 +1,7 @@
 """Prompts as sandboxed Jinja2: compiled, checked for the names they use, rendered to a bounded size.
 
-It owns the sandbox; it knows no job and no store. Job files and flagship plans both come from outside, so a template can
-neither reach Python's internals nor change what it is given.
+It owns the sandbox; it knows no job and no store. Job files and flagship plans both come from outside, so a template
+can neither reach Python's internals nor change what it is given.
 """
 
 from __future__ import annotations
