@@ -39,7 +39,7 @@ while room > 0 do
       redis.call('ZADD', key('watch'), now + resend_ms * 2 ^ math.min(tonumber(sends), 6), id)
       local share = tonumber(redis.call('HGET', key('j', lane[1]), 'share') or 1)
       advance(lanes, lane[1], tonumber(lane[2]), cost / share, tenant[1])
-      advance(backlog, tenant[1], tonumber(tenant[2]), cost / share, '*')
+      advance(backlog, tenant[1], tonumber(tenant[2]), tonumber(cost), '*')
       for _, field in ipairs({id, task, gate or '', index or ''}) do reply[#reply + 1] = field end
       room = room - 1
     end
