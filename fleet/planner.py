@@ -16,6 +16,7 @@ from pydantic import Field
 from fleet import checks
 from fleet.blobs import Blobs
 from fleet.config import FleetConfig, Frozen
+from fleet.context import Context
 from fleet.documents import parse
 from fleet.errors import BadInputError, PlanError
 from fleet.executor import Executor, Purpose, ask
@@ -136,15 +137,8 @@ class _Plan(Frozen):
 class Planner:
     """Plans and expands jobs."""
 
-    def __init__(
-        self, config: FleetConfig, store: Store, jobs: JobStore, blobs: Blobs, gates: Gates, executor: Executor
-    ) -> None:
-        self._config = config
-        self._store = store
-        self._jobs = jobs
-        self._blobs = blobs
-        self._gates = gates
-        self._executor = executor
+    def __init__(self, context: Context) -> None:
+        self._context = context
 
     async def plan(self, job: Job, fence: int) -> tuple[Step, ...]:
         """The job's steps: given, written before, or the flagship's.
@@ -157,7 +151,7 @@ class Planner:
             return job.steps
         steps = job.spec.steps or await self._ask(job, fence)
         _check_size(steps, len(job.items))
-        await self._jobs.set_plan(job.id, steps)
+        await self._context.jobs.set_plan(job.id, steps)
         return steps
 
     async def expand(self, job: Job) -> None:
@@ -167,12 +161,12 @@ class Planner:
             body = NewSubtask(id=job.review_id(1), task=REVIEW_TASK, tier="flagship", payload="")
         else:
             body = NewSubtask(id=f"{job.id}/end", task=END_TASK, tier=COORDINATOR, payload="")
-        gate_of = await self._gates.open(body, members)
-        await self._store.add(self._subtasks(job, gate_of))
+        gate_of = await self._context.gates.open(body, members)
+        await self._context.store.add(self._subtasks(job, gate_of))
 
     def _subtasks(self, job: Job, gate_of: dict[str, tuple[str, int]]) -> Iterable[NewSubtask]:
         for step in job.steps:
-            tier = start_tier(step, self._config)
+            tier = start_tier(step, self._context.config)
             for item, subtask in enumerate(job.ids_of(step)):
                 each = step.each is not None
                 gate, index = gate_of[subtask]
@@ -217,11 +211,11 @@ class Planner:
         request = ask(
             prompt, instructions=INSTRUCTIONS, schema=PLAN_SCHEMA, schema_name="plan", max_output_tokens=8_000
         )
-        return await self._executor.remembered(purpose, request, memo)
+        return await self._context.executor.remembered(purpose, request, memo)
 
     def _prompt(self, job: Job) -> str:
         samples = [
-            json.dumps(read_item(self._blobs, job.items, i), ensure_ascii=False)[:SAMPLE_CHARS]
+            json.dumps(read_item(self._context.blobs, job.items, i), ensure_ascii=False)[:SAMPLE_CHARS]
             for i in range(min(SAMPLE_ITEMS, len(job.items)))
         ]
         listed = "\n".join(f"- {sample}" for sample in samples) or "- none"
@@ -237,7 +231,7 @@ class Planner:
             steps = tuple(planned.step() for planned in plan.steps)
             check_steps(steps)
             for step in steps:
-                if step.tier != AUTO and step.tier not in self._config.tiers:
+                if step.tier != AUTO and step.tier not in self._context.config.tiers:
                     raise BadInputError(f"the plan names the tier {step.tier}, which this fleet does not have")
         except ValueError as error:
             raise BadInputError(f"the plan: {error}") from error

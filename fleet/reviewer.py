@@ -15,13 +15,14 @@ from typing import Any, Literal
 from fleet import checks, packing
 from fleet.blobs import Blobs
 from fleet.config import FleetConfig, Frozen
+from fleet.context import Context
 from fleet.errors import FleetError
 from fleet.executor import Executor, Purpose, ask
 from fleet.items import read_item
 from fleet.jobs import Attempt, JobStatus, Outcome, Review
 from fleet.planner import REVIEW_TASK
 from fleet.router import next_tier
-from fleet.runner import Trail, output_of
+from fleet.outcomes import Trail, output_of
 from fleet.store import Job, JobStore
 from queues.gate import Gates
 from queues.store import NewSubtask, Store
@@ -84,15 +85,8 @@ class Verdict(Frozen):
 class Reviewer:
     """Reviews jobs."""
 
-    def __init__(
-        self, config: FleetConfig, store: Store, jobs: JobStore, blobs: Blobs, gates: Gates, executor: Executor
-    ) -> None:
-        self._config = config
-        self._store = store
-        self._jobs = jobs
-        self._blobs = blobs
-        self._gates = gates
-        self._executor = executor
+    def __init__(self, context: Context) -> None:
+        self._context = context
 
     async def review(self, job: Job, round_: int, fence: int) -> None:
         """Review round `round_` of a job and move the job on. Safe to repeat.
@@ -103,7 +97,7 @@ class Reviewer:
         review = job.spec.review
         if review is None:
             raise FleetError(f"The job {job.id} has no review.")
-        await self._jobs.advance(job.id, [JobStatus.RUNNING], JobStatus.REVIEWING)
+        await self._context.jobs.advance(job.id, [JobStatus.RUNNING], JobStatus.REVIEWING)
         outcomes = await self._outcomes(job)
         may_rework = round_ <= review.rounds
         prompt = await self._prompt(job, review, outcomes, round_, fence, may_rework)
@@ -117,15 +111,15 @@ class Reviewer:
         if verdict.verdict == "rework":
             gaps += [f"{entry.subtask}: {entry.reason} (no round of rework was left)" for entry in verdict.rework]
         result = {"text": verdict.result, "gaps": gaps, "verdict": verdict.verdict, "rounds": round_}
-        await self._jobs.end(job.id, JobStatus.COMPLETED, result=result)
+        await self._context.jobs.end(job.id, JobStatus.COMPLETED, result=result)
 
     async def _outcomes(self, job: Job) -> list[tuple[str, str, str, Outcome]]:
         """Every subtask as (id, id without the job, label of its item, outcome)."""
         found: list[tuple[str, str, str, Outcome]] = []
         for step in job.steps:
             ids = list(job.ids_of(step))
-            for position, (id_, result) in enumerate(zip(ids, await self._store.results(ids), strict=True)):
-                item = read_item(self._blobs, job.items, position) if step.each is not None else None
+            for position, (id_, result) in enumerate(zip(ids, await self._context.store.results(ids), strict=True)):
+                item = read_item(self._context.blobs, job.items, position) if step.each is not None else None
                 label = packing.label_of(item, position if step.each is not None else None)
                 outcome = output_of(result).model_copy(update={"step": step.id})
                 found.append((id_, id_.removeprefix(f"{job.id}/"), label, outcome))
@@ -172,7 +166,7 @@ class Reviewer:
                     max_output_tokens=REDUCE_TOKENS,
                 )
                 async with at_once:
-                    return (await self._executor.remembered(purpose, request, memo))[0]
+                    return (await self._context.executor.remembered(purpose, request, memo))[0]
 
             texts = list(await asyncio.gather(*(reduce(position, run) for position, run in enumerate(runs))))
         # Reducing does not converge on a window this small; the rest is cut, and the coverage above says how much
@@ -181,7 +175,7 @@ class Reviewer:
 
     def _room(self, tier: str, output_tokens: int) -> int:
         """Bytes of prompt that fit the context window of a tier's model beside its answer and our instructions."""
-        context = self._config.model_of(tier)[1].context_tokens
+        context = self._context.config.model_of(tier)[1].context_tokens
         return max(1_000, BYTES_PER_TOKEN * (context - output_tokens - 1_000))
 
     async def _verdict(self, job: Job, review: Review, prompt: str, round_: int, fence: int) -> Verdict:
@@ -206,11 +200,11 @@ class Reviewer:
             schema_name="review",
             max_output_tokens=review.max_output_tokens,
         )
-        return await self._executor.remembered(purpose, request, memo)
+        return await self._context.executor.remembered(purpose, request, memo)
 
     async def _send_back(self, job: Job, round_: int, rework: dict[str, tuple[Outcome, str]]) -> None:
         body = NewSubtask(id=job.review_id(round_ + 1), task=REVIEW_TASK, tier="flagship", payload="")
-        gate_of = await self._gates.open(body, list(rework))
+        gate_of = await self._context.gates.open(body, list(rework))
         members = []
         for id_, (outcome, reason) in rework.items():
             step = job.step(outcome.step)
@@ -221,10 +215,10 @@ class Reviewer:
             )
             cost = round(outcome.cost_usd * 1_000_000_000)
             trail = Trail([attempt], outcome.attempts, outcome.usage, cost)
-            members.append((id_, next_tier(step, tier, self._config) or tier, trail.dump()))
+            members.append((id_, next_tier(step, tier, self._context.config) or tier, trail.dump()))
         # Running first: the new gate may fire as soon as its members are open.
-        await self._jobs.advance(job.id, [JobStatus.REVIEWING], JobStatus.RUNNING, round_=round_ + 1)
-        await self._store.reopen(members, gate_of)
+        await self._context.jobs.advance(job.id, [JobStatus.REVIEWING], JobStatus.RUNNING, round_=round_ + 1)
+        await self._context.store.reopen(members, gate_of)
 
 
 def _read(text: str, whole: bool) -> Verdict:

@@ -1,7 +1,7 @@
 """One subtask from claim to its end: its needs, its prompt, one attempt, the check, and up a tier when the check fails.
 
-It owns what a trail and an output look like in the store. Celery is unknown here: `NotOurs` says that there is
-nothing to do.
+Celery is unknown here: `NotOurs` says that there is nothing to do. A store that does not answer raises LinkError; the
+claim then expires and the subtask is run again.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 from fleet import checks, templates
 from fleet.blobs import BlobError, Blobs
-from fleet.config import FleetConfig
+from fleet.context import Context
 from fleet.errors import BadInputError, BudgetExceededError, ProviderError
 from fleet.executor import Call, Executor, Purpose, ask
 from fleet.items import read_item
@@ -37,55 +37,11 @@ class NotOurs(Exception):
     """The message woke us for nothing: another worker has the subtask, or it moved on."""
 
 
-@dataclass
-class Trail:
-    """What earlier attempts at a subtask left behind; it travels with the subtask from tier to tier."""
-
-    attempts: list[Attempt] = field(default_factory=list)
-    calls: int = 0
-    usage: Usage = field(default_factory=Usage)
-    cost_nano_usd: int = 0
-
-    @classmethod
-    def load(cls, text: str) -> Trail:
-        if not text:
-            return cls()
-        data = json.loads(text)
-        return cls(
-            [Attempt.model_validate(attempt) for attempt in data["attempts"]],
-            data["calls"],
-            Usage.model_validate(data["usage"]),
-            data["cost_nano_usd"],
-        )
-
-    def dump(self) -> str:
-        return json.dumps(
-            {
-                "attempts": [attempt.model_dump() for attempt in self.attempts],
-                "calls": self.calls,
-                "usage": self.usage.model_dump(),
-                "cost_nano_usd": self.cost_nano_usd,
-            }
-        )
-
-    def add(self, call: Call) -> None:
-        self.calls += 1
-        self.usage += call.entry.usage
-        self.cost_nano_usd += call.entry.cost_nano_usd
-
-
 class Runner:
     """Runs subtasks of one worker process."""
 
-    def __init__(
-        self, config: FleetConfig, store: Store, jobs: JobStore, blobs: Blobs, executor: Executor, claims: Claims
-    ) -> None:
-        self._config = config
-        self._store = store
-        self._jobs = jobs
-        self._blobs = blobs
-        self._executor = executor
-        self._claims = claims
+    def __init__(self, context: Context) -> None:
+        self._context = context
 
     async def run(self, subtask_id: str, tier: str) -> dict[str, str]:
         """Run a subtask if it is ours to run; the reference `{id, status}` that its chord counts.
@@ -94,23 +50,28 @@ class Runner:
             NotOurs: nothing to do; the store, not this message, decides what happens next.
             ClaimLost: another worker took over.
         """
-        claim = await self._store.claim(subtask_id, tier)
+        claim = await self._context.store.claim(subtask_id, tier)
         if isinstance(claim, Refusal):
             if claim.status is not None:
                 return {"id": subtask_id, "status": claim.status}
             raise NotOurs(claim.why)
-        async with self._claims.held(claim):
+        async with self._context.claims.held(claim):
             return await self._claimed(claim)
 
     async def _claimed(self, claim: Claim) -> dict[str, str]:
         trail = Trail.load(claim.trail)
-        job = await self._jobs.planned(claim.id.split("/", 1)[0])
+        job = await self._context.jobs.planned(claim.id.split("/", 1)[0])
         place = json.loads(claim.payload)
         step = job.step(place["step"])
         try:
             return await self._attempt(claim, job, step, place["item"], trail)
-        except (BadInputError, BlobError, ProviderError, BudgetExceededError, PermitError) as error:
+        except BudgetExceededError as error:
+            await self._context.jobs.cut_short(job.id, str(error))
             return await self._end(claim, "failed", trail, error=str(error))
+        except (BadInputError, BlobError, ProviderError, PermitError) as error:
+            return await self._end(claim, "failed", trail, error=str(error))
+        except LinkError:
+            raise
         except Exception as error:
             # A header task never raises: it would kill the gate's body while its siblings go on spending.
             logger.exception("subtask %s failed on an error of our own", claim.id)
@@ -121,12 +82,12 @@ class Runner:
             return await self._end(claim, "failed", trail, error=f"{claim.kills} workers died while running it")
         if job.status.final or job.status is JobStatus.PAUSED:
             return await self._end(claim, "skipped", trail, error=f"the job is {job.status}")
-        values: dict[str, Any] = {"goal": job.spec.goal, "items": _Items(self._blobs, job)}
+        values: dict[str, Any] = {"goal": job.spec.goal, "items": _Items(self._context.blobs, job)}
         if item is not None:
-            values["item"] = read_item(self._blobs, job.items, item)
+            values["item"] = read_item(self._context.blobs, job.items, item)
         for need in step.needs:
             needed = job.step(need)
-            found = await self._store.results(job.ids_of(needed) if item is None else [_need_of(job, needed, item)])
+            found = await self._context.store.results(job.ids_of(needed) if item is None else [_need_of(job, needed, item)])
             outputs = [output_of(result) for result in found]
             if item is None and needed.each is not None:
                 values[need] = [output.output for output in outputs if output.status == "ok"]
@@ -145,7 +106,7 @@ class Runner:
             max_output_tokens=step.max_output_tokens,
         )
         purpose = Purpose(job.id, claim.id, claim.fence, step.id, step.label, "work", claim.tier)
-        call = await self._executor.call(purpose, request)
+        call = await self._context.executor.call(purpose, request)
         trail.add(call)
         try:
             output = checks.check(call.completion, step.output)
@@ -160,11 +121,11 @@ class Runner:
         trail.attempts.append(
             Attempt(tier=claim.tier, model=call.completion.model, answer=call.completion.text[:8_000], reason=reason)
         )
-        above = next_tier(step, claim.tier, self._config)
+        above = next_tier(step, claim.tier, self._context.config)
         if above is None:
             error = f"no valid answer up to tier {claim.tier}: {reason}"
             return await self._end(claim, "failed", trail, error=error, charges=[charge])
-        await self._store.hand_on(claim, above, trail.dump(), [charge])
+        await self._context.store.hand_on(claim, above, trail.dump(), [charge])
         raise NotOurs(f"handed on to {above}")
 
     async def _end(
@@ -178,29 +139,22 @@ class Runner:
         error: str | None = None,
         charges: list[Charge] | None = None,
     ) -> dict[str, str]:
-        document = {
-            "output": output,
-            "error": error,
-            "model": model,
-            "attempts": trail.calls,
-            "usage": trail.usage.model_dump(),
-            "cost_nano_usd": trail.cost_nano_usd,
-        }
-        if not await self._store.finish(claim, status, json.dumps(document), charges or ()):
+        document = trail.document(output=output, model=model, error=error)
+        if not await self._context.store.finish(claim, status, document, charges or ()):
             raise NotOurs("the claim was lost before the end was written")
         return {"id": claim.id, "status": status}
 
     def _images(self, item: Any) -> tuple[Image, ...]:
         if not (isinstance(item, Mapping) and isinstance(item.get("image"), str) and "media_type" in item):
             return ()
-        return (Image(item["media_type"], self._blobs.read(item["image"])),)
+        return (Image(item["media_type"], self._context.blobs.read(item["image"])),)
 
 
 class _Items:
     """All items, for templates that loop over them; each is read when it is reached."""
 
     def __init__(self, blobs: Blobs, job: Job) -> None:
-        self._blobs = blobs
+        self._context.blobs = blobs
         self._index = job.items
 
     def __len__(self) -> int:
@@ -209,25 +163,7 @@ class _Items:
     def __getitem__(self, i: int) -> Any:
         if not 0 <= i < len(self._index):
             raise IndexError(i)
-        return read_item(self._blobs, self._index, i)
-
-
-def output_of(result: Result | None) -> Outcome:
-    """What became of a subtask, without its item; a subtask that is not final counts as failed."""
-    if result is None or result.status is None:
-        return Outcome(step="", status="failed", error="it never ended")
-    document = json.loads(result.output or "{}")
-    return Outcome(
-        step=result.id.split("/")[1],
-        status=result.status,
-        output=document["output"],
-        error=document["error"],
-        tier=result.tier,
-        model=document["model"],
-        attempts=document["attempts"],
-        usage=Usage.model_validate(document["usage"]),
-        cost_usd=document["cost_nano_usd"] / NANO_PER_USD,
-    )
+        return read_item(self._context.blobs, self._index, i)
 
 
 def _need_of(job: Job, needed: Step, item: int) -> str:

@@ -155,6 +155,9 @@ class JobStore:
         self, job_id: str, status: JobStatus, *, error: str | None = None, result: dict[str, Any] | None = None
     ) -> bool:
         """Give a job its final status; False when it has one."""
+        reason = await self._link.execute("HGET", self._key(job_id), "cut_short", idempotent=True)
+        if reason is not None and status is JobStatus.COMPLETED:
+            status, error = JobStatus.FAILED, f"cut short: {reason.decode()}"
         fields: dict[str, str | int] = {"finished_at": repr(time.time())}
         if error is not None:
             fields["error"] = error
@@ -162,6 +165,10 @@ class JobStore:
             fields["result"] = json.dumps(result)
         open_states = [state for state in JobStatus if not state.final]
         return await self._store.advance(f"job:{job_id}", "status", open_states, status, fields)
+
+    async def cut_short(self, job_id: str, reason: str) -> None:
+        """Note that a job could not do all its work; the first reason stays. It then ends as failed, its outputs kept."""
+        await self._link.execute("HSETNX", self._key(job_id), "cut_short", reason, idempotent=True)
 
     async def latest(self, most: int) -> list[str]:
         """Ids of the newest jobs, newest first."""

@@ -12,7 +12,7 @@ import logging
 import os
 import secrets
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 
 from queues.link import LinkError
 from queues.store import Claim, Store
@@ -27,9 +27,9 @@ class ClaimLost(Exception):
 class Claims:
     """The live claims of one worker process."""
 
-    def __init__(self, store: Store, tier: str, capacity: Callable[[], int]) -> None:
+    def __init__(self, store: Store, tiers: Sequence[str], capacity: Callable[[], int]) -> None:
         self._store = store
-        self._tier = tier
+        self._tiers = tiers
         self._capacity = capacity
         self._worker = f"{socket.gethostname()}.{os.getpid()}.{secrets.token_hex(3)}"
         self._held: dict[Claim, asyncio.Task[object]] = {}
@@ -72,10 +72,11 @@ class Claims:
             await self._register(capacity, 0)
 
     async def _register(self, capacity: int, lives_ms: int) -> None:
-        try:
-            await self._store.register(self._tier, self._worker, capacity, lives_ms)
-        except LinkError as error:
-            logger.warning("worker not registered in tier %s: %s", self._tier, error)
+        for tier in self._tiers:
+            try:
+                await self._store.register(tier, self._worker, capacity, lives_ms)
+            except LinkError as error:
+                logger.warning("worker not registered in tier %s: %s", tier, error)
 
     async def _renew(self) -> None:
         try:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from itertools import islice
 from typing import Any, Literal, TypeVar
@@ -95,6 +95,8 @@ class Charge:
     quota: str
     hold: str
     amount: int
+    #: Counters kept beside the record, and what this entry adds to each.
+    tally: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,8 +218,8 @@ class Store:
         """How many subtasks of a job stand where: tier -> state or final status -> number."""
         flat = await self.link.execute("HGETALL", self._key("c", job), idempotent=True)
         counts: dict[str, dict[str, int]] = {}
-        for field, number in _shards(flat, 2):
-            tier, _, state = field.decode().rpartition(":")
+        for name, number in _shards(flat, 2):
+            tier, _, state = name.decode().rpartition(":")
             counts.setdefault(tier, {})[state] = int(number)
         return counts
 
@@ -230,6 +232,11 @@ class Store:
         """The entries written by charges under `record`, by id."""
         flat = await self.link.execute("HGETALL", self._key("r", record), idempotent=True)
         return {id_.decode(): body.decode() for id_, body in _shards(flat, 2)}
+
+    async def tally(self, record: str) -> dict[str, int]:
+        """The counters kept beside a record."""
+        flat = await self.link.execute("HGETALL", self._key("t", record), idempotent=True)
+        return {name.decode(): int(number) for name, number in _shards(flat, 2)}
 
     async def set_cap(self, quota: str, cap: int) -> None:
         """Give a quota its hard cap."""
@@ -281,6 +288,7 @@ def _shards(values: Iterable[T], size: int) -> Iterable[tuple[T, ...]]:
 
 
 def _charges(charges: Sequence[Charge]) -> str:
+    # An empty Lua table would come back as a list; pairs() takes both.
     return json.dumps([asdict(charge) for charge in charges])
 
 

@@ -3,7 +3,7 @@
 -- Keys: s:ID subtask (hash) · d:ID its dependents (set) · j:JOB job (hash) · c:JOB counts by tier and state (hash)
 --       b:TIER… backlog: tenants, their jobs (zsets by virtual time), a job's subtasks (list) · out:TIER released (set)
 --       watch: when the reconciler looks (zset) · wake: rings the dispatcher (list) · w:TIER workers (zset by expiry)
---       r:RECORD entries (hash) · q:QUOTA cap, used, held · qh:QUOTA holds (hash)
+--       r:RECORD entries (hash) · t:RECORD their tally (hash) · q:QUOTA cap, used, held · qh:QUOTA holds (hash)
 local ns = KEYS[1]
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
@@ -54,6 +54,7 @@ local function apply_charges(json)
     local quota, holds = key('q', c.quota), key('qh', c.quota)
     if redis.call('HSETNX', key('r', c.record), c.id, c.body) == 1 then
       redis.call('HINCRBY', quota, 'used', int(c.amount))
+      for field, n in pairs(c.tally) do redis.call('HINCRBY', key('t', c.record), field, int(n)) end
     end
     local held = redis.call('HGET', holds, c.hold)
     if held then
