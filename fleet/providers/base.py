@@ -5,11 +5,13 @@ A provider authenticates and speaks a wire; it knows no job, no budget and no li
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from fleet.prices import Usage
+from fleet.tokens import estimate_tokens, request_upper_bound, tokens_of_image
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +38,17 @@ class ModelRequest:
     max_output_tokens: int = 4096
     reasoning_effort: str | None = None
     timeout_s: float = 120.0
+
+    def input_estimate(self) -> int:
+        """Estimated input tokens: instructions, prompt, schema and pictures."""
+        return sum(map(estimate_tokens, self._texts())) + sum(tokens_of_image(image.data) for image in self.images)
+
+    def upper_bound(self) -> int:
+        """The most tokens the call can use, input and output: what to reserve for it."""
+        return request_upper_bound(self._texts(), (image.data for image in self.images), self.max_output_tokens)
+
+    def _texts(self) -> tuple[str, ...]:
+        return (self.instructions, self.prompt, "" if self.schema is None else json.dumps(self.schema))
 
 
 @dataclass(frozen=True, slots=True)

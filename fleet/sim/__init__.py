@@ -1,0 +1,1 @@
+"""The simulated provider: an OpenAI-compatible server with limits, latency, faults and a charge log."""

@@ -1,0 +1,127 @@
+"""Every way a call to an OpenAI-compatible vendor fails, as one `ProviderError` that carries its own decision.
+
+Messages hold no prompt, output or key: of what the vendor says only its error code and parameter name are repeated.
+"""
+
+from __future__ import annotations
+
+import email.utils
+import math
+import re
+import time
+from collections.abc import Mapping
+
+import aiohttp
+from openai import APIConnectionError, APIStatusError
+
+from fleet.errors import ProviderError, ProviderErrorKind
+
+#: A wait a vendor asks for is bounded, so that a bad header cannot park a fleet for days.
+MAX_RETRY_AFTER_S = 3600.0
+_PLAIN = re.compile(r"[\w.\[\]-]{1,80}")
+_QUOTA_CODES = frozenset(
+    ("insufficient_quota", "billing_hard_limit_reached", "billing_not_active", "access_terminated", "quota_exceeded")
+)
+#: Raised before a single byte of the request was sent.
+_BEFORE_SENDING = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.InvalidURL)
+
+
+def from_status(error: APIStatusError, *, provider: str, model: str, key_env: str) -> ProviderError:
+    """The error of an answer with status 4xx or 5xx."""
+    status = error.status_code
+    kind, retryable, what = _decision(status, error.code or error.type or "", model, key_env)
+    return ProviderError(
+        f"{provider} {what} (HTTP {status}{_hint(error)}).",
+        kind=kind,
+        retryable=retryable,
+        retry_after=retry_after(error.response.headers) if retryable else None,
+        # A gateway that gave up waiting says nothing about what went on behind it.
+        maybe_billed=status in (408, 504),
+        request_id=error.request_id,
+    )
+
+
+def from_connection(error: APIConnectionError, *, provider: str, timeout_s: float) -> ProviderError:
+    """The error of a call without an answer: refused, broken off, or out of time.
+
+    The client's transport reports a connection that broke off as a timeout of connecting; the cause behind it is told
+    apart here, because only what failed before sending is surely not billed.
+    """
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, (aiohttp.ClientError, OSError)):
+        cause = cause.__cause__
+    if isinstance(cause, _BEFORE_SENDING):
+        return ProviderError(
+            f"{provider} cannot be reached; check the base URL and the network.", kind="connection", retryable=True
+        )
+    if isinstance(cause, TimeoutError):
+        return timed_out(provider, timeout_s)
+    return ProviderError(
+        f"{provider} broke off the connection before its answer was complete.",
+        kind="connection",
+        retryable=True,
+        maybe_billed=True,
+    )
+
+
+def timed_out(provider: str, timeout_s: float) -> ProviderError:
+    return ProviderError(
+        f"{provider} gave no answer within {timeout_s:g} s.", kind="timeout", retryable=True, maybe_billed=True
+    )
+
+
+def malformed(provider: str, request_id: str | None) -> ProviderError:
+    return ProviderError(
+        f"{provider} sent an answer that cannot be read; it may be cut short, or not an OpenAI-compatible server.",
+        kind="malformed",
+        retryable=True,
+        maybe_billed=True,
+        request_id=request_id,
+    )
+
+
+def failed_answer(provider: str, code: str, request_id: str | None) -> ProviderError:
+    limited = code == "rate_limit_exceeded"
+    return ProviderError(
+        f"{provider} reports that the model failed (code {code if _PLAIN.fullmatch(code) else 'unknown'}).",
+        kind="rate_limit" if limited else "server",
+        retryable=True,
+        request_id=request_id,
+    )
+
+
+def retry_after(headers: Mapping[str, str]) -> float | None:
+    """Seconds to wait, from `retry-after-ms` or `retry-after` (seconds or an HTTP date, RFC 9110), at most an hour."""
+    seconds: float | None = None
+    try:
+        if (milliseconds := headers.get("retry-after-ms")) is not None:
+            seconds = float(milliseconds) / 1000
+        elif (given := headers.get("retry-after")) is not None:
+            parsed = email.utils.parsedate_tz(given)
+            seconds = float(given) if parsed is None else email.utils.mktime_tz(parsed) - time.time()
+    except ValueError:
+        return None
+    return None if seconds is None or math.isnan(seconds) else min(max(seconds, 0.0), MAX_RETRY_AFTER_S)
+
+
+def _decision(status: int, code: str, model: str, key_env: str) -> tuple[ProviderErrorKind, bool, str]:
+    if status in (401, 403):
+        return "auth", False, f"refused the key; set {key_env} to one that may use the model {model}"
+    if status == 402 or code in _QUOTA_CODES:
+        return "quota", False, "says the account's quota is used up; raise it with the vendor"
+    if status == 404:
+        return "not_found", False, f"knows no model {model} at this address; check the model's name and the base URL"
+    if status == 429:
+        return "rate_limit", True, f"limits the rate of {model}"
+    if status == 408:
+        return "timeout", True, "took too long"
+    if status in (503, 529):
+        return "overloaded", True, "is overloaded"
+    if status == 409 or status >= 500:
+        return "server", True, "had an error of its own"
+    return "bad_request", False, f"does not accept the request for {model}"
+
+
+def _hint(error: APIStatusError) -> str:
+    named = (("code", error.code), ("type", None if error.code else error.type), ("param", error.param))
+    return "".join(f", {name} {value}" for name, value in named if value and _PLAIN.fullmatch(value))

@@ -1,0 +1,154 @@
+"""What a caller asked for, whichever wire it came over, and the vendor's error object.
+
+It knows no route, no limit and no answer.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from fleet.tokens import MAX_PATCHES, tokens_of_image
+
+#: Of a picture only the header is decoded; a JPEG can have a large preview before it.
+IMAGE_HEAD_CHARS = 400_000
+
+
+class ApiError(Exception):
+    """A refusal in the vendor's own form: HTTP status and `{"error": {"message", "type", "param", "code"}}`."""
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        kind: str = "invalid_request_error",
+        code: str | None = None,
+        param: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.headers = dict(headers or {})
+        self.body = {"error": {"message": message, "type": kind, "param": param, "code": code}}
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One request for an answer."""
+
+    model: str
+    instructions: str
+    prompt: str
+    image_tokens: int = 0
+    #: JSON schema of a structured answer; `None` for free text.
+    schema: Mapping[str, Any] | None = None
+    schema_name: str = ""
+    #: The schema's text as it was billed: part of the input.
+    schema_text: str = ""
+    max_output_tokens: int | None = None
+    effort: str | None = None
+    stream: bool = False
+    #: Chat completions report usage on a stream only when asked to.
+    stream_usage: bool = False
+    store: bool = False
+    #: The request as it came, for fields the answer repeats.
+    body: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Parameters:
+    """The names a route takes: those that do something here, those that may go unheeded, and the vendor's others."""
+
+    simulated: frozenset[str]
+    harmless: frozenset[str]
+    refused: frozenset[str]
+
+    def check(self, body: Mapping[str, Any]) -> None:
+        """Refuses a parameter that the vendor does not have, or that would change an answer and is not simulated."""
+        for name in body.keys() - self.simulated - self.harmless:
+            if body[name] is None:
+                continue
+            if name in self.refused:
+                raise ApiError(
+                    400,
+                    f"The parameter '{name}' is not simulated; run the simulated provider without strict to ignore it.",
+                    code="unsupported_parameter",
+                    param=name,
+                )
+            raise ApiError(400, f"Unknown parameter: '{name}'.", code="unknown_parameter", param=name)
+
+
+def words_of(text: str) -> frozenset[str]:
+    """The words of a text, as a set."""
+    return frozenset(text.split())
+
+
+def text_and_images(content: Any, param: str) -> tuple[str, int]:
+    """The text of a message's content (a string or a list of parts) and the tokens of its pictures."""
+    if isinstance(content, str):
+        return content, 0
+    if content is None:
+        return "", 0
+    if not isinstance(content, list):
+        raise ApiError(400, f"Invalid type for '{param}': expected a string or an array.", param=param)
+    texts: list[str] = []
+    tokens = 0
+    for part in content:
+        kind = part.get("type") if isinstance(part, dict) else None
+        if kind in ("text", "input_text", "output_text"):
+            texts.append(str(part.get("text", "")))
+        elif kind in ("image_url", "input_image"):
+            url = part.get("image_url")
+            tokens += _image_tokens(url.get("url") if isinstance(url, dict) else url, param)
+        elif kind != "refusal":
+            raise ApiError(400, f"Invalid value: '{kind}' in '{param}'.", code="invalid_value", param=param)
+    return "\n".join(texts), tokens
+
+
+def _image_tokens(url: Any, param: str) -> int:
+    if not isinstance(url, str):
+        raise ApiError(400, f"Missing image URL in '{param}'.", code="missing_required_parameter", param=param)
+    head, comma, data = url.partition(",")
+    if not (comma and head.startswith("data:image/") and head.endswith(";base64")):
+        # An address elsewhere is not fetched: the picture counts as the largest.
+        return MAX_PATCHES
+    try:
+        return tokens_of_image(base64.b64decode(data[:IMAGE_HEAD_CHARS], validate=True))
+    except binascii.Error as error:
+        raise ApiError(400, f"Invalid base64 image in '{param}'.", code="invalid_image", param=param) from error
+
+
+def checked_schema(form: Mapping[str, Any], param: str) -> tuple[Mapping[str, Any], str]:
+    """Schema and name of a structured output format, refused where the vendor's strict mode refuses."""
+    name, schema = form.get("name"), form.get("schema")
+    if not isinstance(name, str) or not name:
+        raise ApiError(400, f"Missing required parameter: '{param}.name'.", param=f"{param}.name")
+    if not isinstance(schema, dict):
+        raise ApiError(400, f"Missing required parameter: '{param}.schema'.", param=f"{param}.schema")
+    if form.get("strict") and not (schema.get("type") == "object" and all(map(_closed, _objects(schema)))):
+        raise ApiError(
+            400,
+            f"Invalid schema for response_format '{name}': in strict mode every object needs "
+            "'additionalProperties': false and all of its properties in 'required'.",
+            code="invalid_json_schema",
+            param=f"{param}.schema",
+        )
+    return schema, name
+
+
+def _objects(schema: Any) -> Iterable[Mapping[str, Any]]:
+    if isinstance(schema, dict):
+        if schema.get("type") == "object" or "properties" in schema:
+            yield schema
+        below = [*schema.get("properties", {}).values(), *schema.get("$defs", {}).values(), schema.get("items")]
+        for part in (*below, *schema.get("anyOf", ())):
+            yield from _objects(part)
+
+
+def _closed(schema: Mapping[str, Any]) -> bool:
+    properties = set(schema.get("properties", {}))
+    return schema.get("additionalProperties") is False and set(schema.get("required", ())) == properties

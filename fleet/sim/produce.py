@@ -1,0 +1,126 @@
+"""The simulated model: from what was asked to text, finish, usage and the time it takes. Pure, given its dice."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Any, Literal
+
+from fleet.prices import Usage
+from fleet.sim.answers import answer
+from fleet.sim.asked import Asked
+from fleet.sim.settings import Faults, Latency, Manner
+from fleet.tokens import estimate_tokens
+
+Fault = Literal["error_5xx", "hang", "reset", "malformed_json", "refusal", "truncation"]
+Finish = Literal["stop", "length", "refusal"]
+
+REFUSAL = "I'm sorry, but I can't help with that request."
+#: Reasoning tokens of one answer by `reasoning.effort`, an order of magnitude as seen from vendors.
+REASONING = {"minimal": 16, "low": 64, "medium": 256, "high": 1024, "xhigh": 2048}
+
+
+@dataclass(frozen=True, slots=True)
+class Produced:
+    """One answer, as billed."""
+
+    text: str
+    finish: Finish
+    usage: Usage
+    #: Seconds until the first token, and from there to the last.
+    first_s: float
+    rest_s: float
+
+
+def dice_for(seed: int, content: bytes, call_id: str | None, seen_before: int) -> random.Random:
+    """Dice that fall the same for the same seed, request, call id and repetition, whatever else goes on."""
+    digest = blake2b(f"{seed}/{seen_before}/{call_id}/".encode(), digest_size=16)
+    digest.update(content)
+    return random.Random(int.from_bytes(digest.digest(), "big"))  # noqa: S311  chance, not secrecy
+
+
+def fault_of(faults: Faults, dice: random.Random) -> Fault | None:
+    roll = dice.random()
+    shares: dict[Fault, float] = {
+        "error_5xx": faults.error_5xx,
+        "hang": faults.hang,
+        "reset": faults.reset,
+        "malformed_json": faults.malformed_json,
+        "refusal": faults.refusal,
+        "truncation": faults.truncation,
+    }
+    for name, share in shares.items():
+        if roll < share:
+            return name
+        roll -= share
+    return None
+
+
+def input_tokens(asked: Asked) -> int:
+    texts = (asked.instructions, asked.prompt, asked.schema_text)
+    return sum(map(estimate_tokens, texts)) + asked.image_tokens
+
+
+def produce(
+    asked: Asked,
+    *,
+    manner: Manner,
+    fault: Fault | None,
+    dice: random.Random,
+    tokens_in: int,
+    tokens_cached: int,
+    max_output_tokens: int,
+) -> Produced:
+    """The answer to a request; `tokens_in` and `tokens_cached` are what its input counts as."""
+    # A vendor's model can spend all its output on reasoning; here three quarters are left for the answer.
+    reasoning = min(REASONING.get(asked.effort or "", 0), max_output_tokens // 4)
+    room = max_output_tokens - reasoning
+    finish: Finish = "stop"
+    if fault == "refusal":
+        text, finish = REFUSAL, "refusal"
+    else:
+        text = answer(asked.instructions, asked.prompt, asked.schema, asked.schema_name, room)
+        if asked.schema is not None and dice.random() < manner.invalid_output:
+            text = broken(text, asked.schema, dice)
+    if fault == "truncation":
+        text, finish = text[: len(text) // 2], "length"
+    if estimate_tokens(text) > room:
+        text, finish = _cut(text, room), "length"
+    written = estimate_tokens(text)
+    usage = Usage(
+        input_tokens=tokens_in,
+        cached_tokens=tokens_cached,
+        output_tokens=written + reasoning,
+        reasoning_tokens=reasoning,
+    )
+    first, rest = _times(manner.latency, usage, written, dice)
+    return Produced(text=text, finish=finish, usage=usage, first_s=first, rest_s=rest)
+
+
+def broken(text: str, schema: Mapping[str, Any], dice: random.Random) -> str:
+    """An answer that breaks its schema, in one of the ways models do: a lost key, a cut end, chatter around it."""
+    required = schema.get("required") or []
+    way = dice.randrange(3)
+    if way == 0 and schema.get("type") == "object" and required:
+        value = json.loads(text)
+        value.pop(required[-1], None)
+        return json.dumps(value)
+    if way == 1 and text[:1] in ("{", "["):
+        return text[: -max(2, len(text) // 8)] + "\n"
+    return f"Here is the answer you asked for:\n{text}"
+
+
+def _cut(text: str, tokens: int) -> str:
+    while (used := estimate_tokens(text)) > tokens:
+        text = text[: min(len(text) - 1, len(text) * tokens // used)]
+    return text
+
+
+def _times(latency: Latency, usage: Usage, written: int, dice: random.Random) -> tuple[float, float]:
+    jitter = 0.8 + 0.4 * dice.random()
+    reading = usage.input_tokens / 1000 * latency.per_1k_input_s
+    thinking = usage.reasoning_tokens * latency.per_output_token_s
+    return (latency.base_s + reading + thinking) * jitter, written * latency.per_output_token_s * jitter

@@ -1,0 +1,121 @@
+"""Extractive prose: the Markdown report over many outputs, and short texts, made of what a prompt says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from fleet.sim.evidence import Evidence, Record, clipped, listing
+
+MAX_TITLE_CHARS = 80
+
+
+def report(evidence: Evidence, max_chars: int) -> str:
+    """A Markdown report: title, what it covers, a section per group of outputs with a paragraph and a list.
+
+    Whole lines only, so that it is well formed at any length; at least its title.
+    """
+    lines = _of_records(evidence) if len(evidence.records) > 1 else _of_material(evidence)
+    kept: list[str] = []
+    room = max_chars
+    for line in lines:
+        room -= len(line) + 1
+        if room < 0 and kept:
+            break
+        kept.append(line)
+    while kept and (kept[-1].startswith("#") or not kept[-1]) and len(kept) > 1:
+        kept.pop()
+    return "\n".join(kept) + "\n"
+
+
+def paragraph(evidence: Evidence, count: int = 3) -> str:
+    """A few sentences of the prompt."""
+    told = [evidence.purpose, *(text for text in evidence.sentences if text != evidence.purpose)]
+    return " ".join(_ended(text) for text in told[:count] if text) or _ended(clipped(evidence.prompt.strip(), 200))
+
+
+def reason(evidence: Evidence) -> str:
+    """Why a file or text was judged as it was: its path and what it holds."""
+    subject = evidence.path
+    if subject and not evidence.material.strip():
+        return f"{subject} is empty."
+    names = evidence.names_defined
+    if subject and names:
+        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+        told = f": {evidence.docstring}" if evidence.docstring else "."
+        return f"{subject} defines {listing(names[:3], '') if not more else ', '.join(names[:3]) + more}{told}"
+    purpose = evidence.purpose
+    return f"{subject}: {purpose}" if subject and purpose else purpose or clipped(evidence.prompt.strip(), 160)
+
+
+def _of_records(evidence: Evidence) -> Iterable[str]:
+    records = evidence.records
+    yield f"# {_title(evidence)}"
+    yield ""
+    groups = _groups(records)
+    yield (
+        f"This covers {len(records)} items"
+        + (f" in {len(groups)} parts: {listing(list(groups)[:8])}." if len(groups) > 1 else ".")
+    )
+    for group, members in groups.items():
+        yield ""
+        yield f"## {group}"
+        yield ""
+        told = [record for record in members if record.sentence]
+        if told:
+            longest = sorted(told, key=lambda record: -len(record.sentence))[:2]
+            yield " ".join(_ended(record.sentence) for record in told if record in longest)
+            yield ""
+        for record in members:
+            names = f" Main names: {listing(record.names[:5])}." if record.names else ""
+            sentence = f" — {_ended(record.sentence)}" if record.sentence else ""
+            yield f"- `{record.label}`{sentence}{names}"
+
+
+def _of_material(evidence: Evidence) -> Iterable[str]:
+    yield f"# {_title(evidence)}"
+    yield ""
+    yield paragraph(evidence)
+    if evidence.names:
+        yield ""
+        yield "## Main names"
+        yield ""
+        for name in evidence.names[:12]:
+            told = evidence.docs.get(name, "") if evidence.names_defined else ""
+            yield f"- `{name}`" + (f" — {told}" if told else "")
+    rest = evidence.sentences[3:40]
+    if rest:
+        yield ""
+        yield "## Further points"
+        yield ""
+        yield from (f"- {_ended(text)}" for text in rest)
+
+
+def _groups(records: list[Record]) -> dict[str, list[Record]]:
+    """Records by the folder of their label; those that are no paths by their kind (`step`, `topic`, `role`)."""
+    groups: dict[str, list[Record]] = {}
+    for record in records:
+        folder = record.label.rpartition("/")[0]
+        groups.setdefault(folder or _kind(record.value), []).append(record)
+    return groups
+
+
+def _kind(value: object) -> str:
+    if isinstance(value, dict):
+        for key in ("topic", "role", "category", "kind", "label"):
+            if isinstance(value.get(key), str):
+                return str(value[key]).capitalize()
+        for below in value.values():
+            if isinstance(below, dict) and (found := _kind(below)) != "Findings":
+                return found
+    return "Findings"
+
+
+def _title(evidence: Evidence) -> str:
+    for text in (evidence.goal, *evidence.headings[:1], evidence.path, evidence.purpose):
+        if text:
+            return clipped(text.strip("# "), MAX_TITLE_CHARS).rstrip(".")
+    return "Result"
+
+
+def _ended(text: str) -> str:
+    return text if text.endswith((".", "!", "?", "…")) else f"{text}."

@@ -1,0 +1,303 @@
+"""The simulated provider's HTTP server: routes, keys, streams, faults of the connection. It listens on 127.0.0.1 only.
+
+It speaks the vendor's protocol (its API reference: chat completions, responses, models, errors, rate-limit headers) as
+far as the official client uses it; what an answer says is decided elsewhere.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import json
+import os
+import re
+import socket
+import struct
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any, Protocol, cast
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from fleet.config import FleetConfig
+from fleet.sim import chat, responses
+from fleet.sim.asked import ApiError, Asked, Parameters
+from fleet.sim.charges import ChargeLog
+from fleet.sim.produce import Produced
+from fleet.sim.settings import SimSettings
+from fleet.sim.vendor import SUFFIX, Call, Vendor
+
+MAX_BODY_BYTES = 32_000_000
+#: A hung call is let go after this: longer than any client waits.
+HANG_S = 900.0
+#: Longer than clients keep idle connections, so that none is closed under a request that is just being sent.
+KEEP_ALIVE_S = 75
+BACKLOG = 2048
+#: Text of one streamed event: about four words.
+PIECE = re.compile(r"(?:\S*\s*){1,4}", re.S)
+
+
+class Wire(Protocol):
+    """One of the vendor's two protocols."""
+
+    parameters: Parameters
+
+    def read(self, body: Mapping[str, Any]) -> Asked: ...
+
+    def write(self, call: Call, produced: Produced, ident: str) -> dict[str, Any]: ...
+
+    def events(self, asked: Asked, produced: Produced, answer: dict[str, Any]) -> Iterator[str]: ...
+
+
+class ChatWire:
+    parameters = chat.PARAMETERS
+    read = staticmethod(chat.read)
+
+    def write(self, call: Call, produced: Produced, ident: str) -> dict[str, Any]:
+        return chat.write(produced, ident=ident, model=_simulated(call), created=int(time.time()))
+
+    def events(self, asked: Asked, produced: Produced, answer: dict[str, Any]) -> Iterator[str]:
+        return chat.chunks(asked, produced, _pieces(produced.text), answer)
+
+
+class ResponsesWire:
+    parameters = responses.PARAMETERS
+    read = staticmethod(responses.read)
+
+    def write(self, call: Call, produced: Produced, ident: str) -> dict[str, Any]:
+        return responses.write(call.asked, produced, ident=ident, model=_simulated(call), created=int(time.time()))
+
+    def events(self, asked: Asked, produced: Produced, answer: dict[str, Any]) -> Iterator[str]:
+        return responses.events(asked, produced, _pieces(produced.text), answer)
+
+
+class Endpoint:
+    """`POST` of one wire, as an ASGI application: it needs the connection itself for the faults."""
+
+    def __init__(self, vendor: Vendor, wire: Wire) -> None:
+        self._vendor = vendor
+        self._wire = wire
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope, receive)
+        try:
+            _authorize(request, self._vendor.settings)
+            content = await _content(request)
+            asked = self._asked(content)
+            call = self._vendor.admit(asked, content, request.headers.get("x-client-request-id"))
+        except ApiError as error:
+            await _refusal(error)(scope, receive, send)
+            return
+        except ClientDisconnect:
+            return
+        try:
+            await self._serve(call, scope, receive, send)
+        finally:
+            call.leave()
+
+    def _asked(self, content: bytes) -> Asked:
+        try:
+            body = json.loads(content)
+        except ValueError:
+            body = None
+        if not isinstance(body, dict):
+            raise ApiError(400, "We could not parse the JSON body of your request.")
+        if self._vendor.settings.strict:
+            self._wire.parameters.check(body)
+        try:
+            return self._wire.read(body)
+        except (AttributeError, TypeError, KeyError) as error:
+            raise ApiError(400, "Invalid type for a parameter of your request.", code="invalid_type") from error
+
+    async def _serve(self, call: Call, scope: Scope, receive: Receive, send: Send) -> None:
+        vendor = self._vendor
+        produced = vendor.generate(call)
+        answer = self._wire.write(call, produced, call.request_id.removeprefix("req_"))
+        if call.asked.store:
+            vendor.store(answer)
+        headers = vendor.headers(call)
+        if call.fault == "hang":
+            await _until_gone(receive)
+        elif call.fault == "reset":
+            await vendor.pause(produced.first_s)
+            scope["state"]["reset"]()
+        elif call.asked.stream:
+            await self._stream(call, produced, answer, headers, send)
+        else:
+            await vendor.pause(produced.first_s + produced.rest_s)
+            text = json.dumps(answer)
+            if call.fault == "malformed_json":
+                text = text[: len(text) // 2]
+            await Response(text, media_type="application/json", headers=headers)(scope, receive, send)
+
+    async def _stream(
+        self, call: Call, produced: Produced, answer: dict[str, Any], headers: dict[str, str], send: Send
+    ) -> None:
+        await self._vendor.pause(produced.first_s)
+        raw = [(name.encode(), value.encode()) for name, value in headers.items()]
+        raw.append((b"content-type", b"text/event-stream; charset=utf-8"))
+        await send({"type": "http.response.start", "status": 200, "headers": raw})
+        events = list(self._wire.events(call.asked, produced, answer))
+        for event in events:
+            await send({"type": "http.response.body", "body": event.encode(), "more_body": True})
+            await self._vendor.pause(produced.rest_s / len(events))
+        await send({"type": "http.response.body", "body": b""})
+
+
+def create_app(settings: SimSettings, config: FleetConfig, charges: ChargeLog | None = None) -> Starlette:
+    """The provider as an ASGI application; faults of the connection need the server that `serve` runs."""
+    vendor = Vendor(settings, config, charges or ChargeLog(settings.charges))
+
+    async def models(request: Request) -> Response:
+        _authorize(request, settings)
+        return _json({"object": "list", "data": [_model(name) for name in config.models]})
+
+    async def model(request: Request) -> Response:
+        _authorize(request, settings)
+        name = request.path_params["name"]
+        vendor.model(name)
+        return _json(_model(name))
+
+    async def response(request: Request) -> Response:
+        _authorize(request, settings)
+        ident = request.path_params["ident"]
+        found = vendor.stored.get(ident)
+        if found is None:
+            raise ApiError(404, f"Response with id '{ident}' not found.")
+        return _json(found)
+
+    return Starlette(
+        routes=[
+            Route("/v1/chat/completions", Endpoint(vendor, ChatWire()), methods=["POST"]),
+            Route("/v1/responses", Endpoint(vendor, ResponsesWire()), methods=["POST"]),
+            Route("/v1/responses/{ident}", response),
+            Route("/v1/models", models),
+            Route("/v1/models/{name}", model),
+        ],
+        exception_handlers={ApiError: _on_api_error, HTTPException: _on_http_error},
+    )
+
+
+def serve(settings: SimSettings, config: FleetConfig) -> None:
+    """Serves until SIGINT or SIGTERM. Ready once `settings.ready_file` holds the base URL (else a line on stdout does).
+
+    Raises:
+        OSError: the port is taken.
+    """
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as listener, ChargeLog(settings.charges) as charges:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(("127.0.0.1", settings.port))
+        listener.listen(BACKLOG)
+        _Server(settings, _uvicorn(create_app(settings, config, charges)), listener).run(sockets=[listener])
+
+
+def _uvicorn(app: Starlette) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        loop="uvloop",
+        http=_ResettableProtocol,
+        ws="none",
+        lifespan="off",
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        backlog=BACKLOG,
+        timeout_keep_alive=KEEP_ALIVE_S,
+        # Calls that hang would hold up the end for as long as they hang.
+        timeout_graceful_shutdown=1,
+    )
+
+
+class _Server(uvicorn.Server):
+    def __init__(self, settings: SimSettings, config: uvicorn.Config, listener: socket.socket) -> None:
+        super().__init__(config)
+        self._ready_file = settings.ready_file
+        self._url = f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self._ready_file is None:
+            sys.stdout.write(f"The simulated provider answers at {self._url}\n")
+            sys.stdout.flush()
+        else:
+            # Renamed into place, so that whoever waits for the file never reads half of it.
+            draft = self._ready_file.with_name(f"{self._ready_file.name}.{os.getpid()}")
+            draft.write_text(self._url)
+            draft.replace(self._ready_file)
+
+
+class _ResettableProtocol(H11Protocol):
+    """Gives each connection's requests a `reset()` in their state, which ASGI has no word for."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+
+        def reset() -> None:
+            connection = transport.get_extra_info("socket")
+            # Lingering for 0 s makes the close a TCP reset.
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            transport.abort()
+
+        self.app_state = {**self.app_state, "reset": reset}
+
+
+def _authorize(request: Request, settings: SimSettings) -> None:
+    given = request.headers.get("authorization", "").removeprefix("Bearer ")
+    if settings.api_key is not None and not hmac.compare_digest(given.encode(), settings.api_key.encode()):
+        raise ApiError(401, "Incorrect API key provided.", code="invalid_api_key")
+
+
+async def _content(request: Request) -> bytes:
+    content = bytearray()
+    async for chunk in request.stream():
+        content += chunk
+        if len(content) > MAX_BODY_BYTES:
+            raise ApiError(413, f"Your request is over {MAX_BODY_BYTES} bytes.", code="request_too_large")
+    return bytes(content)
+
+
+async def _until_gone(receive: Receive) -> None:
+    try:
+        async with asyncio.timeout(HANG_S):
+            while (await receive())["type"] != "http.disconnect":
+                pass
+    except TimeoutError:
+        return
+
+
+def _pieces(text: str) -> list[str]:
+    return [piece for piece in PIECE.findall(text) if piece]
+
+
+def _simulated(call: Call) -> str:
+    return call.asked.model.removesuffix(SUFFIX) + SUFFIX
+
+
+def _model(name: str) -> dict[str, Any]:
+    return {"id": name, "object": "model", "created": 0, "owned_by": "simulated"}
+
+
+def _json(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    return Response(json.dumps(value), status_code=status, media_type="application/json", headers=dict(headers or {}))
+
+
+def _refusal(error: ApiError) -> Response:
+    return _json(error.body, error.status, error.headers)
+
+
+async def _on_api_error(_: Request, error: Exception) -> Response:
+    return _refusal(cast(ApiError, error))
+
+
+async def _on_http_error(request: Request, error: Exception) -> Response:
+    status = cast(HTTPException, error).status_code
+    what = f"Unknown request URL: {request.method} {request.url.path}."
+    return _refusal(ApiError(status, what, code="unknown_url"))

@@ -1,0 +1,170 @@
+"""The simulated vendor: admits a call, lets the model answer it, bills it. It speaks no HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Any
+
+from fleet.config import FleetConfig, ModelConfig
+from fleet.sim.asked import ApiError, Asked
+from fleet.sim.caching import PrefixCache
+from fleet.sim.charges import ChargeLog
+from fleet.sim.produce import Fault, Produced, dice_for, fault_of, input_tokens, produce
+from fleet.sim.settings import SimSettings
+from fleet.sim.window import Refused, SlidingMinute
+
+SUFFIX = "-simulated"
+#: What a call that names no output limit is taken to write when its tokens are counted against the minute.
+ASSUMED_OUTPUT_TOKENS = 1024
+MAX_REMEMBERED = 65_536
+MAX_STORED = 1000
+
+
+@dataclass(slots=True)
+class Call:
+    """One call that was let in; `leave` it when it has ended."""
+
+    asked: Asked
+    model: ModelConfig
+    window: SlidingMinute
+    dice: random.Random
+    fault: Fault | None
+    request_id: str
+    call_id: str | None
+    tokens_in: int
+
+    def leave(self) -> None:
+        self.window.leave()
+
+
+class Vendor:
+    """An account with every model of the configuration, its limits, its prompt cache and its bill."""
+
+    def __init__(self, settings: SimSettings, config: FleetConfig, charges: ChargeLog) -> None:
+        self.settings = settings
+        self.config = config
+        #: Answers kept for `GET /v1/responses/{id}`, the last 1,000.
+        self.stored: OrderedDict[str, dict[str, Any]] = OrderedDict()
+        self._manners = settings.manners(config)
+        self._windows = {name: SlidingMinute(model.limits) for name, model in config.models.items()}
+        self._cache = PrefixCache()
+        self._charges = charges
+        self._seen: OrderedDict[tuple[str | None, int], int] = OrderedDict()
+
+    def model(self, name: str) -> ModelConfig:
+        """The model of that name, with or without the suffix that answers bear.
+
+        Raises:
+            ApiError: 404, there is none.
+        """
+        found = self.config.models.get(name.removesuffix(SUFFIX))
+        if found is None:
+            raise ApiError(
+                404,
+                f"The model '{name}' does not exist or you do not have access to it.",
+                code="model_not_found",
+            )
+        return found
+
+    def admit(self, asked: Asked, content: bytes, call_id: str | None) -> Call:
+        """Lets a call in, or refuses it as the vendor would; nothing is billed yet.
+
+        Raises:
+            ApiError: 404 for the model, 400 for what does not fit it, 429 over a limit, 500 or 503 by chance.
+        """
+        model = self.model(asked.model)
+        wanted = asked.max_output_tokens
+        if wanted is not None and (not isinstance(wanted, int) or wanted < 1):
+            raise ApiError(
+                400, "Invalid value for the output limit: it must be a positive integer.", code="invalid_value"
+            )
+        tokens_in = input_tokens(asked)
+        if tokens_in > model.context_tokens:
+            raise ApiError(
+                400,
+                f"Your input of {tokens_in} tokens exceeds the model's context window of {model.context_tokens}.",
+                code="context_length_exceeded",
+            )
+        dice = dice_for(self.settings.seed, content, call_id, self._repetition(content, call_id))
+        fault = fault_of(self.settings.faults, dice)
+        request_id = f"req_{dice.getrandbits(128):032x}"
+        window = self._windows[asked.model.removesuffix(SUFFIX)]
+        refused = window.enter(tokens_in + (wanted or ASSUMED_OUTPUT_TOKENS), time.monotonic())
+        if refused is not None:
+            raise _over_limit(refused, asked.model, {"x-request-id": request_id, **window.headers(time.monotonic())})
+        if fault == "error_5xx":
+            window.leave()
+            overloaded = dice.random() < 0.5
+            raise ApiError(
+                503 if overloaded else 500,
+                "The engine is currently overloaded, please try again later."
+                if overloaded
+                else "The server had an error while processing your request.",
+                kind="server_error",
+                headers={"x-request-id": request_id},
+            )
+        return Call(asked, model, window, dice, fault, request_id, call_id, tokens_in)
+
+    def generate(self, call: Call) -> Produced:
+        """The model's answer; billed from here on, whether or not it reaches the caller."""
+        asked = call.asked
+        name = asked.model.removesuffix(SUFFIX)
+        cached = self._cache.cached_tokens(name, f"{asked.schema_text}\n{asked.instructions}\n{asked.prompt}")
+        produced = produce(
+            asked,
+            manner=self._manners[name],
+            fault=call.fault,
+            dice=call.dice,
+            tokens_in=call.tokens_in,
+            tokens_cached=min(cached, call.tokens_in),
+            max_output_tokens=asked.max_output_tokens or call.model.max_output_tokens,
+        )
+        self._charges.bill(
+            call_id=call.call_id, name=name, model=call.model, usage=produced.usage, request_id=call.request_id
+        )
+        return produced
+
+    async def pause(self, seconds: float) -> None:
+        """Waits so many seconds of the model's time."""
+        await asyncio.sleep(seconds / self.settings.speed)
+
+    def store(self, answer: dict[str, Any]) -> None:
+        self.stored[answer["id"]] = answer
+        while len(self.stored) > MAX_STORED:
+            self.stored.popitem(last=False)
+
+    def headers(self, call: Call) -> dict[str, str]:
+        return {
+            "x-request-id": call.request_id,
+            "openai-version": "2020-10-01",
+            **call.window.headers(time.monotonic()),
+        }
+
+    def _repetition(self, content: bytes, call_id: str | None) -> int:
+        """How often this very call came before, so that a caller's retry is not doomed to the same fault."""
+        key = (call_id, hash(content))
+        count = self._seen.pop(key, 0)
+        self._seen[key] = count + 1
+        while len(self._seen) > MAX_REMEMBERED:
+            self._seen.popitem(last=False)
+        return count
+
+
+def _over_limit(refused: Refused, model: str, headers: dict[str, str]) -> ApiError:
+    what = {
+        "requests": "requests per min (RPM)",
+        "tokens": "tokens per min (TPM)",
+        "in_flight": "concurrent requests",
+    }[refused.limit]
+    wait = max(refused.retry_after_s, 0.001)
+    return ApiError(
+        429,
+        f"Rate limit reached for {model} on {what}. Please try again in {wait:.3f}s.",
+        kind="tokens" if refused.limit == "tokens" else "requests",
+        code="rate_limit_exceeded",
+        headers={**headers, "retry-after": f"{wait:.3f}", "retry-after-ms": f"{wait * 1000:.0f}"},
+    )
