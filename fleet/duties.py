@@ -1,6 +1,7 @@
 """What is done for a job as a whole, each under a claim of its own: plan it, review it, end it without a review.
 
-A duty is a subtask like any other to the store, so a message that is lost or doubled changes nothing. It knows no Celery.
+A duty is a subtask like any other to the store, so a message that is lost or doubled changes nothing. It knows no
+Celery.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from fleet.runner import MAX_KILLS, NotOurs
 from fleet.store import Job
 from queues.limits import PermitError
 from queues.link import LinkError
-from queues.store import Claim, Refusal
+from queues.store import Claim, Refusal, Status
 
 logger = logging.getLogger(__name__)
 
@@ -76,7 +77,7 @@ class Duties:
                 error = f"internal error: {type(problem).__name__}"
             if error is not None:
                 await self._context.jobs.end(job_id, JobStatus.FAILED, error=error)
-            status = "ok" if error is None else "failed"
+            status: Status = "ok" if error is None else "failed"
             if not await self._context.store.finish(claim, status, ""):
                 raise NotOurs("the claim was lost before the end was written")
         return {"id": subtask_id, "status": status}

@@ -237,7 +237,7 @@ def _charge(entry: LedgerEntry) -> Charge:
         id=entry.call_id,
         body=entry.model_dump_json(),
         quota=entry.job,
-        hold=entry.subtask,
+        hold=entry.subtask or "",
         amount=entry.cost_nano_usd,
     )
 
@@ -248,7 +248,8 @@ def _allowance(limits: Limits) -> Allowance:
 
 def _backoff(failures: int) -> float:
     """Exponential with full jitter."""
-    return random.uniform(0.1, 1.0) * min(MAX_BACKOFF_S, BACKOFF_S * 2**failures)  # noqa: S311  no secret
+    longest: float = min(MAX_BACKOFF_S, BACKOFF_S * 2**failures)
+    return longest * random.uniform(0.1, 1.0)  # noqa: S311  no secret
 
 
 def ask(prompt: str, **fields: Any) -> ModelRequest:

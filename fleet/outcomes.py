@@ -81,5 +81,3 @@ def output_of(result: Result | None) -> Outcome:
         usage=Usage.model_validate(document["usage"]),
         cost_usd=document["cost_nano_usd"] / NANO_PER_USD,
     )
-
-

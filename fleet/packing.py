@@ -60,14 +60,12 @@ def pack(texts: Iterable[str], most_bytes: int) -> list[list[str]]:
     runs: list[list[str]] = [[]]
     size = 0
     for text in texts:
-        data = text.encode("utf-8", "replace")
-        if len(data) > most_bytes:
-            text = data[:most_bytes].decode("utf-8", "ignore")
-        length = min(len(data), most_bytes) + 1
+        data = text.encode("utf-8", "replace")[:most_bytes]
+        length = len(data) + 1
         if runs[-1] and size + length > most_bytes:
             runs.append([])
             size = 0
-        runs[-1].append(text)
+        runs[-1].append(data.decode("utf-8", "ignore"))
         size += length
     return runs
 

@@ -14,18 +14,16 @@ from typing import Any, Literal
 from pydantic import Field
 
 from fleet import checks
-from fleet.blobs import Blobs
-from fleet.config import FleetConfig, Frozen
+from fleet.config import Frozen
 from fleet.context import Context
 from fleet.documents import parse
 from fleet.errors import BadInputError, PlanError
-from fleet.executor import Executor, Purpose, ask
+from fleet.executor import Purpose, ask
 from fleet.items import read_item
 from fleet.jobs import AUTO, Step, check_steps
 from fleet.router import start_tier
-from fleet.store import COORDINATOR, Job, JobStore
-from queues.gate import Gates
-from queues.store import NewSubtask, Store
+from fleet.store import COORDINATOR, Job
+from queues.store import NewSubtask
 
 logger = logging.getLogger(__name__)
 

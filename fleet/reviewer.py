@@ -13,19 +13,17 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 from fleet import checks, packing
-from fleet.blobs import Blobs
-from fleet.config import FleetConfig, Frozen
+from fleet.config import Frozen
 from fleet.context import Context
 from fleet.errors import FleetError
-from fleet.executor import Executor, Purpose, ask
+from fleet.executor import Purpose, ask
 from fleet.items import read_item
 from fleet.jobs import Attempt, JobStatus, Outcome, Review
+from fleet.outcomes import Trail, output_of
 from fleet.planner import REVIEW_TASK
 from fleet.router import next_tier
-from fleet.outcomes import Trail, output_of
-from fleet.store import Job, JobStore
-from queues.gate import Gates
-from queues.store import NewSubtask, Store
+from fleet.store import Job
+from queues.store import NewSubtask
 
 logger = logging.getLogger(__name__)
 
@@ -156,22 +154,27 @@ class Reviewer:
                 return texts
             runs = packing.pack(texts, self._room("mini", REDUCE_TOKENS))
             at_once = asyncio.Semaphore(REDUCE_AT_ONCE)
-
-            async def reduce(position: int, run: list[str], level: int = level) -> str:
-                memo = f"reduce.{round_}.{level}.{position}"
-                purpose = Purpose(job.id, f"{job.id}/{memo}", fence, "review", "reduce", "reduce", "mini")
-                request = ask(
-                    f"Goal: {job.spec.goal or job.spec.name}\n\nOutputs:\n" + "\n".join(run),
-                    instructions=REDUCE_INSTRUCTIONS,
-                    max_output_tokens=REDUCE_TOKENS,
+            texts = list(
+                await asyncio.gather(
+                    *(
+                        self._reduce(job, run, f"reduce.{round_}.{level}.{position}", fence, at_once)
+                        for position, run in enumerate(runs)
+                    )
                 )
-                async with at_once:
-                    return (await self._context.executor.remembered(purpose, request, memo))[0]
-
-            texts = list(await asyncio.gather(*(reduce(position, run) for position, run in enumerate(runs))))
+            )
         # Reducing does not converge on a window this small; the rest is cut, and the coverage above says how much
         # there was.
         return packing.pack(texts, room)[0]
+
+    async def _reduce(self, job: Job, run: list[str], memo: str, fence: int, at_once: asyncio.Semaphore) -> str:
+        purpose = Purpose(job.id, f"{job.id}/{memo}", fence, "review", "reduce", "reduce", "mini")
+        request = ask(
+            f"Goal: {job.spec.goal or job.spec.name}\n\nOutputs:\n" + "\n".join(run),
+            instructions=REDUCE_INSTRUCTIONS,
+            max_output_tokens=REDUCE_TOKENS,
+        )
+        async with at_once:
+            return (await self._context.executor.remembered(purpose, request, memo))[0]
 
     def _room(self, tier: str, output_tokens: int) -> int:
         """Bytes of prompt that fit the context window of a tier's model beside its answer and our instructions."""

@@ -9,23 +9,22 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 from fleet import checks, templates
 from fleet.blobs import BlobError, Blobs
 from fleet.context import Context
 from fleet.errors import BadInputError, BudgetExceededError, ProviderError
-from fleet.executor import Call, Executor, Purpose, ask
+from fleet.executor import Call, Purpose, ask
 from fleet.items import read_item
-from fleet.jobs import Attempt, JobStatus, Outcome, Step
-from fleet.prices import NANO_PER_USD, Usage
+from fleet.jobs import Attempt, JobStatus, Step
+from fleet.outcomes import Trail, output_of
 from fleet.providers.base import Image
 from fleet.router import next_tier
-from fleet.store import Job, JobStore
-from queues.claims import Claims
+from fleet.store import Job
 from queues.limits import PermitError
-from queues.store import Charge, Claim, Refusal, Result, Status, Store
+from queues.link import LinkError
+from queues.store import Charge, Claim, Refusal, Status
 
 logger = logging.getLogger(__name__)
 
@@ -87,7 +86,9 @@ class Runner:
             values["item"] = read_item(self._context.blobs, job.items, item)
         for need in step.needs:
             needed = job.step(need)
-            found = await self._context.store.results(job.ids_of(needed) if item is None else [_need_of(job, needed, item)])
+            found = await self._context.store.results(
+                job.ids_of(needed) if item is None else [_need_of(job, needed, item)]
+            )
             outputs = [output_of(result) for result in found]
             if item is None and needed.each is not None:
                 values[need] = [output.output for output in outputs if output.status == "ok"]
@@ -154,7 +155,7 @@ class _Items:
     """All items, for templates that loop over them; each is read when it is reached."""
 
     def __init__(self, blobs: Blobs, job: Job) -> None:
-        self._context.blobs = blobs
+        self._blobs = blobs
         self._index = job.items
 
     def __len__(self) -> int:
@@ -163,7 +164,7 @@ class _Items:
     def __getitem__(self, i: int) -> Any:
         if not 0 <= i < len(self._index):
             raise IndexError(i)
-        return read_item(self._context.blobs, self._index, i)
+        return read_item(self._blobs, self._index, i)
 
 
 def _need_of(job: Job, needed: Step, item: int) -> str:

@@ -58,9 +58,7 @@ class Runtime:
     @cached_property
     def tiers(self) -> dict[str, Tier]:
         """The tiers of the configuration and the coordinator, by name; a queue is named after its tier."""
-        tiers = [
-            Tier(name=name, queue=name, concurrency=tier.concurrency) for name, tier in self.config.tiers.items()
-        ]
+        tiers = [Tier(name=name, queue=name, concurrency=tier.concurrency) for name, tier in self.config.tiers.items()]
         coordinator = Tier(name=COORDINATOR, queue=COORDINATOR, concurrency=COORDINATOR_CONCURRENCY)
         return {tier.name: tier for tier in (*tiers, coordinator)}
 

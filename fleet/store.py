@@ -84,7 +84,7 @@ class JobStore:
         await self._store.open_job(job_id, tenant=tenant, share=SHARES[spec.priority])
         if spec.budget_nano_usd is not None:
             await self._store.set_cap(job_id, spec.budget_nano_usd)
-        document = {
+        document: dict[str, str | int | float] = {
             "tenant": tenant,
             "spec": spec.model_dump_json(),
             "items": items.model_dump_json(),

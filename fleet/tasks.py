@@ -1,7 +1,7 @@
 """The Celery tasks: thin shells with fixed wire names around runner and duties.
 
-Arguments and results are ids and statuses. A message that is not ours to act on ends in `Ignore()`, so that it counts in no
-chord; a store that does not answer ends there too, and the reconciler sends the subtask again.
+Arguments and results are ids and statuses. A message that is not ours to act on ends in `Ignore()`, so that it counts
+in no chord; a store that does not answer ends there too, and the reconciler sends the subtask again.
 """
 
 from __future__ import annotations
@@ -29,15 +29,11 @@ Work = Callable[[str, str], Awaitable[dict[str, str]]]
 
 def register(app: Celery, connect: Callable[[], tuple[Runner, Duties]]) -> None:
     """Register the tasks; `connect` is called when the first one runs."""
-    works: dict[str, Callable[[Runner, Duties], Work]] = {
-        RUN_TASK: lambda runner, duties: runner.run,
-        PLAN_TASK: lambda runner, duties: duties.plan,
-        REVIEW_TASK: lambda runner, duties: duties.review,
-        END_TASK: lambda runner, duties: duties.end,
-        GATHER_TASK: lambda runner, duties: duties.gather,
-    }
-    for name, choose in works.items():
-        _register(app, name, lambda choose=choose: choose(*connect()))
+    _register(app, RUN_TASK, lambda: connect()[0].run)
+    _register(app, PLAN_TASK, lambda: connect()[1].plan)
+    _register(app, REVIEW_TASK, lambda: connect()[1].review)
+    _register(app, END_TASK, lambda: connect()[1].end)
+    _register(app, GATHER_TASK, lambda: connect()[1].gather)
 
 
 def _register(app: Celery, name: str, work: Callable[[], Work]) -> None:

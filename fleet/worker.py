@@ -5,6 +5,7 @@ The coordinator is the worker of the queue `coordinator`: beside planning it run
 
 from __future__ import annotations
 
+import asyncio
 from functools import cache
 from typing import Any
 
@@ -35,7 +36,7 @@ def _work() -> tuple[Runner, Duties]:
 tasks.register(app, _work)
 
 
-@signals.celeryd_after_setup.connect(weak=False)
+@signals.celeryd_after_setup.connect(weak=False)  # type: ignore[untyped-decorator]
 def _services(instance: Any, **_: Any) -> None:
     """Start what a worker runs beside its tasks."""
     tiers = list(instance.app.amqp.queues.consume_from)
@@ -56,8 +57,6 @@ def _services(instance: Any, **_: Any) -> None:
 
 async def _close_at_the_end() -> None:
     """Hold the connections until the pool stops, when tasks have ended."""
-    import asyncio
-
     try:
         await asyncio.Event().wait()
     finally:

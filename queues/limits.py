@@ -72,7 +72,7 @@ class Limiter:
                     return Permit(permit_id, account, allowance, tokens, round((loop.time() - began) * 1000))
                 pause_s = (retry[0] if wait_ms < 0 else wait_ms) / 1000
                 if loop.time() - began + pause_s > patience_s:
-                    raise PermitError(  # noqa: TRY301  the permit is given back below
+                    raise PermitError(
                         f"No permit for {account} within {patience_s:.0f} s: its limit is used up or it is paused."
                     )
                 await asyncio.sleep(pause_s)
