@@ -168,7 +168,9 @@ class ProgressView:
         for name, tier in list(progress.tiers.items())[:MAX_TIERS_SHOWN]:
             bar = ProgressBar(total=max(tier.total, 1), completed=tier.final, width=20)
             failed = Text(f"{tier.failed:,}", style="red" if tier.failed else "")
-            table.add_row(clean(name, 16), f"{tier.waiting:,}", f"{tier.running:,}", f"{tier.done:,}", failed, bar)
+            table.add_row(
+                Text(clean(name, 16)), f"{tier.waiting:,}", f"{tier.running:,}", f"{tier.done:,}", failed, bar
+            )
         foot = f"{tokens(progress.tokens)} tokens, {self._money(progress)}, {self._time(progress)}"
         lines: list[RenderableType] = [title, table, Text(foot)]
         if progress.note:

@@ -61,7 +61,7 @@ def _tiers(receipt: Receipt) -> Table:
         table.add_column(heading, justify="right", no_wrap=True)
     for name, tier in list(receipt.tiers.items())[:MAX_TIERS_SHOWN]:
         table.add_row(
-            clean(name, 14),
+            Text(clean(name, 14)),
             f"{tier.calls:,}",
             tokens(tier.input_tokens),
             tokens(tier.cached_tokens),
@@ -106,7 +106,7 @@ def _figures(receipt: Receipt) -> Table:
         table.add_row("On the flagship alone", f"about {usd(receipt.flagship_alone_nano_usd)}: {words}")
     table.add_row("Flagship's tokens", f"{receipt.flagship_token_share:.1%} of all")
     waits = [f"{clean(what, 30)} {duration(seconds)}" for what, seconds in receipt.waited_for_s.items() if seconds > 0]
-    table.add_row("Waited for (added up)", ", ".join(waits) or "nothing")
+    table.add_row("Waited for (added up)", Text(", ".join(waits) or "nothing"))
     return table
 
 
