@@ -26,7 +26,7 @@ def render_receipt(receipt: Receipt) -> RenderableType:
         )
     lines += [Text(), _tiers(receipt), Text(), _figures(receipt), Text(), Text(clean(receipt.estimate, 1000))]
     if receipt.usage_estimated_calls:
-        lines.append(Text(f"For {receipt.usage_estimated_calls:,} calls the provider reported no usage; estimated."))
+        lines.append(Text(f"Calls without reported usage (estimated): {receipt.usage_estimated_calls:,}."))
     return Group(*lines)
 
 
@@ -44,10 +44,17 @@ def duration(seconds: float) -> str:
 
 
 def tokens(count: int) -> str:
-    """`950`, `12.3k`, `4.56M`."""
+    """`950`, `12.3k`, `4.56M`, `7.89B`."""
     if count < 1_000:
         return str(count)
-    return f"{count / 1_000:.1f}k" if count < 999_950 else f"{count / 1_000_000:,.2f}M"
+    if count < 999_950:
+        return f"{count / 1_000:.1f}k"
+    return f"{count / 1e6:.2f}M" if count < 999_995_000 else f"{count / 1e9:,.2f}B"
+
+
+def _count(count: int) -> str:
+    """Exact as long as nine such columns fit into 80."""
+    return f"{count:,}" if count < 100_000 else tokens(count)
 
 
 def _share(part: float, whole: float) -> str:
@@ -62,25 +69,25 @@ def _tiers(receipt: Receipt) -> Table:
     for name, tier in list(receipt.tiers.items())[:MAX_TIERS_SHOWN]:
         table.add_row(
             Text(clean(name, 14)),
-            f"{tier.calls:,}",
+            _count(tier.calls),
             tokens(tier.input_tokens),
             tokens(tier.cached_tokens),
             tokens(tier.output_tokens),
-            f"{tier.accepted:,}",
+            _count(tier.accepted),
             _share(tier.first_try_passed, tier.tried),
-            f"{tier.escalated_from:,}",
+            _count(tier.escalated_from),
             usd(tier.cost_nano_usd),
         )
     tiers = receipt.tiers.values()
     table.add_row(
         "total",
-        f"{receipt.calls:,}",
+        _count(receipt.calls),
         tokens(sum(tier.input_tokens for tier in tiers)),
         tokens(sum(tier.cached_tokens for tier in tiers)),
         tokens(sum(tier.output_tokens for tier in tiers)),
-        f"{receipt.accepted:,}",
+        _count(receipt.accepted),
         "",
-        f"{sum(tier.escalated_from for tier in tiers):,}",
+        _count(sum(tier.escalated_from for tier in tiers)),
         usd(receipt.cost_nano_usd),
         style="bold",
     )
@@ -93,9 +100,9 @@ def _figures(receipt: Receipt) -> Table:
     table.add_column()
     outcomes = f"{receipt.accepted:,} accepted, {receipt.failed:,} failed, {receipt.skipped:,} skipped"
     if receipt.skipped_items:
-        outcomes += f"; {receipt.skipped_items:,} inputs could not be read"
+        outcomes += f"; inputs not read: {receipt.skipped_items:,}"
     if receipt.gaps:
-        outcomes += f"; {receipt.gaps:,} gaps"
+        outcomes += f"; gaps: {receipt.gaps:,}"
     table.add_row("Outcomes", outcomes)
     if receipt.cost_per_accepted_nano_usd is not None:
         table.add_row("Per accepted outcome", fine_usd(receipt.cost_per_accepted_nano_usd))

@@ -61,7 +61,8 @@ def document_codebase(
     """
     if not root.is_dir():
         raise BadInputError(f"{root} is no folder; give the folder of the code to document.")
-    title = root.resolve().name[:150] or "files"
+    root = root.resolve()
+    title = root.name[:150] or "files"
     data: dict[str, Any] = {
         "name": f"document {title}",
         "goal": f"Document the codebase {title}: what each file is for, and how they work together.",

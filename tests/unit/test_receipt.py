@@ -16,7 +16,7 @@ from fleet.config import FleetConfig, ModelConfig, Price, TierConfig
 from fleet.jobs import JobStatus, Outcome
 from fleet.ledger import LedgerEntry
 from fleet.prices import Usage
-from fleet.receipt import Receipt, build_receipt
+from fleet.receipt import Receipt, TierReceipt, build_receipt
 from fleet.receipt_view import duration, fine_usd, render_receipt, tokens
 
 
@@ -196,9 +196,28 @@ def test_the_receipt_reads_in_80_columns() -> None:
     assert lines[1] == "Job j, completed in 12s."
     nano = next(line for line in lines if line.startswith("nano"))
     assert nano.split() == ["nano", "4", "3.0k", "0", "300", "1", "33%", "1", "$0.0006"]
-    assert "2 accepted, 1 failed, 1 skipped; 3 inputs could not be read; 1 gaps" in " ".join(text.split())
+    assert "2 accepted, 1 failed, 1 skipped; inputs not read: 3; gaps: 1" in " ".join(text.split())
     assert "about $0.0900: 42% saved" in text
     assert "An estimate, not a measurement" in text
+
+
+def test_big_numbers_fit() -> None:
+    big = TierReceipt(
+        calls=12_345_678,
+        input_tokens=98_765_432_109,
+        cached_tokens=98_765_432_109,
+        output_tokens=9_876_543_210,
+        accepted=12_345_678,
+        tried=3,
+        first_try_passed=3,
+        escalated_from=1_234_567,
+        cost_nano_usd=12_345_670_000_000,
+    )
+    value = an_escalated_job().model_copy(update={"tiers": dict.fromkeys(("nano", "mini", "flagship"), big)})
+    text = shown(value)
+    assert all(len(line) <= 80 for line in text.splitlines())
+    assert "…" not in text
+    assert text.count("$12345.67") == 3
 
 
 def test_a_fleet_that_cost_more_says_so() -> None:
@@ -223,13 +242,14 @@ def test_durations(seconds: float, text: str) -> None:
 
 
 def test_numbers_for_people() -> None:
-    assert [tokens(count) for count in (0, 999, 12_345, 999_949, 999_950, 4_560_000)] == [
+    assert [tokens(count) for count in (0, 999, 12_345, 999_949, 999_950, 4_560_000, 10**9)] == [
         "0",
         "999",
         "12.3k",
         "999.9k",
         "1.00M",
         "4.56M",
+        "1.00B",
     ]
     assert [fine_usd(nano) for nano in (0, 1, 123_456, 9_999_999, 31_200_000)] == [
         "$0.0000",
