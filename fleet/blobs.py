@@ -46,7 +46,7 @@ class Blobs:
     """
 
     def __init__(self, root: Path) -> None:
-        self._root = root
+        self._root = root.resolve()
 
     def put(self, name: str, data: bytes) -> None:
         """Store `data` under `name`, whole and durable before this returns; an older blob is replaced.
@@ -118,6 +118,6 @@ class Blobs:
                 "start with a dot."
             )
         path = self._root.joinpath(*parts)
-        if not path.resolve().is_relative_to(self._root.resolve()):
+        if not path.resolve().is_relative_to(self._root):
             raise BlobError(f'The blob "{name}" leads out of {self._root} by a link; remove the link.')
         return path

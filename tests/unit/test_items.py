@@ -277,6 +277,15 @@ def test_images_by_their_bytes(blobs: Blobs, root: Path) -> None:
     assert reasons(index) == {"c.gif": "no PNG, JPEG, GIF or WebP picture"}
 
 
+@pytest.mark.parametrize("size", [1, 10, 1000])
+def test_items_are_read_in_chunks(blobs: Blobs, monkeypatch: pytest.MonkeyPatch, size: int) -> None:
+    monkeypatch.setattr("fleet.items.READ_BYTES", size)
+    items = tuple("x" * (number % 13) for number in range(100))
+    index = pack_items(items, blobs, "items")
+    for start, count in ((0, 100), (99, 1), (37, 20), (100, 0), (0, 0)):
+        assert list(read_items(blobs, index, start, count)) == list(items[start : start + count])
+
+
 def test_items_that_are_not_there(blobs: Blobs) -> None:
     index = pack_items((1, 2), blobs, "items")
     for i in (-1, 2):
