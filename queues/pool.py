@@ -79,7 +79,8 @@ class AsyncioPool(BasePool):  # type: ignore[misc]
         self._poller: LoopPoller | None = None
         self._stalled = 0.0
         self._idle_pair = socket.socketpair()
-        self._helper(self._pulse())
+        self._beat_at = time.monotonic()
+        self._beat()
         background.start(self.loop)
 
     def register_with_event_loop(self, hub: Any) -> None:
@@ -203,6 +204,7 @@ class AsyncioPool(BasePool):  # type: ignore[misc]
 
     def _arm(self, job: Job, seconds: float | None, action: Callable[[Job, float], None]) -> None:
         def fire() -> None:
+            self._measure()
             stalled, job.stalled = self._stalled - job.stalled, self._stalled
             if stalled > 0:
                 job.limits.append(self.loop.call_later(stalled, fire))
@@ -222,16 +224,18 @@ class AsyncioPool(BasePool):  # type: ignore[misc]
         # In a crossing of its own, so that storing the failure does not block the loop.
         self._helper(Crossing(lambda: _report(job.options.get("timeout_callback"), False, seconds)).drive())
 
-    async def _pulse(self) -> None:
-        """Measure for how long the loop stood still."""
-        before = time.monotonic()
-        while True:
-            await asyncio.sleep(PULSE)
-            now = time.monotonic()
-            late = now - before - PULSE
-            if late > PULSE:
-                self._stalled += late
-            before = now
+    def _beat(self) -> None:
+        self._measure()
+        self._beat_at = time.monotonic()
+        self._pulse = self.loop.call_later(PULSE, self._beat)
+
+    def _measure(self) -> None:
+        """Count the time for which the loop stood still since the last beat."""
+        now = time.monotonic()
+        late = now - self._beat_at - PULSE
+        if late > PULSE:
+            self._stalled += late
+            self._beat_at = now
 
     # Stopping
 
@@ -241,11 +245,12 @@ class AsyncioPool(BasePool):  # type: ignore[misc]
         task.add_done_callback(self._helpers.discard)
 
     def _pending(self) -> bool:
-        return bool(self._queue) or any(not job.abandoned for job in self._jobs.values()) or len(self._helpers) > 1
+        return bool(self._queue) or any(not job.abandoned for job in self._jobs.values()) or bool(self._helpers)
 
     def _finish(self) -> None:
         """End what still runs, and the loop."""
         self._queue.clear()
+        self._pulse.cancel()
         for job in self._jobs.values():
             job.terminate()
             job.abandoned = True
