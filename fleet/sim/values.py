@@ -99,7 +99,8 @@ def _candidates(text: str, evidence: Evidence) -> Iterator[str]:
     digits = "1234567890" * 3
     for length in range(1, 17):
         yield digits[:length]
-        yield f"{'ABCDEFGHIJKLMNOP'[:length]}"
+        yield "ABCDEFGHIJKLMNOP"[:length]
+    yield from ("unknown", "unknown.py", "unknown.md", "unknown.json", "unknown.txt")
     yield from (known[1] for known in _FORMATS.values())
     for left in range(1, 5):
         for right in range(1, 7):
