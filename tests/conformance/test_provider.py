@@ -212,7 +212,7 @@ def test_more_than_the_places_in_flight_is_over_a_limit(sims: Sims, wire: Any) -
     async def calls() -> list[ProviderError]:
         provider = OpenAIProvider(ProviderConfig(wire=wire), sim.url, KEY)
         try:
-            asked = (ModelRequest(call_id=f"{wire}-{n}", model=MODELS[0], prompt="x", timeout_s=2.0) for n in (1, 2))
+            asked = (ModelRequest(call_id=f"{wire}-{n}", model=MODELS[0], prompt="x", timeout_s=1.0) for n in (1, 2))
             answers = await asyncio.gather(*map(provider.complete, asked), return_exceptions=True)
         finally:
             await provider.aclose()
@@ -270,8 +270,7 @@ def test_nobody_listening_was_surely_not_billed(wire: Any) -> None:
 
 def test_the_same_calls_fare_the_same_whatever_their_order(sims: Sims, wire: Any) -> None:
     rates = {"error_5xx": 0.2, "refusal": 0.2, "truncation": 0.2}
-    runs = [sims(SimSettings(speed=100, seed=7, faults=Faults(**rates), port=0, latency={})) for _ in range(1)]
-    runs.append(sims(SimSettings(speed=101, seed=7, faults=Faults(**rates))))
+    runs = [sims(SimSettings(speed=speed, seed=7, faults=Faults(**rates))) for speed in (100, 101)]
 
     def fate(sim: RunningSim, number: int) -> tuple[str, str]:
         try:

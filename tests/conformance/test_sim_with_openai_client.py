@@ -146,9 +146,9 @@ def test_errors_have_the_vendors_form(sims: Sims, client: OpenAI) -> None:
     assert schema.value.code == "invalid_json_schema"
 
     locked = sims(SimSettings(api_key="right"))
-    with OpenAI(base_url=locked.url, api_key="wrong", max_retries=0) as stranger:
-        with pytest.raises(openai.AuthenticationError):
-            stranger.models.list()
+    wrong = OpenAI(base_url=locked.url, api_key="wrong", max_retries=0)
+    with wrong, pytest.raises(openai.AuthenticationError):
+        wrong.models.list()
     with OpenAI(base_url=locked.url, api_key="right", max_retries=0) as friend:
         assert len(list(friend.models.list())) == len(MODELS)
 
