@@ -150,7 +150,8 @@ class _Builder:
 
     def _array(self, schema: Mapping[str, Any], name: str, depth: int) -> list[Any]:
         least = schema.get("minItems", 0)
-        most = min(schema.get("maxItems", MAX_ITEMS), max(MAX_ITEMS, least))
+        usual = max(MAX_ITEMS, least)
+        most = min(schema.get("maxItems", usual), usual)
         items = schema.get("items", {})
         if items is False or most == 0:
             return []
@@ -160,6 +161,8 @@ class _Builder:
         resolved = self._resolved(items) if isinstance(items, dict) else {}
         subjects = self._subjects(words)[:most]
         kind = self._kind(resolved, depth) if resolved else "string"
+        if "const" in resolved:
+            return [resolved["const"]] * max(1, least)
         if "enum" in resolved:
             return self._several(resolved["enum"], least, most, unique=bool(schema.get("uniqueItems")))
         if kind == "string":

@@ -76,12 +76,14 @@ _CUES: tuple[tuple[str, str, str], ...] = (
     ("high urgent critical", "", "urgent immediately production down outage asap"),
     ("medium normal", "", "soon"),
 )
-_DEFAULTS = words_of("accept accepted ok pass passed yes approve approved low neutral")
+#: A reviewer that found no fault says so.
+_ACCEPTING = words_of("accept accepted approve approved pass passed")
+_DEFAULTS = words_of("ok yes low neutral")
 _FALLBACKS = words_of("other none misc unknown neither general")
 _CORE = words_of("library lib core module logic implementation source code application internal service")
 _NOT_RELEVANT = re.compile(
     r"(^|/)(tests?|testing|fixtures?|node_modules|\.[^/]+)/|(^|/)(test_|conftest)|_test\.|__init__\.py$|"
-    r"(^|/)(setup|conf|version|_version)\.py$|\.(toml|ya?ml|ini|cfg|lock|json|env|in|png|jpe?g|webp)$|(^|/)\.|LICENSE",
+    r"(^|/)(setup|conf|version|_version)\.py$|\.(toml|ya?ml|ini|cfg|lock|json|env|in|png|jpe?g|webp)$|(^|/)\.|(^|/)(LICENSE|Makefile|Dockerfile)",
     re.I,
 )
 _WORDS = re.compile(r"[a-z0-9]+")
@@ -116,15 +118,19 @@ def _score(option: str, evidence: Evidence) -> float:
     words |= {word.removesuffix("s") for word in words}
     if words & _FALLBACKS:
         return 0.2
+    if words & _ACCEPTING:
+        return 100.0
     said = evidence.words
+    # Code speaks by its path and by what it is; single words in it say little.
+    weight = 0.4 if evidence.is_code else 1.0
     score = 0.3 if words & _DEFAULTS else 0.0
     if words & _CORE and evidence.names_defined:
         score += 1.5
     for keys, path, cues in _CUES:
         if words & set(keys.split()):
             score += 5 * _path_says(path, evidence.path)
-            score += sum(1.0 for cue in cues.split() if cue in said)
-    return score + sum(0.6 for word in words if len(word) > 2 and word in said)
+            score += weight * sum(cue in said for cue in cues.split())
+    return score + weight * sum(0.6 for word in words if len(word) > 2 and word in said)
 
 
 def _path_says(pattern: str, path: str) -> bool:

@@ -18,7 +18,8 @@ MAX_RECORD_CHARS = 400_000
 MAX_RECORDS = 400
 MAX_SENTENCES = 120
 
-_FENCE = re.compile(r"^(`{3,}|~{3,})[^\n]*\n(.*?)(?:^\1[`~]*[ \t]*$|\Z)", re.S | re.M)
+_FENCE = re.compile(r"^(?:`{3,}|~{3,})[^\n]*\n", re.M)
+_FENCE_END = re.compile(r"^(?:`{3,}|~{3,})[ \t]*$", re.M)
 _TAG = re.compile(r"<(file|content|document|source|text|ticket|item|code|input)\b[^>]*>\n?(.*?)</\1>", re.S | re.I)
 _LABEL = re.compile(
     r"^[^\S\n]*(?:the )?(?:file )?(?:content|text|source|code|body|ticket|document|input)s?[^\n:?]{0,30}:", re.I | re.M
@@ -26,8 +27,19 @@ _LABEL = re.compile(
 _CODE_START = re.compile(
     r'^(?:[rRuU]?"""|\'\'\'|import \w|from [\w.]+ import |(?:async )?def \w|class \w|@\w|#!)', re.M
 )
-_QUESTION = re.compile(r"\A[^\n?]{0,300}\?[ \t]*\n?")
+#: What a prompt asks, where what it asks about simply follows: a question, an order with a colon, a first paragraph.
+_ASKING = re.compile(
+    r"\A(?:[^\n?]{0,300}\?[ \t]*\n?|(?:summari[sz]e|describe|classify|explain|extract|list|name|pick)\b[^\n:]{0,120}:|"
+    r"[^\n]{1,400}\n[ \t]*\n(?=\S))",
+    re.I,
+)
+_PATH_LINE = re.compile(r"\A\s*(?:path|file(?:[ _]?name)?)\s*:[^\n]*(?:\n|\Z)", re.I)
 _LABELLED_PATH = re.compile(
+    r"^[ \t]*(?:path|file(?:[ _]?name)?)\s*[:=]\s*[\"'`]?([^\s\"'`]+)|"
+    r"\b(?:path|file(?:name)?|module)\b[\"'*`]*\s*[:=]?\s*[\"'`]*((?:[\w.@-]+/)*[\w@.-]*\w\.\w{1,8}|(?:[\w.@-]+/)+\w+)\b",
+    re.I | re.M,
+)
+_PATH = re.compile(
     r"\b(?:path|file(?:name)?|module)\b[\"'*`]*\s*[:=]?\s*[\"'`]*((?:[\w.@-]+/)*[\w@.-]*\w\.\w{1,8}|(?:[\w.@-]+/)+\w+)\b",
     re.I,
 )
@@ -76,23 +88,29 @@ class Evidence:
     def material(self) -> str:
         """What the prompt is about, without what it asks: fenced or tagged text, code, or what follows a label."""
         prompt = self.prompt
-        if fences := _FENCE.findall(prompt):
-            return "\n".join(text for _, text in fences)
-        if tags := _TAG.findall(prompt):
-            return "\n".join(text for _, text in tags)
-        for pattern, at_end in ((_LABEL, True), (_CODE_START, False), (_QUESTION, True)):
-            if found := pattern.search(prompt):
-                return prompt[found.end() if at_end else found.start() :]
-        return prompt
+        starts: list[tuple[int, str]] = []
+        if fence := _FENCE.search(prompt):
+            starts.append((fence.start(), _fenced(prompt[fence.end() :])))
+        if tag := _TAG.search(prompt):
+            starts.append((tag.start(), "\n".join(text for _, text in _TAG.findall(prompt))))
+        if label := _LABEL.search(prompt):
+            starts.append((label.start(), prompt[label.end() :]))
+        if code := _CODE_START.search(prompt):
+            starts.append((code.start(), prompt[code.start() :]))
+        if starts:
+            text = min(starts)[1]
+            inner = _FENCE.match(text.lstrip())
+            return _fenced(text.lstrip()[inner.end() :]) if inner else text
+        asking = _ASKING.match(prompt)
+        return _PATH_LINE.sub("", prompt[asking.end() :] if asking else prompt)
 
     @cached_property
     def path(self) -> str:
         """The path of the file in question, or empty."""
         head = self.prompt[:4000]
-        for pattern in (_LABELLED_PATH, _PATH):
-            if found := pattern.search(head):
-                return found.group(1)
-        return ""
+        if found := _LABELLED_PATH.search(head):
+            return found.group(1) or found.group(2)
+        return found.group(1) if (found := _PATH.search(head)) else ""
 
     @cached_property
     def is_code(self) -> bool:
@@ -100,10 +118,10 @@ class Evidence:
 
     @cached_property
     def names_defined(self) -> list[str]:
-        """Top-level classes and functions, public ones first, then constants."""
+        """Public top-level classes and functions, then constants; the private ones where there are no others."""
         found = _unique(_DEFINED.findall(self.material))
         public = [name for name in found if not name.startswith("_")]
-        return _unique([*public, *_CONSTANT.findall(self.material), *found])
+        return _unique([*public, *_CONSTANT.findall(self.material)]) or found
 
     @cached_property
     def imports(self) -> list[str]:
@@ -183,6 +201,12 @@ class Evidence:
     def records(self) -> list[Record]:
         """The JSON objects of the prompt, those with the same label joined."""
         return list(_records(self._whole))
+
+
+def _fenced(text: str) -> str:
+    """The text up to the last fence: what is fenced may hold fences of its own."""
+    ends = list(_FENCE_END.finditer(text))
+    return text[: ends[-1].start()] if ends else text
 
 
 def first_sentence(text: str) -> str:

@@ -101,7 +101,15 @@ def _takes(schema: Mapping[str, Any], value: Any) -> bool:
 
 
 def _stated(evidence: Evidence, schema: Mapping[str, Any]) -> Any:
-    forms: tuple[Any, ...] = ("Classify every item, then summarise those that matter.", evidence.names, {}, [], None, 2, True)
+    forms: tuple[Any, ...] = (
+        "Classify every item, then summarise those that matter.",
+        evidence.names,
+        {},
+        [],
+        None,
+        2,
+        True,
+    )
     return next((form for form in forms if _takes(schema, form)), None)
 
 

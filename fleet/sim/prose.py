@@ -60,10 +60,9 @@ def _of_records(evidence: Evidence) -> Iterable[str]:
         yield ""
         yield f"## {group}"
         yield ""
-        told = [record for record in members if record.sentence]
-        if told:
-            longest = sorted(told, key=lambda record: -len(record.sentence))[:2]
-            yield " ".join(_ended(record.sentence) for record in told if record in longest)
+        leading = [record.names[0] for record in members if record.names]
+        if len(members) > 1 and leading:
+            yield f"{len(members)} items, among them {listing(list(dict.fromkeys(leading))[:6])}."
             yield ""
         for record in members:
             names = f" Main names: {listing(record.names[:5])}." if record.names else ""
@@ -95,7 +94,8 @@ def _groups(records: list[Record]) -> dict[str, list[Record]]:
     groups: dict[str, list[Record]] = {}
     for record in records:
         folder = record.label.rpartition("/")[0]
-        groups.setdefault(folder or _kind(record.value), []).append(record)
+        loose = "Top level" if "." in record.label and " " not in record.label else _kind(record.value)
+        groups.setdefault(folder or loose, []).append(record)
     return groups
 
 

@@ -48,31 +48,29 @@ def number(schema: Mapping[str, Any], kind: str, name: str, evidence: Evidence, 
         value = evidence.material.count("\n") + 1
     else:
         value = len(evidence.records) or len(evidence.names)
-    unit = schema.get("multipleOf") or (1 if kind == "integer" else None)
-    nudge = unit or 0.001
-    value += step * nudge
     low, high = schema.get("minimum", -math.inf), schema.get("maximum", math.inf)
-    if (above := schema.get("exclusiveMinimum")) is not None:
-        low = max(low, above + (1 if kind == "integer" else 0))
-    if (below := schema.get("exclusiveMaximum")) is not None:
-        high = min(high, below - (1 if kind == "integer" else 0))
-    if kind == "number" and unit is None:
-        return _within_open(value, low, high, above is not None and low == above, below is not None and high == below)
-    value = min(max(value, low), high)
-    units = math.floor(value / unit) if unit else value
-    if unit and units * unit < low:
-        units = math.ceil(low / unit)
-    found = units * unit if unit else value
-    return int(found) if kind == "integer" else found
+    above, below = schema.get("exclusiveMinimum", -math.inf), schema.get("exclusiveMaximum", math.inf)
+    unit = schema.get("multipleOf") or (1 if kind == "integer" else None)
+    if unit is None:
+        return _between(value + step / 1000, low, high, above, below)
+    units = round(value / unit) + step
+    for bound, strict in ((high, False), (below, True)):
+        if bound < math.inf:
+            units = min(units, math.ceil(bound / unit) - 1 if strict else math.floor(bound / unit))
+    for bound, strict in ((low, False), (above, True)):
+        if bound > -math.inf:
+            units = max(units, math.floor(bound / unit) + 1 if strict else math.ceil(bound / unit))
+    return int(units * unit) if kind == "integer" else units * unit
 
 
-def _within_open(value: float, low: float, high: float, open_low: bool, open_high: bool) -> float:
+def _between(value: float, low: float, high: float, above: float, below: float) -> float:
     value = min(max(value, low), high)
-    if (open_low and value <= low) or (open_high and value >= high):
-        if math.isinf(low) or math.isinf(high):
-            return low + 1 if math.isinf(high) else high - 1
-        return (low + high) / 2
-    return value
+    if above < value < below:
+        return value
+    floor, ceiling = max(low, above), min(high, below)
+    if math.isinf(ceiling):
+        return floor + 1
+    return ceiling - 1 if math.isinf(floor) else (floor + ceiling) / 2
 
 
 def _matching(pattern: str, text: str, least: int, most: int | None, evidence: Evidence) -> str:
@@ -99,7 +97,8 @@ def _candidates(text: str, evidence: Evidence) -> Iterator[str]:
     digits = "1234567890" * 3
     for length in range(1, 17):
         yield digits[:length]
-        yield f"{'ABCDEFGHIJKLMNOP'[:length]}"
+        yield "ABCDEFGHIJKLMNOP"[:length]
+    yield from ("unknown", "unknown.py", "unknown.md", "unknown.json", "unknown.txt")
     yield from (known[1] for known in _FORMATS.values())
     for left in range(1, 5):
         for right in range(1, 7):

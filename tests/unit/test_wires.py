@@ -1,0 +1,168 @@
+"""The two protocols, without a connection: bodies written, answers read."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from fleet.prices import Usage
+from fleet.providers.base import Image, ModelRequest
+from fleet.providers.structured import is_strict
+from fleet.providers.wires import ChatWire, FailedAnswerError, ResponsesWire
+
+CLOSED = {
+    "type": "object",
+    "additionalProperties": False,
+    "required": ["topic"],
+    "properties": {"topic": {"enum": ["billing", "bug"]}},
+}
+REQUEST = ModelRequest(
+    call_id="c",
+    model="m",
+    prompt="Look.",
+    instructions="Be brief.",
+    images=(Image("image/png", b"\x89PNG"),),
+    schema=CLOSED,
+    schema_name="topic",
+    max_output_tokens=50,
+    reasoning_effort="low",
+)
+PLAIN = ModelRequest(call_id="c", model="m", prompt="Hello")
+URL = "data:image/png;base64,iVBORw=="
+
+
+def test_the_body_of_a_response() -> None:
+    assert ResponsesWire().body(REQUEST) == {
+        "model": "m",
+        "instructions": "Be brief.",
+        "input": [
+            {
+                "role": "user",
+                "content": [
+                    {"type": "input_text", "text": "Look."},
+                    {"type": "input_image", "image_url": URL, "detail": "auto"},
+                ],
+            }
+        ],
+        "max_output_tokens": 50,
+        "store": False,
+        "text": {"format": {"type": "json_schema", "name": "topic", "schema": CLOSED, "strict": True}},
+        "reasoning": {"effort": "low"},
+    }
+    assert ResponsesWire().body(PLAIN) == {"model": "m", "input": "Hello", "max_output_tokens": 4096, "store": False}
+
+
+def test_the_body_of_a_chat_completion() -> None:
+    assert ChatWire("max_tokens").body(REQUEST) == {
+        "model": "m",
+        "messages": [
+            {"role": "system", "content": "Be brief."},
+            {
+                "role": "user",
+                "content": [{"type": "text", "text": "Look."}, {"type": "image_url", "image_url": {"url": URL}}],
+            },
+        ],
+        "max_tokens": 50,
+        "response_format": {
+            "type": "json_schema",
+            "json_schema": {"name": "topic", "schema": CLOSED, "strict": True},
+        },
+        "reasoning_effort": "low",
+    }
+    assert ChatWire("max_completion_tokens").body(PLAIN)["max_completion_tokens"] == 4096
+
+
+def response(*content: dict[str, Any], **fields: Any) -> dict[str, Any]:
+    output = [{"type": "reasoning", "summary": []}, {"type": "message", "content": list(content)}]
+    return {"model": "m-1", "status": "completed", "output": output, **fields}
+
+
+def completion(reason: str = "stop", **message: Any) -> dict[str, Any]:
+    return {"model": "m-1", "choices": [{"message": message, "finish_reason": reason}]}
+
+
+TEXT = {"type": "output_text", "text": "Hi"}
+
+
+@pytest.mark.parametrize(
+    ("answer", "text", "finish"),
+    [
+        (response(TEXT, TEXT), "HiHi", "stop"),
+        (response({"type": "output_text", "text": " \n"}), " \n", "empty"),
+        (response(), "", "empty"),
+        (response({"type": "refusal", "refusal": "No."}), "No.", "refusal"),
+        (response(TEXT, status="incomplete", incomplete_details={"reason": "max_output_tokens"}), "Hi", "length"),
+        (response(status="incomplete", incomplete_details={"reason": "max_output_tokens"}), "", "length"),
+        (response(TEXT, status="incomplete", incomplete_details={"reason": "content_filter"}), "Hi", "refusal"),
+    ],
+)
+def test_how_a_response_ended(answer: dict[str, Any], text: str, finish: str) -> None:
+    found = ResponsesWire().read(answer)
+    assert (found.text, found.finish, found.usage, found.model) == (text, finish, None, "m-1")
+
+
+@pytest.mark.parametrize(
+    ("answer", "text", "finish"),
+    [
+        (completion(content="Hi"), "Hi", "stop"),
+        (completion(content=None), "", "empty"),
+        (completion(content="", refusal="No."), "No.", "refusal"),
+        (completion("length", content="H"), "H", "length"),
+        (completion("content_filter", content="H"), "H", "refusal"),
+    ],
+)
+def test_how_a_chat_completion_ended(answer: dict[str, Any], text: str, finish: str) -> None:
+    found = ChatWire("max_tokens").read(answer)
+    assert (found.text, found.finish, found.usage, found.model) == (text, finish, None, "m-1")
+
+
+def test_usage_is_read_from_both() -> None:
+    usage = Usage(input_tokens=9, cached_tokens=4, output_tokens=5, reasoning_tokens=2)
+    given = {
+        "input_tokens": 9,
+        "input_tokens_details": {"cached_tokens": 4},
+        "output_tokens": 5,
+        "output_tokens_details": {"reasoning_tokens": 2},
+    }
+    assert ResponsesWire().read(response(TEXT, usage=given)).usage == usage
+    given = {
+        "prompt_tokens": 9,
+        "prompt_tokens_details": {"cached_tokens": 4},
+        "completion_tokens": 5,
+        "completion_tokens_details": {"reasoning_tokens": 2},
+    }
+    assert ChatWire("max_tokens").read({**completion(content="Hi"), "usage": given}).usage == usage
+    bare = {"prompt_tokens": 9, "completion_tokens": 5, "prompt_tokens_details": None}
+    found = ChatWire("max_tokens").read({**completion(content="Hi"), "usage": bare}).usage
+    assert found == Usage(input_tokens=9, output_tokens=5)
+
+
+def test_a_failed_response_is_no_answer() -> None:
+    with pytest.raises(FailedAnswerError, match="server_error"):
+        ResponsesWire().read({"status": "failed", "error": {"code": "server_error", "message": "x"}, "output": []})
+
+
+@pytest.mark.parametrize(
+    ("schema", "strict"),
+    [
+        (CLOSED, True),
+        ({**CLOSED, "required": []}, False),
+        ({"type": "object", "required": ["topic"], "properties": CLOSED["properties"]}, False),
+        ({"type": "array", "items": {"type": "string"}}, False),
+        ({"type": "object", "properties": {"a": {}}, "required": ["a"], "additionalProperties": False}, False),
+        ({"type": "object", "properties": {"a": CLOSED}, "required": ["a"], "additionalProperties": False}, True),
+        (
+            {
+                "type": "object",
+                "properties": {"a": {"type": "array", "items": {"type": "object"}}},
+                "required": ["a"],
+                "additionalProperties": False,
+            },
+            False,
+        ),
+        ({**CLOSED, "allOf": []}, False),
+    ],
+)
+def test_strict_is_asked_for_where_the_schema_allows_it(schema: dict[str, Any], strict: bool) -> None:
+    assert is_strict(schema) is strict
