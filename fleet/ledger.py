@@ -12,6 +12,7 @@ from pydantic import Field
 from fleet.config import Frozen
 from fleet.prices import Usage
 
+CallStatus = Literal["ok", "rejected", "failed"]
 Role = Literal["plan", "work", "review", "reduce"]
 NotNegative = Annotated[int, Field(ge=0)]
 
@@ -21,7 +22,7 @@ class LedgerEntry(Frozen):
 
     call_id: str
     job: str
-    #: Subtask, step and kind are set for work only.
+    #: The subtask that the call worked for; a plan, a review and a part of one are subtasks too.
     subtask: str | None = None
     step: str | None = None
     kind: str | None = None
@@ -37,7 +38,7 @@ class LedgerEntry(Frozen):
     usage_reported: bool = True
     cost_nano_usd: NotNegative
     #: `ok`: answered and accepted; `rejected`: answered, but the check did not pass; `failed`: no answer.
-    status: Literal["ok", "rejected", "failed"]
+    status: CallStatus
     reason: str | None = None
     request_id: str | None = None
     #: The claim's fence under which the call was made.
