@@ -70,7 +70,7 @@ class Duties:
                     await duty(job, claim)
             except (FleetError, BlobError, PermitError) as problem:
                 error = str(problem)
-            except LinkError:
+            except (LinkError, NotOurs):
                 raise
             except Exception as problem:
                 logger.exception("%s failed on an error of our own", subtask_id)

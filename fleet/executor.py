@@ -239,6 +239,7 @@ def _charge(entry: LedgerEntry) -> Charge:
         quota=entry.job,
         hold=entry.subtask or "",
         amount=entry.cost_nano_usd,
+        tally={"calls": 1, "tokens": entry.usage.total},
     )
 
 

@@ -69,7 +69,7 @@ class Runner:
             return await self._end(claim, "failed", trail, error=str(error))
         except (BadInputError, BlobError, ProviderError, PermitError) as error:
             return await self._end(claim, "failed", trail, error=str(error))
-        except LinkError:
+        except (LinkError, NotOurs):
             raise
         except Exception as error:
             # A header task never raises: it would kill the gate's body while its siblings go on spending.

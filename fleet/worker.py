@@ -5,7 +5,6 @@ The coordinator is the worker of the queue `coordinator`: beside planning it run
 
 from __future__ import annotations
 
-import asyncio
 from functools import cache
 from typing import Any
 
@@ -47,17 +46,16 @@ def _services(instance: Any, **_: Any) -> None:
 
     claims = runtime.claims(tiers, capacity)
     _claims.append(claims)
-    background.add(claims.keep)
+
+    async def live() -> None:
+        """Say that this worker lives until the pool has drained; then close what tasks and services shared."""
+        try:
+            await claims.keep()
+        finally:
+            await runtime.aclose()
+
+    background.add(live)
     if COORDINATOR in tiers:
         dispatcher = Dispatcher(app, runtime.store, runtime.gates, list(runtime.tiers))
         background.add(dispatcher.run)
         background.add(Reconciler(runtime.store).run)
-    background.add(_close_at_the_end)
-
-
-async def _close_at_the_end() -> None:
-    """Hold the connections until the pool stops, when tasks have ended."""
-    try:
-        await asyncio.Event().wait()
-    finally:
-        await runtime.aclose()
