@@ -222,7 +222,9 @@ def main() -> None:
             runs.setdefault((row.name, load), []).append(result)
             print(f"[{number}/{len(plan)}] {row.name}, {load}: {result.rate:.0f} calls/s", file=sys.stderr, flush=True)
     table = {
-        key: Result(*(statistics.median(column) for column in zip(*[(r.rate, r.cpu_ms, r.rss_mb) for r in found], strict=True)))
+        key: Result(
+            *(statistics.median(column) for column in zip(*[(r.rate, r.cpu_ms, r.rss_mb) for r in found], strict=True))
+        )
         for key, found in runs.items()
     }
     print(f"\n{'':<43}" + " |".join(f"{load!s:^21}" for load in LOADS))

@@ -95,12 +95,11 @@ class Child:
 class EmbeddedFleet:
     """The processes of one folder, between `start` and `stop`."""
 
-    def __init__(self, environment: Environment, *, flower: bool = False, sim: SimSettings | None = None) -> None:
+    def __init__(self, environment: Environment, *, flower: bool = False) -> None:
         self._config_path = config_path(environment).resolve()
         self._config = checked_config(environment)
         self._given = environment
         self._flower = flower
-        self._sim = sim or SimSettings()
         self._folder = environment.fleet_state.resolve()
         self._lock: IO[str] | None = None
         self._children: list[Child] = []
@@ -213,7 +212,7 @@ class EmbeddedFleet:
         ready.unlink(missing_ok=True)
         self.charges = self._folder / "charges.jsonl"
         port = _free_port()
-        settings = self._sim.model_copy(update={"port": port, "ready_file": ready, "charges": self.charges})
+        settings = SimSettings(port=port, ready_file=ready, charges=self.charges)
         self._add("sim", [sys.executable, "-m", "fleet.sim", settings.model_dump_json(), str(self._config_path)])
         self._await("sim", ready.exists)
         return ready.read_text()

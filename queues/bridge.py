@@ -123,7 +123,9 @@ class Background:
                 logger.warning("The background coroutine %s did not end within %s s.", task.get_name(), patience)
 
     def _start(self, factory: Factory, loop: asyncio.AbstractEventLoop) -> None:
-        self._tasks[factory] = loop.create_task(_supervise(factory), name=getattr(factory, "__qualname__", repr(factory)))
+        self._tasks[factory] = loop.create_task(
+            _supervise(factory), name=getattr(factory, "__qualname__", repr(factory))
+        )
 
 
 async def _supervise(factory: Factory) -> None:

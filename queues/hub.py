@@ -60,7 +60,9 @@ class LoopPoller:
         """Give the Hub its turn: at once when the worker is idle, else once per TURN_SECONDS."""
         if self._stop is None and self._loop.is_running():
             wait = self._turn_at + TURN_SECONDS - self._loop.time() if self.busy else 0.0
-            self._stop = self._loop.call_later(wait, self._loop.stop) if wait > 0 else self._loop.call_soon(self._loop.stop)
+            self._stop = (
+                self._loop.call_later(wait, self._loop.stop) if wait > 0 else self._loop.call_soon(self._loop.stop)
+            )
 
     def _on_event(self) -> None:
         # Level-triggered: it would be called in every tick until the Hub has had its turn.

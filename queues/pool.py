@@ -143,7 +143,11 @@ class AsyncioPool(BasePool):  # type: ignore[misc]
 
     def _get_info(self) -> dict[str, Any]:
         info: dict[str, Any] = super()._get_info()
-        return info | {"running": len(self._jobs), "waiting": len(self._queue), "stalled-seconds": round(self._stalled, 3)}
+        return info | {
+            "running": len(self._jobs),
+            "waiting": len(self._queue),
+            "stalled-seconds": round(self._stalled, 3),
+        }
 
     # Running
 

@@ -69,7 +69,9 @@ def queued(valkey: Valkey) -> int:
         return client.llen("test.work")
 
 
-def test_sigterm_waits_for_the_running_tasks_and_acknowledges_them_all(valkey: Valkey, app: Celery, start: Start) -> None:
+def test_sigterm_waits_for_the_running_tasks_and_acknowledges_them_all(
+    valkey: Valkey, app: Celery, start: Start
+) -> None:
     worker = start().ready()
     until(lambda: words(valkey, "background") == ["started"], "the background coroutine", worker)
     for number in range(30):
@@ -164,7 +166,9 @@ def test_sigkill_loses_nothing(valkey: Valkey, app: Celery, start: Start, seed: 
         for _ in range(60):
             send(app, "wait", sent, 0.02 * (seed + 1))
             sent += 1
-        until(lambda goal=20 * (round_ + 1) + seed: len(set(numbers(valkey, "started"))) >= goal, "some to start", worker)
+        until(
+            lambda goal=20 * (round_ + 1) + seed: len(set(numbers(valkey, "started"))) >= goal, "some to start", worker
+        )
         worker.signal(signal.SIGKILL)
         for _ in range(20):
             send(app, "wait", sent, 0.02)
@@ -202,7 +206,10 @@ def test_tasks_go_on_while_the_broker_is_away(app: Celery, tmp_path: Path) -> No
     worker = Worker(broker, tmp_path)
     try:
         worker.ready()
-        producer = build_app(worker_app.QueueSettings(broker_url=broker.url + "/0", store_url=broker.url, namespace="test"), [worker_app.WORK])
+        producer = build_app(
+            worker_app.QueueSettings(broker_url=broker.url + "/0", store_url=broker.url, namespace="test"),
+            [worker_app.WORK],
+        )
         send(producer, "wait", 1, 0.1)
         until(lambda: numbers(broker, "ended") == [1], "the first task", worker)
         broker.kill()
