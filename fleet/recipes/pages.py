@@ -90,15 +90,22 @@ def write_pages(
 
 def check_links(out: Path) -> list[str]:
     """`page: target` for each link or picture in the Markdown below `out` that leads to no file here, or outside."""
-    broken: list[str] = []
-    for page in sorted(out.rglob("*.md")):
-        for target in targets(page.read_text(encoding="utf-8")):
-            parts = urlsplit(target)
-            path = unquote(parts.path)
-            outside = target == "<html>" or parts.scheme or parts.netloc or not path
-            if outside or "\0" in path or not (page.parent / path).exists():
-                broken.append(f"{page.relative_to(out)}: {target}")
-    return broken
+    return [
+        f"{page.relative_to(out)}: {target}"
+        for page in sorted(out.rglob("*.md"))
+        for target in targets(page.read_text(encoding="utf-8", errors="replace"))
+        if not _leads_to_file(page, target)
+    ]
+
+
+def _leads_to_file(page: Path, target: str) -> bool:
+    try:
+        parts = urlsplit(target)
+        path = unquote(parts.path)
+        return not (parts.scheme or parts.netloc) and path != "" and (page.parent / path).exists()
+    except (OSError, ValueError):
+        # No address, or no name a file could have.
+        return False
 
 
 class _Pages:
