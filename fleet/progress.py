@@ -92,7 +92,7 @@ class ProgressView:
         self._samples: deque[tuple[float, int]] = deque(maxlen=MAX_SAMPLES)
 
     def __enter__(self) -> ProgressView:
-        if self._console.is_terminal:
+        if self._console.is_terminal and not self._console.is_dumb_terminal:
             self._live = Live(console=self._console, refresh_per_second=4, get_renderable=self._picture)
             self._live.start()
         return self
@@ -184,4 +184,6 @@ class ProgressView:
     def _time(self, progress: Progress) -> str:
         passed = duration(max(self._clock() - progress.started_at, 0.0))
         eta = self.eta_s()
-        return passed if eta is None else f"{passed}, about {duration(eta)} left"
+        if eta is None:
+            return passed
+        return f"{passed}, about {f'{max(round(eta), 1)}s' if eta < 59.5 else duration(eta)} left"

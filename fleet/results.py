@@ -15,6 +15,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from fleet.atomic import TEMPORARY, atomic_writer, write_text
+from fleet.display import clean
 from fleet.errors import BadInputError, FleetError
 from fleet.jobs import JobSpec, Outcome
 from fleet.ledger import LedgerEntry
@@ -24,6 +25,7 @@ from fleet.sources import Skipped
 
 #: Tells a folder with an earlier result, which may be written over, from any other.
 MARKER = "receipt.json"
+MAX_RESULT_CHARS = 4_000_000
 _SIMULATED = "> **Simulated:** no model was asked. The simulated provider made up this text.\n\n"
 
 
@@ -99,7 +101,9 @@ def write_results(
             pages = writer(spec, _read_outcomes(lines), result, out, simulated=receipt.simulated, skipped=skipped)
             written = [*pages, *written]
         elif isinstance(result, str):
-            write_text(out / "result.md", (_SIMULATED if receipt.simulated else "") + result.rstrip() + "\n")
+            # People print this file to their terminal.
+            text = clean(result, MAX_RESULT_CHARS, keep_lines=True).rstrip()
+            write_text(out / "result.md", (_SIMULATED if receipt.simulated else "") + text + "\n")
             written.insert(0, out / "result.md")
         elif result is not None:
             write_text(out / "result.json", json.dumps(result, ensure_ascii=False, indent=2) + "\n")

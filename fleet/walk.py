@@ -14,7 +14,7 @@ from pathlib import Path
 
 from fleet.errors import BadInputError
 
-#: Folders not entered unless an include pattern names them; so are hidden ones and virtual environments.
+#: Folders not entered unless an include pattern names them; the same goes for virtual environments.
 DEFAULT_SKIPPED = frozenset({"__pycache__", "node_modules"})
 MAX_PATTERN_PARTS = 50
 MAX_PATTERN_CHARS = 1_000
@@ -39,8 +39,7 @@ class Patterns:
 
     def __init__(self, patterns: Sequence[str]) -> None:
         self._compiled: list[list[re.Pattern[str] | None]] = []
-        #: Parts without a wildcard.
-        self.literals: set[str] = set()
+        self._parts: set[str] = set()
         for pattern in patterns:
             parts = [part for part in pattern.split("/") if part not in ("", ".")]
             if pattern.startswith("/") or ".." in parts or not parts:
@@ -51,12 +50,18 @@ class Patterns:
                 )
             if len(parts) == 1 and parts != ["**"]:
                 parts = ["**", *parts]
-            self.literals.update(part for part in parts if not set(part) & set("*?["))
+            self._parts.update(parts)
             self._compiled.append([None if part == "**" else re.compile(fnmatch.translate(part)) for part in parts])
 
     def match(self, path: str) -> bool:
         """Whether any of the patterns matches the whole of `path`."""
         return any(_matches(pattern, path.split("/")) for pattern in self._compiled)
+
+    def name(self, name: str) -> bool:
+        """Whether a part of a pattern is about this name itself: spelt out, or a hidden name for a hidden name."""
+        return name in self._parts or any(
+            part.startswith(".") and name.startswith(".") and fnmatch.fnmatchcase(name, part) for part in self._parts
+        )
 
 
 def _matches(pattern: list[re.Pattern[str] | None], parts: list[str]) -> bool:
@@ -75,7 +80,9 @@ def _matches(pattern: list[re.Pattern[str] | None], parts: list[str]) -> bool:
 def walk(root: Path, include: Sequence[str], exclude: Sequence[str]) -> Iterator[Found]:
     """Every file below `root` that matches `include` and not `exclude`, folder by folder, names sorted.
 
-    Links are never followed. A link, an unreadable folder or anything that is no regular file comes with its problem.
+    Hidden files and folders (`.env`, `.git`), `__pycache__`, `node_modules` and virtual environments are passed over
+    unless a part of an include pattern names them: `*` is no reason to send somebody's secrets to a vendor. Links are
+    never followed. A link, an unreadable folder or anything that is no regular file comes with its problem.
 
     Raises:
         BadInputError: `root` is no folder that can be read, or a pattern is wrong.
@@ -104,20 +111,18 @@ def walk(root: Path, include: Sequence[str], exclude: Sequence[str]) -> Iterator
             if unwanted.match(path):
                 continue
             if entry.is_dir(follow_symlinks=False):
-                if not _skipped(entry, wanted.literals):
+                if wanted.name(entry.name) or not _passed_over(entry):
                     folders.append(path + "/")
-            elif wanted.match(path):
+            elif wanted.match(path) and (wanted.name(entry.name) or not entry.name.startswith(".")):
                 yield Found(path, _problem(path, entry))
         waiting.extend(reversed(folders))
 
 
-def _skipped(entry: os.DirEntry[str], named: set[str]) -> bool:
-    if entry.name in named:
-        return False
-    if entry.name in DEFAULT_SKIPPED or entry.name.startswith("."):
+def _passed_over(folder: os.DirEntry[str]) -> bool:
+    if folder.name in DEFAULT_SKIPPED or folder.name.startswith("."):
         return True
     try:
-        return (Path(entry.path) / "pyvenv.cfg").exists()
+        return (Path(folder.path) / "pyvenv.cfg").exists()
     except OSError:
         return False
 

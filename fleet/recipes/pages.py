@@ -72,41 +72,50 @@ def write_pages(
     """
     modules, left_out = _sorted(outcomes)
     left_out += [LeftOut(entry.path, "not read", entry.reason) for entry in skipped]
-    pages = _Pages(modules, left_out, source_root, out, simulated)
+    # Links are reckoned between real places, whatever links lead to the folder.
+    home = out.resolve()
+    pages = _Pages(modules, left_out, source_root.resolve(), home, simulated)
     overview, architecture = _split(clean(review_text, MAX_MARKDOWN_CHARS, keep_lines=True))
-    texts = {out / "index.md": pages.index(spec, overview, left_out)}
-    texts[out / "architecture.md"] = pages.architecture(architecture)
-    texts[out / "left-out.md"] = pages.left_out(left_out)
+    texts = {home / "index.md": pages.index(spec, overview, left_out)}
+    texts[home / "architecture.md"] = pages.architecture(architecture)
+    texts[home / "left-out.md"] = pages.left_out(left_out)
     texts.update((page, pages.package(page)) for page in pages.packages)
     for page, text in texts.items():
         write_text(page, text.rstrip() + "\n")
-    for old in (out / "packages").glob("*.md"):
+    for old in (home / "packages").glob("*.md"):
         if old not in texts:
             old.unlink()
-    return list(texts)
+    return [out / page.relative_to(home) for page in texts]
 
 
 def check_links(out: Path) -> list[str]:
     """`page: target` for each link or picture in the Markdown below `out` that leads to no file here, or outside."""
-    broken: list[str] = []
-    for page in sorted(out.rglob("*.md")):
-        for target in targets(page.read_text(encoding="utf-8")):
-            parts = urlsplit(target)
-            path = unquote(parts.path)
-            outside = target == "<html>" or parts.scheme or parts.netloc or not path
-            if outside or "\0" in path or not (page.parent / path).exists():
-                broken.append(f"{page.relative_to(out)}: {target}")
-    return broken
+    return [
+        f"{page.relative_to(out)}: {target}"
+        for page in sorted(out.rglob("*.md"))
+        for target in targets(page.read_text(encoding="utf-8", errors="replace"))
+        if not _leads_to_file(page, target)
+    ]
+
+
+def _leads_to_file(page: Path, target: str) -> bool:
+    try:
+        parts = urlsplit(target)
+        path = unquote(parts.path)
+        return not (parts.scheme or parts.netloc) and path != "" and (page.parent / path).exists()
+    except (OSError, ValueError):
+        # No address, or no name a file could have.
+        return False
 
 
 class _Pages:
-    """Renders the pages over one set of modules."""
+    """Renders the pages over one set of modules; `source_root` and `out` are real, absolute paths."""
 
     def __init__(
         self, modules: Sequence[Module], left_out: Sequence[LeftOut], source_root: Path, out: Path, simulated: bool
     ) -> None:
-        self._source_root = source_root.resolve()
-        self._out = out.resolve()
+        self._source_root = source_root
+        self._out = out
         self._notice = [_SIMULATED, ""] if simulated else []
         by_package: dict[str, list[Module]] = {}
         for module in modules:
@@ -118,10 +127,10 @@ class _Pages:
         for name, members in sorted(by_package.items()):
             page = out / "packages" / f"{_slug(name, taken)}.md"
             self.packages[page] = (name, members)
-            self._known[f"packages/{page.name}"] = self._known[name] = page.resolve()
+            self._known[f"packages/{page.name}"] = self._known[name] = page
             for module in members:
                 for dotted in _dotted(module.path, name):
-                    self._known.setdefault(dotted, page.resolve())
+                    self._known.setdefault(dotted, page)
         paths = [module.path for module in modules] + [entry.path for entry in left_out]
         found = {path: self._source(path) for path in paths}
         self._sources = {path: source for path, source in found.items() if source is not None}
@@ -178,19 +187,17 @@ class _Pages:
         """A file's path, linked when it is one below the source's root."""
         source = self._sources.get(path)
         shown = code(path, MAX_PATH_CHARS)
-        return shown if source is None else link(shown, os.path.relpath(source, page.resolve().parent))
+        return shown if source is None else link(shown, os.path.relpath(source, page.parent))
 
     def _reference(self, word: str, page: Path) -> str:
         target = self._link_of(page)(word)
         return code(word, 80) if target is None else link(code(word, 80), target)
 
     def _link_of(self, page: Path) -> LinkOf:
-        folder = page.resolve().parent
-
         def target(word: str) -> str | None:
             name = word.strip().removeprefix("./").removeprefix("../")
             known = self._known.get(name) or self._sources.get(name)
-            return None if known is None or known == page.resolve() else os.path.relpath(known, folder)
+            return None if known is None or known == page else os.path.relpath(known, page.parent)
 
         return target
 

@@ -145,6 +145,7 @@ def test_pages_of_an_installed_package(tmp_path: Path) -> None:
 
 def test_links_that_lead_nowhere_are_found(tmp_path: Path) -> None:
     (tmp_path / "a.md").write_text("[x](b.md) ![y](gone.png) [z](https://x.example) [w](#top) <b>h</b> [a](a.md#x)\n")
+    (tmp_path / "c.md").write_bytes(b"[x](//[y) [z](" + b"n" * 300 + b") [nul](a%00b) \xff\n")
     assert check_links(tmp_path) == [
         "a.md: b.md",
         "a.md: gone.png",
@@ -152,6 +153,9 @@ def test_links_that_lead_nowhere_are_found(tmp_path: Path) -> None:
         "a.md: #top",
         "a.md: <html>",
         "a.md: <html>",
+        "c.md: //%5By",
+        f"c.md: {'n' * 300}",
+        "c.md: a%00b",
     ]
 
 

@@ -255,11 +255,29 @@ def test_a_folder_given_as_path_is_files(blobs: Blobs, root: Path) -> None:
     assert read_item(blobs, index, 0) == {"path": "notes", "text": "text", "bytes": 4}
 
 
-def test_a_hidden_folder_that_is_named_is_read(blobs: Blobs, root: Path) -> None:
-    (root / ".ci").mkdir()
-    (root / ".ci/run").write_text("x")
-    index = pack_items(Items(files=FilesSource(root=root, include=(".ci/**",))), blobs, "items")
-    assert read_item(blobs, index, 0)["path"] == ".ci/run"
+@pytest.mark.parametrize(
+    ("include", "expected"),
+    [
+        (("**/*",), ["a.txt"]),
+        (("**",), ["a.txt"]),
+        ((".ci/**",), [".ci/run"]),
+        (("**/*", ".ci/*"), ["a.txt", ".ci/run"]),
+        (("**/.env",), [".env"]),
+        ((".*",), [".env"]),
+        (("**/.*", "**/.*/*"), [".env", ".ci/run"]),
+        (("env/**",), ["env/x"]),
+        (("**/node_modules/*",), ["node_modules/m"]),
+    ],
+)
+def test_hidden_names_have_to_be_asked_for(
+    blobs: Blobs, root: Path, include: tuple[str, ...], expected: list[str]
+) -> None:
+    for name in (".env", "a.txt", ".ci/run", "env/pyvenv.cfg", "env/x", "node_modules/m"):
+        (root / name).parent.mkdir(exist_ok=True)
+        (root / name).write_text("x")
+    source = FilesSource(root=root, include=include, exclude=("pyvenv.cfg",))
+    index = pack_items(Items(files=source), blobs, "items")
+    assert [item["path"] for item in unpacked(blobs, index)] == expected
 
 
 def test_images_by_their_bytes(blobs: Blobs, root: Path) -> None:

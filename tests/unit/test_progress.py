@@ -53,8 +53,8 @@ def test_lines_when_piped() -> None:
         view.update(progress(42, status=JobStatus.COMPLETED, budget_nano_usd=2_500_000_000, simulated=True))
     assert out.getvalue().splitlines() == [
         "triage running | nano 0/100 | 12.3k tokens | $0.0312 | 10s",
-        "triage running | nano 20/100 | 12.3k tokens | $0.0312 | 12s, about 8.0s left",
-        "triage running | nano 40/100 | 12.3k tokens | $0.0312 | 14s, about 6.0s left",
+        "triage running | nano 20/100 | 12.3k tokens | $0.0312 | 12s, about 8s left",
+        "triage running | nano 40/100 | 12.3k tokens | $0.0312 | 14s, about 6s left",
         "triage reviewing | nano 41/100 | 12.3k tokens | $0.0312 | 14s",
         "triage completed | nano 42/100 | 12.3k tokens | $0.0312 of $2.50 | 14s | simulated",
     ]
@@ -134,6 +134,13 @@ def test_a_live_table_on_a_terminal() -> None:
     for word in ("waiting", "running", "done", "failed", "1,000,000", "999,999", "simulated provider", "$0.0312"):
         assert word in text
     assert all(len(line) <= 80 for part in text.splitlines() for line in part.split("\r"))
+
+
+def test_a_terminal_that_can_only_print_gets_lines() -> None:
+    console, out = terminal(_environ={"TERM": "dumb"})
+    with ProgressView(console, Clock()) as view:
+        view.update(progress(1))
+    assert out.getvalue() == "triage running | nano 1/100 | 12.3k tokens | $0.0312 | 10s\n"
 
 
 def test_no_colour_when_not_wanted() -> None:

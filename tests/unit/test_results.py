@@ -127,6 +127,11 @@ def test_a_simulated_result_says_so(tmp_path: Path) -> None:
     assert (tmp_path / "out" / "result.md").read_text().startswith("> **Simulated:** no model was asked.")
 
 
+def test_a_result_holds_no_terminal_escapes(tmp_path: Path) -> None:
+    write(tmp_path, "a\x1b]0;x\x07\n\n  b\u202e\n")
+    assert (tmp_path / "result.md").read_text() == "a\n\n  b\n"
+
+
 def test_folders_that_are_not_ours_are_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     (tmp_path / "full").mkdir()
