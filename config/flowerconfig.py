@@ -5,4 +5,4 @@ read_only = True
 # Tasks it keeps in memory: a live view, not the history; that is the ledger's.
 max_tasks = 10_000
 persistent = False
-inspect_timeout = 2_000
+inspect_timeout = 2_000.0  # milliseconds

@@ -249,7 +249,7 @@ class EmbeddedFleet:
     def _write_address(self) -> None:
         path = self._folder / "fleet.json"
         path.touch(mode=0o600)
-        path.write_text(json.dumps(self._variables))
+        path.write_text(json.dumps(self._variables | ({"flower": self.flower_url} if self.flower_url else {})))
 
 
 def running_in(folder: Path) -> dict[str, str] | None:

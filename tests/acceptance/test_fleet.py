@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+import urllib.parse
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -88,6 +90,24 @@ def test_doctor_finds_nothing_to_do(folder: Folder) -> None:
     assert {finding["state"] for finding in json.loads(ran.out)} == {"ok"}
 
 
+def test_flower_shows_the_tasks_by_id_and_no_content(folder: Folder) -> None:
+    ran = folder.fleet("run", "triage.yaml")
+    assert ran.code == 0, ran.out + ran.err
+    job_id = json.loads(folder.fleet("jobs", "list", "-o", "json").out)["jobs"][0]["id"]
+    address = json.loads((folder.path / ".fleet" / "fleet.json").read_text())["flower"]
+    metrics = _fetched(f"{address}/metrics")
+    for tier in ("coordinator", "nano", "mini", "flagship"):
+        assert f'worker="{tier}.' in metrics, f"no task of a {tier} worker is seen"
+    query = {"draw": 1, "start": 0, "length": 500, "search[value]": job_id, "order[0][column]": 0}
+    query |= {"order[0][dir]": "asc", "columns[0][data]": "name"}
+    rows = json.loads(_fetched(f"{address}/tasks/datatable?{urllib.parse.urlencode(query)}"))["data"]
+    assert {"fleet.plan_job.v1", "fleet.run_subtask.v1", "fleet.review_job.v1"} <= {row["name"] for row in rows}
+    review = next(row for row in rows if row["name"] == "fleet.review_job.v1")
+    assert review["args"].startswith(f"([{{'id': '{job_id}/"), "the chord handed the references of its members over"
+    for canary in ("charged twice", "Topic of this ticket", KEY):
+        assert canary not in json.dumps(rows)
+
+
 def test_a_second_fleet_on_the_same_folder_is_refused_with_what_to_do(folder: Folder) -> None:
     ran = folder.fleet("up")
     assert ran.code == 1
@@ -115,6 +135,11 @@ def test_neither_key_nor_prompts_nor_outputs_reach_logs_or_the_broker(folder: Fo
     for text in texts:
         for canary in (KEY, "charged twice", "Topic of this ticket"):
             assert canary not in text
+
+
+def _fetched(url: str) -> str:
+    with urllib.request.urlopen(url, timeout=30) as page:
+        return str(page.read().decode())
 
 
 def _pid_of(folder: Folder, tier: str) -> int:
