@@ -1,7 +1,7 @@
 """Owns the comparison of the asyncio pool with bare scripts and with Celery's prefork pool: `make bench-pool`.
 
-Every row is a process of its own against the same mock server; the server counts the answers, and only those in a window
-after the warm-up count, with all lanes busy. The last line is the median of paired runs, taken in turn (A B A B).
+Every row is a process of its own against the same mock server; the server counts the answers, and only those in a
+window after the warm-up count, with all lanes busy. The last line is the median of paired runs, in turn (A B A B).
 """
 
 from __future__ import annotations
@@ -197,6 +197,11 @@ def _rss_mb(pid: int) -> float:
     return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
+def _median(results: list[Result]) -> Result:
+    columns = zip(*[(result.rate, result.cpu_ms, result.rss_mb) for result in results], strict=True)
+    return Result(*(statistics.median(column) for column in columns))
+
+
 def _line(row: Row, results: dict[tuple[str, Load], Result]) -> str:
     cells = []
     for load in LOADS:
@@ -222,7 +227,9 @@ def main() -> None:
             runs.setdefault((row.name, load), []).append(result)
             print(f"[{number}/{len(plan)}] {row.name}, {load}: {result.rate:.0f} calls/s", file=sys.stderr, flush=True)
     table = {
-        key: Result(*(statistics.median(column) for column in zip(*[(r.rate, r.cpu_ms, r.rss_mb) for r in found], strict=True)))
+        key: Result(
+            *(statistics.median(column) for column in zip(*[(r.rate, r.cpu_ms, r.rss_mb) for r in found], strict=True))
+        )
         for key, found in runs.items()
     }
     print(f"\n{'':<43}" + " |".join(f"{load!s:^21}" for load in LOADS))

@@ -30,15 +30,15 @@ class OutsidePoolError(RuntimeError):
 def await_(awaitable: Awaitable[T]) -> T:
     """Wait for `awaitable` from a synchronous task body; other tasks run meanwhile.
 
-    Raises what the awaitable raises, SoftTimeLimitExceeded when the task's soft time limit passes, CancelledError when the
-    task is ended from outside, and OutsidePoolError when not called inside a task of the asyncio pool.
+    Raises what the awaitable raises, SoftTimeLimitExceeded when the task's soft time limit passes, CancelledError when
+    the task is ended from outside, and OutsidePoolError when not called inside a task of the asyncio pool.
     """
     current = greenlet.getcurrent()
     if not isinstance(current, Crossing):
         if inspect.iscoroutine(awaitable):
             awaitable.close()
         raise OutsidePoolError(
-            "await_() works only inside a task that runs in queues.pool.AsyncioPool; elsewhere use await or asyncio.run()."
+            "await_() works only inside a task that runs in queues.pool.AsyncioPool; elsewhere use await."
         )
     value: T = current.parent.switch(awaitable)
     return value
@@ -123,11 +123,13 @@ class Background:
                 logger.warning("The background coroutine %s did not end within %s s.", task.get_name(), patience)
 
     def _start(self, factory: Factory, loop: asyncio.AbstractEventLoop) -> None:
-        self._tasks[factory] = loop.create_task(_supervise(factory), name=getattr(factory, "__qualname__", repr(factory)))
+        self._tasks[factory] = loop.create_task(
+            _supervise(factory), name=getattr(factory, "__qualname__", repr(factory))
+        )
 
 
 async def _supervise(factory: Factory) -> None:
-    """Run `factory()`; start it again, ever later, when it raises. It ends when the coroutine returns or is cancelled."""
+    """Run `factory()`; start it again, ever later, when it raises. Ends when the coroutine returns or is cancelled."""
     delay, longest = RESTART_DELAYS
     while True:
         try:

@@ -1,7 +1,7 @@
 """Owns what a worker does when its broker goes away and comes back: tasks go on, and their messages stay theirs.
 
-Celery's consumer (`worker_consumer="queues.consumer:Consumer"`) blocks while it reconnects and hands every unacknowledged
-message back at once, although the tasks still run. This one waits by running the pool's loop, and keeps those messages.
+Celery's consumer blocks while it reconnects, and hands every unacknowledged message back at once although the tasks
+still run. This one (`worker_consumer="queues.consumer:Consumer"`) runs the pool's loop and keeps those messages.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from celery.worker import state
 from celery.worker.consumer import Consumer as CeleryConsumer
 
 from queues.pool import AsyncioPool
-from queues.transport import QoS
+from queues.unacked import QoS
 
 logger = logging.getLogger(__name__)
 
@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 LOOK_SECONDS = 1.0
 
 
-class Consumer(CeleryConsumer):  # type: ignore[misc]
+class Consumer(CeleryConsumer):
     """Celery's consumer for AsyncioPool and queues.transport; with other pools and brokers it is Celery's own."""
 
     _kept: tuple[QoS, list[Any]] | None = None

@@ -1,7 +1,7 @@
 """Owns running a pool's asyncio loop inside kombu's event loop: one thread, two loops that take turns.
 
-Kombu's Hub asks its poller for ready sockets; this poller answers by running the asyncio loop until one of them is ready,
-until somebody asks for the Hub, or until the Hub's next timer. It knows nothing of tasks or pools.
+Kombu's Hub asks its poller for ready sockets; this poller answers by running the asyncio loop until one of them is
+ready, until somebody asks for the Hub, or until the Hub's next timer. It knows nothing of tasks or pools.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-#: The Hub gets at most one turn in this many seconds while the worker is busy: acks, events and fetches of a turn go out
-#: together, and the asyncio loop is not stopped and started for each of them.
+#: The Hub gets at most one turn in this many seconds while the worker is busy: acks, events and fetches of a turn go
+#: out together, and the asyncio loop is not stopped and started for each of them.
 TURN_SECONDS = 0.005
 
 
@@ -60,7 +60,9 @@ class LoopPoller:
         """Give the Hub its turn: at once when the worker is idle, else once per TURN_SECONDS."""
         if self._stop is None and self._loop.is_running():
             wait = self._turn_at + TURN_SECONDS - self._loop.time() if self.busy else 0.0
-            self._stop = self._loop.call_later(wait, self._loop.stop) if wait > 0 else self._loop.call_soon(self._loop.stop)
+            self._stop = (
+                self._loop.call_later(wait, self._loop.stop) if wait > 0 else self._loop.call_soon(self._loop.stop)
+            )
 
     def _on_event(self) -> None:
         # Level-triggered: it would be called in every tick until the Hub has had its turn.

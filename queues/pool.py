@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import itertools
 import logging
 import socket
@@ -61,9 +62,10 @@ class Job:
             self.driver.cancel()
 
 
-class AsyncioPool(BasePool):  # type: ignore[misc]
+class AsyncioPool(BasePool):
     """A Celery pool (`worker_pool="queues.pool:AsyncioPool"`) whose `limit` is a number of tasks in flight."""
 
+    limit: int
     #: A signal handler interrupts the loop; shutting down has to wait until it has returned.
     signal_safe = False
     body_can_be_buffer = True
@@ -85,6 +87,10 @@ class AsyncioPool(BasePool):  # type: ignore[misc]
 
     def register_with_event_loop(self, hub: Any) -> None:
         """Called by Celery at start and after each reconnect: from here on kombu's Hub runs our loop."""
+        if self._hub is None:
+            # Everything that is loaded by now stays for the worker's life: the collector need not look at it again.
+            gc.collect()
+            gc.freeze()
         self._hub = hub
         self._poller = hub.poller = LoopPoller(hub.poller, self.loop, lambda: hub._ready)
         # A Hub without readers sleeps instead of polling: this one is never readable and always there.
@@ -143,7 +149,11 @@ class AsyncioPool(BasePool):  # type: ignore[misc]
 
     def _get_info(self) -> dict[str, Any]:
         info: dict[str, Any] = super()._get_info()
-        return info | {"running": len(self._jobs), "waiting": len(self._queue), "stalled-seconds": round(self._stalled, 3)}
+        return info | {
+            "running": len(self._jobs),
+            "waiting": len(self._queue),
+            "stalled-seconds": round(self._stalled, 3),
+        }
 
     # Running
 
@@ -185,10 +195,8 @@ class AsyncioPool(BasePool):  # type: ignore[misc]
     def _report_lost(self, job: Job, error: BaseException) -> None:
         """The tracer turns every Exception into a result; what still gets here would have killed a worker process."""
         if not job.abandoned:
-            try:
-                raise WorkerLostError(f"The task ended with {error!r}.") from error
-            except WorkerLostError:
-                _report(job.options.get("error_callback"), ExceptionInfo())
+            lost = WorkerLostError(f"The task ended with {error!r}.")
+            _report(job.options.get("error_callback"), ExceptionInfo((WorkerLostError, lost, error.__traceback__)))
 
     def _fill(self) -> None:
         while self._queue and len(self._jobs) < self.limit:
@@ -215,9 +223,9 @@ class AsyncioPool(BasePool):  # type: ignore[misc]
             job.limits.append(self.loop.call_later(seconds, fire))
 
     def _on_soft_limit(self, job: Job, seconds: float) -> None:
-        assert job.driver is not None
         _report(job.options.get("timeout_callback"), True, seconds)
-        job.crossing.interrupt(SoftTimeLimitExceeded(seconds), job.driver)
+        if job.driver is not None:
+            job.crossing.interrupt(SoftTimeLimitExceeded(seconds), job.driver)
 
     def _on_hard_limit(self, job: Job, seconds: float) -> None:
         job.terminate()

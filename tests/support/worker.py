@@ -21,8 +21,26 @@ class Worker:
     def __init__(self, valkey: Valkey, folder: Path, *options: str, concurrency: int = 20, **environment: str) -> None:
         """Start; `environment` adds to this process's."""
         self.log = folder / f"worker-{time.monotonic_ns()}.log"
-        command = [sys.executable, "-W", "error::RuntimeWarning", "-m", "celery", "-A", "tests.support.worker_app", "worker"]
-        command += ["--loglevel", "INFO", "-Q", "test.work", "-c", str(concurrency), "--without-gossip", "--without-mingle"]
+        command = [
+            sys.executable,
+            "-W",
+            "error::RuntimeWarning",
+            "-m",
+            "celery",
+            "-A",
+            "tests.support.worker_app",
+            "worker",
+        ]
+        command += [
+            "--loglevel",
+            "INFO",
+            "-Q",
+            "test.work",
+            "-c",
+            str(concurrency),
+            "--without-gossip",
+            "--without-mingle",
+        ]
         settings = {"TEST_REDIS_URL": valkey.url, "TEST_CONCURRENCY": str(concurrency), "PYTHONPATH": str(ROOT)}
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
@@ -57,7 +75,9 @@ def until(condition: Callable[[], object], what: str, worker: Worker | None = No
     """Wait for `condition` for at most `timeout` seconds, and show the worker's log if it does not come."""
     deadline = time.monotonic() + timeout
     while not condition():
-        if time.monotonic() > deadline or (worker is not None and worker.process.poll() is not None and not condition()):
+        if time.monotonic() > deadline or (
+            worker is not None and worker.process.poll() is not None and not condition()
+        ):
             log = worker.log.read_text()[-6000:] if worker is not None else ""
             raise AssertionError(f"Waited in vain for {what}.\n{log}")
         time.sleep(0.02)
