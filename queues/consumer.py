@@ -10,6 +10,8 @@ import asyncio
 import logging
 from typing import Any
 
+from celery.exceptions import WorkerShutdown
+from celery.platforms import EX_FAILURE
 from celery.worker import state
 from celery.worker.consumer import Consumer as CeleryConsumer
 
@@ -31,12 +33,15 @@ class Consumer(CeleryConsumer):
         """Wait for the broker with the tasks going on, then connect as Celery does."""
         if isinstance(self.pool, AsyncioPool) and conn.hostname and "://" not in conn.hostname and not conn.alt:
             port = conn.port or conn.transport.default_port
-            for _ in range(self.app.conf.broker_connection_max_retries or 0):
+            for _ in range(self.app.conf.broker_connection_max_retries):
                 if self.pool.run(_reachable(conn.hostname, port), LOOK_SECONDS):
                     break
                 logger.warning("The broker at %s:%s cannot be reached; looking again.", conn.hostname, port)
                 self.pool.run(asyncio.sleep(LOOK_SECONDS), LOOK_SECONDS)
                 state.maybe_shutdown()
+            else:
+                logger.critical("The broker at %s:%s stays away; shutting down.", conn.hostname, port)
+                raise WorkerShutdown(EX_FAILURE)
         return super().ensure_connected(conn)
 
     def on_connection_error_after_connected(self, exc: BaseException) -> None:

@@ -104,6 +104,8 @@ class AsyncioPool(BasePool):
 
     def on_apply(self, target: Callable[..., Any], args: Any, kwargs: Any, **options: Any) -> Job:
         """Start the task, or queue it when `limit` tasks run (Celery's prefetch normally prevents that)."""
+        if self._hub is None:
+            raise RuntimeError("AsyncioPool needs a broker whose transport has an event loop: use Redis or RabbitMQ.")
         job = Job(next(self._numbers), lambda: target(*args, **kwargs), options)
         if len(self._jobs) < self.limit:
             self._start(job)
@@ -137,9 +139,13 @@ class AsyncioPool(BasePool):
         if self._hub is not None and not state.should_terminate:
             if not isinstance(self._hub.poller, LoopPoller):  # The broker is away, and the Hub was reset.
                 self.register_with_event_loop(self._hub)
-            turns = self._hub.create_loop()
-            while self._pending() or self._hub._ready:
-                next(turns)
+            try:
+                turns = self._hub.create_loop()
+                while self._pending() or self._hub._ready:
+                    next(turns)
+            except Exception as error:
+                logger.warning("The broker went away (%s); the running tasks are finished without it.", error)
+            self.loop.run_until_complete(self._drained())
         self._finish()
 
     def on_terminate(self) -> None:
@@ -254,6 +260,11 @@ class AsyncioPool(BasePool):
 
     def _pending(self) -> bool:
         return bool(self._queue) or any(not job.abandoned for job in self._jobs.values()) or bool(self._helpers)
+
+    async def _drained(self) -> None:
+        while self._pending():
+            drivers = [job.driver for job in self._jobs.values() if job.driver is not None and not job.abandoned]
+            await asyncio.wait([*drivers, *self._helpers])
 
     def _finish(self) -> None:
         """End what still runs, and the loop."""

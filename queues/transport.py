@@ -176,9 +176,10 @@ class Channel(kombu_redis.Channel):
             self.arriving = queue
             # kombu's decoder looks at every object for its own types; nearly no envelope has one.
             payload = loads(bytes_to_str(raw)) if b"__type__" in raw else json.loads(raw)
-            if self._closing:
+            if self._closing or queue not in self.connection._callbacks:  # Its consumer was cancelled meanwhile.
                 message = self.Message(payload, channel=self)
                 self.qos.append(message, message.delivery_tag)
+                self.qos.give_back(message.delivery_tag)
                 continue
             if queue in self._no_ack:
                 self.qos.acks.setdefault(queue, []).append(payload["properties"]["delivery_tag"])

@@ -50,6 +50,12 @@ class QoS(kombu_redis.QoS):
         else:
             self.ack(delivery_tag)
 
+    def give_back(self, delivery_tag: str) -> None:
+        """Put it back as the queue's next message."""
+        self.restore_by_tag(delivery_tag)
+        self.home.pop(delivery_tag, None)
+        self._quick_ack(delivery_tag)
+
     def room(self) -> int:
         """How many more messages may be taken now."""
         if not self.can_consume():

@@ -214,8 +214,13 @@ def test_tasks_go_on_while_the_broker_is_away(tmp_path: Path) -> None:
         worker.ready()
         send(producer, "wait", 1, 0.1)
         until(lambda: numbers(broker, "ended") == [1], "the first task", worker)
+        for _ in range(5):
+            send(producer, "block", 0.0)
+        send(producer, "sleep", 1.0)
+        until(lambda: worker.said("sleep is asleep"), "the task to start", worker)
         broker.kill()
         until(lambda: worker.said("looking again"), "the worker to look for its broker", worker)
+        until(lambda: worker.said("sleep is awake"), "the task to end without a broker", worker)
         broker.start()
         send(producer, "wait", 2, 0.1)
         until(lambda: 2 in numbers(broker, "ended"), "the second task", worker)

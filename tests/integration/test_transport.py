@@ -139,7 +139,7 @@ def test_scripts_that_the_server_forgot_are_loaded_again(valkey: Valkey, ours: C
 
         def acknowledged() -> bool:
             drain(ours, messages, 2)
-            return client.hlen("unacked.q") == 0
+            return bool(client.hlen("unacked.q") == 0)
 
         until(acknowledged, "the acks")
 
@@ -183,3 +183,17 @@ def test_rejecting_and_getting(valkey: Valkey, ours: Connection) -> None:
     queue.channel.close()
     with valkey.client() as client:
         assert client.hlen("unacked.q") == 0
+
+
+def test_what_arrives_after_its_consumer_was_cancelled_goes_back(valkey: Valkey, ours: Connection) -> None:
+    publish(valkey, 3)
+    channel = ours.channel()
+    messages: list[Any] = []
+    consumer = Consumer(channel, [QUEUE], on_message=messages.append)
+    consumer.consume()
+    channel.turn()
+    consumer.cancel()
+    with contextlib.suppress(TimeoutError):
+        ours.drain_events(timeout=0.2)
+    with valkey.client() as client:
+        assert (len(messages), client.llen("q"), client.hlen("unacked.q")) == (0, 3, 0)
