@@ -76,6 +76,9 @@ class Channel(kombu_redis.Channel):
         """Called before each poll: send the acks, fetch what there is room for, wait where there was nothing."""
         if self._closing or monotonic() < self._rest_until:
             return
+        line = self._work_line() if self.active_queues or self.qos.acks else None
+        if line is None:
+            return
         sends = self._ack_commands()
         room = self.qos.room() - sum(self._fetching.values())
         for queue in self._queue_cycle.consume(len(self.active_queues)):
@@ -83,10 +86,8 @@ class Channel(kombu_redis.Channel):
                 sends.append((("fetch", queue, room), self._fetch_command(queue, room)))
                 self._fetching[queue] = room
                 break  # The next queue's turn comes when this one has answered.
-        if sends:
-            self._work_line().send(sends)
-        if self._work is not None:
-            self._work.check_overdue()
+        line.send(sends)
+        line.check_overdue()
         for queue in self.active_queues:
             if queue in self._empty:
                 for priority in self.priority_steps:
@@ -135,10 +136,13 @@ class Channel(kombu_redis.Channel):
         super().close()
 
     def _flush(self) -> None:
-        line = self._work_line()
-        line.send(self._ack_commands())
-        for purpose, reply in line.receive(everything=True):
-            self._on_reply(purpose, reply)
+        for _ in range(2):  # Again, if the server had forgotten the script.
+            line = self._work_line()
+            line.send(self._ack_commands())
+            for purpose, reply in line.receive(everything=True):
+                self._on_reply(purpose, reply)
+            if not self.qos.acks:
+                return
 
     def _ack_commands(self) -> list[tuple[Any, bytes]]:
         acks, self.qos.acks = self.qos.acks, {}
@@ -204,8 +208,9 @@ class Channel(kombu_redis.Channel):
         return message
 
     def _work_line(self) -> Line:
-        if self._work is None or not self._work.open:
+        if self._work is not None and not self._work.open:
             self._reclaim_acks()
+        if self._work is None:
             self._work = Line(self, "work")
             self._work.send(_load_commands())
         return self._work
