@@ -1,7 +1,7 @@
 """Owns the comparison of the asyncio pool with bare scripts and with Celery's prefork pool: `make bench-pool`.
 
-Every row is a process of its own against the same mock server; the server counts the answers, and only those in a window
-after the warm-up count, with all lanes busy. The last line is the median of paired runs, taken in turn (A B A B).
+Every row is a process of its own against the same mock server; the server counts the answers, and only those in a
+window after the warm-up count, with all lanes busy. The last line is the median of paired runs, in turn (A B A B).
 """
 
 from __future__ import annotations
@@ -195,6 +195,11 @@ def _cpu_seconds(pid: int) -> float:
 def _rss_mb(pid: int) -> float:
     pages = sum(int(Path(f"/proc/{one}/statm").read_text().split()[1]) for one in _tree(pid))
     return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+def _median(results: list[Result]) -> Result:
+    columns = zip(*[(result.rate, result.cpu_ms, result.rss_mb) for result in results], strict=True)
+    return Result(*(statistics.median(column) for column in columns))
 
 
 def _line(row: Row, results: dict[tuple[str, Load], Result]) -> str:

@@ -24,8 +24,8 @@ class QueueSettings:
     store_url: str
     #: Prefix of every key and exchange of ours.
     namespace: str = "tierfleet"
-    #: Seconds after which the messages of a worker that died are delivered again. Running messages are renewed four times as
-    #: often, so this need not exceed the longest task.
+    #: Seconds after which the messages of a worker that died are delivered again. Running messages are renewed four
+    #: times as often, so this need not exceed the longest task.
     visibility_timeout: float = 60.0
     #: Seconds between looks for such messages.
     restore_interval: float = 2.0
@@ -58,12 +58,12 @@ def build_app(settings: QueueSettings, tiers: Iterable[Tier]) -> Celery:
         # Ours: one process, many calls in flight; a reconnect that keeps what is running.
         worker_pool="queues.pool:AsyncioPool",
         worker_consumer="queues.consumer:Consumer",
-        # A message counts as done when its task is: whatever kills a worker, the message comes back. Also after a failure or
-        # a time limit, because what is left to do is decided by the store, not by the broker.
+        # A message counts as done when its task is: whatever kills a worker, the message comes back. Failures and time
+        # limits are ends too, because what is left to do is decided by the store, not by the broker.
         task_acks_late=True,
         task_acks_on_failure_or_timeout=True,
-        # Redis has no delivery count, so a task that kills its worker would come back for ever. Ours cannot lose a worker
-        # without losing the process, and then the visibility timeout brings the message back.
+        # Redis has no delivery count, so a task that kills its worker would come back for ever. In our pool a worker is
+        # lost only with its whole process, and then the visibility timeout brings the message back.
         task_reject_on_worker_lost=False,
         # As many messages as slots: what waits, waits in the broker where any worker can take it.
         worker_prefetch_multiplier=1,

@@ -1,7 +1,8 @@
 """Owns Celery's results and chord counts in Redis, written without blocking the worker's loop.
 
-Celery's own Redis backend, logic and Lua unmodified; inside a task of the asyncio pool its commands ride the batches of one
-`Link`, anywhere else they go over redis-py's connections as ever. `result_backend="queues.backend.LinkBackend+redis://..."`.
+Celery's own Redis backend, logic and Lua unmodified; inside a task of the asyncio pool its commands ride the batches of
+one `Link`, anywhere else they go over redis-py's connections as ever.
+`result_backend="queues.backend.LinkBackend+redis://..."`.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ class LinkRedis(redis.Redis):
     def execute_command(self, *args: Any, **options: Any) -> Any:
         """One command."""
         if not in_crossing():
-            return super().execute_command(*args, **options)
+            return super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
         return self._understood(args, options, await_(self.link.execute(*_flat(args))))
 
     def pipeline(self, transaction: bool = True, shard_hint: Any = None) -> Pipeline:
@@ -45,8 +46,10 @@ class LinkRedis(redis.Redis):
 
 
 class LinkPipeline(Pipeline):
-    """The pipeline of LinkRedis. The link keeps its order but makes no transaction of it, which the backend does not need:
-    it sets a key and then publishes it."""
+    """The pipeline of LinkRedis.
+
+    The link keeps its order but makes no transaction of it: the backend sets a key and then publishes it.
+    """
 
     owner: LinkRedis
 
@@ -66,7 +69,7 @@ class LinkPipeline(Pipeline):
         ]
 
 
-class LinkBackend(RedisBackend):  # type: ignore[misc]
+class LinkBackend(RedisBackend):
     """Celery's Redis backend over LinkRedis."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:

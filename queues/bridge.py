@@ -30,15 +30,15 @@ class OutsidePoolError(RuntimeError):
 def await_(awaitable: Awaitable[T]) -> T:
     """Wait for `awaitable` from a synchronous task body; other tasks run meanwhile.
 
-    Raises what the awaitable raises, SoftTimeLimitExceeded when the task's soft time limit passes, CancelledError when the
-    task is ended from outside, and OutsidePoolError when not called inside a task of the asyncio pool.
+    Raises what the awaitable raises, SoftTimeLimitExceeded when the task's soft time limit passes, CancelledError when
+    the task is ended from outside, and OutsidePoolError when not called inside a task of the asyncio pool.
     """
     current = greenlet.getcurrent()
     if not isinstance(current, Crossing):
         if inspect.iscoroutine(awaitable):
             awaitable.close()
         raise OutsidePoolError(
-            "await_() works only inside a task that runs in queues.pool.AsyncioPool; elsewhere use await or asyncio.run()."
+            "await_() works only inside a task that runs in queues.pool.AsyncioPool; elsewhere use await."
         )
     value: T = current.parent.switch(awaitable)
     return value
@@ -129,7 +129,7 @@ class Background:
 
 
 async def _supervise(factory: Factory) -> None:
-    """Run `factory()`; start it again, ever later, when it raises. It ends when the coroutine returns or is cancelled."""
+    """Run `factory()`; start it again, ever later, when it raises. Ends when the coroutine returns or is cancelled."""
     delay, longest = RESTART_DELAYS
     while True:
         try:

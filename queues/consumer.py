@@ -1,7 +1,7 @@
 """Owns what a worker does when its broker goes away and comes back: tasks go on, and their messages stay theirs.
 
-Celery's consumer (`worker_consumer="queues.consumer:Consumer"`) blocks while it reconnects and hands every unacknowledged
-message back at once, although the tasks still run. This one waits by running the pool's loop, and keeps those messages.
+Celery's consumer blocks while it reconnects, and hands every unacknowledged message back at once although the tasks
+still run. This one (`worker_consumer="queues.consumer:Consumer"`) runs the pool's loop and keeps those messages.
 """
 
 from __future__ import annotations
@@ -10,11 +10,13 @@ import asyncio
 import logging
 from typing import Any
 
+from celery.exceptions import WorkerShutdown
+from celery.platforms import EX_FAILURE
 from celery.worker import state
 from celery.worker.consumer import Consumer as CeleryConsumer
 
 from queues.pool import AsyncioPool
-from queues.transport import QoS
+from queues.unacked import QoS
 
 logger = logging.getLogger(__name__)
 
@@ -22,7 +24,7 @@ logger = logging.getLogger(__name__)
 LOOK_SECONDS = 1.0
 
 
-class Consumer(CeleryConsumer):  # type: ignore[misc]
+class Consumer(CeleryConsumer):
     """Celery's consumer for AsyncioPool and queues.transport; with other pools and brokers it is Celery's own."""
 
     _kept: tuple[QoS, list[Any]] | None = None
@@ -31,12 +33,15 @@ class Consumer(CeleryConsumer):  # type: ignore[misc]
         """Wait for the broker with the tasks going on, then connect as Celery does."""
         if isinstance(self.pool, AsyncioPool) and conn.hostname and "://" not in conn.hostname and not conn.alt:
             port = conn.port or conn.transport.default_port
-            for _ in range(self.app.conf.broker_connection_max_retries or 0):
+            for _ in range(self.app.conf.broker_connection_max_retries):
                 if self.pool.run(_reachable(conn.hostname, port), LOOK_SECONDS):
                     break
                 logger.warning("The broker at %s:%s cannot be reached; looking again.", conn.hostname, port)
                 self.pool.run(asyncio.sleep(LOOK_SECONDS), LOOK_SECONDS)
                 state.maybe_shutdown()
+            else:
+                logger.critical("The broker at %s:%s stays away; shutting down.", conn.hostname, port)
+                raise WorkerShutdown(EX_FAILURE)
         return super().ensure_connected(conn)
 
     def on_connection_error_after_connected(self, exc: BaseException) -> None:

@@ -1,7 +1,7 @@
 """Owns running a pool's asyncio loop inside kombu's event loop: one thread, two loops that take turns.
 
-Kombu's Hub asks its poller for ready sockets; this poller answers by running the asyncio loop until one of them is ready,
-until somebody asks for the Hub, or until the Hub's next timer. It knows nothing of tasks or pools.
+Kombu's Hub asks its poller for ready sockets; this poller answers by running the asyncio loop until one of them is
+ready, until somebody asks for the Hub, or until the Hub's next timer. It knows nothing of tasks or pools.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-#: The Hub gets at most one turn in this many seconds while the worker is busy: acks, events and fetches of a turn go out
-#: together, and the asyncio loop is not stopped and started for each of them.
+#: The Hub gets at most one turn in this many seconds while the worker is busy: acks, events and fetches of a turn go
+#: out together, and the asyncio loop is not stopped and started for each of them.
 TURN_SECONDS = 0.005
 
 
@@ -26,6 +26,7 @@ class LoopPoller:
         self._ready = ready
         self._stop: asyncio.Handle | None = None
         self._turn_at = 0.0
+        self._polling = False
         self.busy = False
 
     def register(self, fd: Any, events: int) -> Any:
@@ -46,9 +47,11 @@ class LoopPoller:
         self._turn_at = loop.time()
         timer = loop.call_later(0 if self._ready() else 1.0 if timeout is None else timeout, self.wake)
         loop.add_reader(self._descriptor, self._on_event)
+        self._polling = True
         try:
             loop.run_forever()
         finally:
+            self._polling = False
             loop.remove_reader(self._descriptor)
             timer.cancel()
             if self._stop is not None:
@@ -57,8 +60,11 @@ class LoopPoller:
         return self._inner.poll(0)
 
     def wake(self) -> None:
-        """Give the Hub its turn: at once when the worker is idle, else once per TURN_SECONDS."""
-        if self._stop is None and self._loop.is_running():
+        """Give the Hub its turn: at once when the worker is idle, else once per TURN_SECONDS.
+
+        Outside `poll` there is nothing to do: whoever else runs the loop must not be stopped.
+        """
+        if self._stop is None and self._polling:
             wait = self._turn_at + TURN_SECONDS - self._loop.time() if self.busy else 0.0
             self._stop = (
                 self._loop.call_later(wait, self._loop.stop) if wait > 0 else self._loop.call_soon(self._loop.stop)

@@ -12,6 +12,7 @@ from typing import Any
 
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 #: Seconds for which the server holds a waiting call before it answers that there is nothing.
 WAIT_SECONDS = 10
@@ -56,7 +57,7 @@ class Line:
                 reply = self.connection.read_response(disconnect_on_error=False)
             except ResponseError as error:
                 reply = error
-            except (OSError, RedisConnectionError):
+            except (OSError, RedisConnectionError, RedisTimeoutError):
                 self.connection.disconnect()
                 raise
             self._sent_at = monotonic()

@@ -32,8 +32,8 @@ MAX_BATCH = 512
 MAX_IDLE_BLOCKING = 4
 
 
-class LinkError(Exception):
-    """The store did not answer a call."""
+class LinkError(RedisConnectionError):
+    """The store did not answer a call. To code that knows redis-py only, a ConnectionError of its own."""
 
 
 class LinkLost(LinkError):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import itertools
 import logging
 import socket
@@ -61,9 +62,10 @@ class Job:
             self.driver.cancel()
 
 
-class AsyncioPool(BasePool):  # type: ignore[misc]
+class AsyncioPool(BasePool):
     """A Celery pool (`worker_pool="queues.pool:AsyncioPool"`) whose `limit` is a number of tasks in flight."""
 
+    limit: int
     #: A signal handler interrupts the loop; shutting down has to wait until it has returned.
     signal_safe = False
     body_can_be_buffer = True
@@ -85,6 +87,10 @@ class AsyncioPool(BasePool):  # type: ignore[misc]
 
     def register_with_event_loop(self, hub: Any) -> None:
         """Called by Celery at start and after each reconnect: from here on kombu's Hub runs our loop."""
+        if self._hub is None:
+            # Everything that is loaded by now stays for the worker's life: the collector need not look at it again.
+            gc.collect()
+            gc.freeze()
         self._hub = hub
         self._poller = hub.poller = LoopPoller(hub.poller, self.loop, lambda: hub._ready)
         # A Hub without readers sleeps instead of polling: this one is never readable and always there.
@@ -98,6 +104,8 @@ class AsyncioPool(BasePool):  # type: ignore[misc]
 
     def on_apply(self, target: Callable[..., Any], args: Any, kwargs: Any, **options: Any) -> Job:
         """Start the task, or queue it when `limit` tasks run (Celery's prefetch normally prevents that)."""
+        if self._hub is None:
+            raise RuntimeError("AsyncioPool needs a broker whose transport has an event loop: use Redis or RabbitMQ.")
         job = Job(next(self._numbers), lambda: target(*args, **kwargs), options)
         if len(self._jobs) < self.limit:
             self._start(job)
@@ -131,9 +139,13 @@ class AsyncioPool(BasePool):  # type: ignore[misc]
         if self._hub is not None and not state.should_terminate:
             if not isinstance(self._hub.poller, LoopPoller):  # The broker is away, and the Hub was reset.
                 self.register_with_event_loop(self._hub)
-            turns = self._hub.create_loop()
-            while self._pending() or self._hub._ready:
-                next(turns)
+            try:
+                turns = self._hub.create_loop()
+                while self._pending() or self._hub._ready:
+                    next(turns)
+            except Exception as error:
+                logger.warning("The broker went away (%s); the running tasks are finished without it.", error)
+            self.loop.run_until_complete(self._drained())
         self._finish()
 
     def on_terminate(self) -> None:
@@ -189,10 +201,8 @@ class AsyncioPool(BasePool):  # type: ignore[misc]
     def _report_lost(self, job: Job, error: BaseException) -> None:
         """The tracer turns every Exception into a result; what still gets here would have killed a worker process."""
         if not job.abandoned:
-            try:
-                raise WorkerLostError(f"The task ended with {error!r}.") from error
-            except WorkerLostError:
-                _report(job.options.get("error_callback"), ExceptionInfo())
+            lost = WorkerLostError(f"The task ended with {error!r}.")
+            _report(job.options.get("error_callback"), ExceptionInfo((WorkerLostError, lost, error.__traceback__)))
 
     def _fill(self) -> None:
         while self._queue and len(self._jobs) < self.limit:
@@ -219,9 +229,9 @@ class AsyncioPool(BasePool):  # type: ignore[misc]
             job.limits.append(self.loop.call_later(seconds, fire))
 
     def _on_soft_limit(self, job: Job, seconds: float) -> None:
-        assert job.driver is not None
         _report(job.options.get("timeout_callback"), True, seconds)
-        job.crossing.interrupt(SoftTimeLimitExceeded(seconds), job.driver)
+        if job.driver is not None:
+            job.crossing.interrupt(SoftTimeLimitExceeded(seconds), job.driver)
 
     def _on_hard_limit(self, job: Job, seconds: float) -> None:
         job.terminate()
@@ -250,6 +260,11 @@ class AsyncioPool(BasePool):  # type: ignore[misc]
 
     def _pending(self) -> bool:
         return bool(self._queue) or any(not job.abandoned for job in self._jobs.values()) or bool(self._helpers)
+
+    async def _drained(self) -> None:
+        while self._pending():
+            drivers = [job.driver for job in self._jobs.values() if job.driver is not None and not job.abandoned]
+            await asyncio.wait([*drivers, *self._helpers])
 
     def _finish(self) -> None:
         """End what still runs, and the loop."""

@@ -1,4 +1,4 @@
-"""Owns what a tier is to the queues: a name, a queue and its limits. Data, so that users can have as many as they like."""
+"""Owns what a tier is to the queues: a name, a queue and its limits. It is data: users make as many as they like."""
 
 from __future__ import annotations
 

@@ -1,12 +1,13 @@
-"""Owns consuming from Redis without losing or copying work: atomic fetches of many, acks in batches, renewed visibility.
+"""Owns consuming from Redis without losing or repeating work: atomic fetches of many, acks in batches, renewal.
 
-A kombu transport (`broker_transport="queues.transport:Transport"`). What is in Redis keeps kombu's format, so plain kombu
-producers and Flower interoperate; the unacknowledged messages of each queue have keys of their own
+A kombu transport (`broker_transport="queues.transport:Transport"`). What is in Redis keeps kombu's format, so plain
+kombu producers and Flower interoperate; the unacknowledged messages of each queue have keys of their own
 (`unacked.<queue>`, `unacked_index.<queue>`). It knows messages and queues, not tasks.
 """
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Iterable
 from queue import Empty
@@ -15,128 +16,31 @@ from typing import Any
 
 import hiredis
 from kombu.transport import redis as kombu_redis
-from kombu.transport import virtual
 from kombu.utils.encoding import bytes_to_str
-from kombu.utils.json import dumps, loads
+from kombu.utils.json import loads
 from redis.exceptions import NoScriptError
 
 from queues.line import WAIT_SECONDS, Line
 from queues.scripts import load
+from queues.unacked import QoS
 
 logger = logging.getLogger(__name__)
 
-#: Messages taken by one script call: bounds how long the server is kept from others (about 25 µs each).
-MAX_FETCH = 100
 #: Tags acknowledged or renewed by one script call (Lua's unpack ends at some thousands).
 MAX_TAGS = 500
-#: Messages that one sweep puts back.
-MAX_RESTORE = 100
 #: Seconds without fetches and acks after the server refused one.
 REST_SECONDS = 1.0
 #: Renewals of a running message per visibility timeout.
 TOUCHES = 4
 
 
-class QoS(kombu_redis.QoS):  # type: ignore[misc]
-    """What one channel has taken and not acknowledged. Acks collect here until the channel's next turn."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        #: tag -> the queue it was taken from.
-        self.home: dict[str, str] = {}
-        #: queue -> tags to acknowledge in the next turn.
-        self.acks: dict[str, list[str]] = {}
-
-    def append(self, message: Any, delivery_tag: str) -> None:
-        """The fetch has recorded it already."""
-        self.home[delivery_tag] = self.channel.arriving
-        virtual.QoS.append(self, message, delivery_tag)
-
-    def ack(self, delivery_tag: str) -> None:
-        """Acknowledge at the channel's next turn."""
-        queue = self.home.pop(delivery_tag, None)
-        if queue is not None:
-            self.acks.setdefault(queue, []).append(delivery_tag)
-        self._quick_ack(delivery_tag)
-
-    def reject(self, delivery_tag: str, requeue: bool = False) -> None:
-        """Put it back as the queue's last message, or drop it."""
-        if requeue:
-            self.restore_by_tag(delivery_tag, leftmost=True)
-            self.home.pop(delivery_tag, None)
-            self._quick_ack(delivery_tag)
-        else:
-            self.ack(delivery_tag)
-
-    def room(self) -> int:
-        """How many more messages may be taken now."""
-        if not self.can_consume():
-            return 0
-        most = self.can_consume_max_estimate()
-        return MAX_FETCH if most is None else min(most, MAX_FETCH)
-
-    def take_over(self, old: QoS, running: Iterable[Any]) -> None:
-        """After a reconnect: `running` messages of the `old` channel go on here, and so do its unanswered acks."""
-        for message in running:
-            tag = message.delivery_tag
-            if tag in old.home:
-                self.channel.arriving = old.home.pop(tag)
-                message.channel = self.channel
-                self.append(message, tag)
-        for queue, tags in old.acks.items():
-            self.acks.setdefault(queue, []).extend(tags)
-        old.acks.clear()
-
-    def let_go(self, messages: Iterable[Any]) -> None:
-        """The connection is lost but `messages` are still being worked on: closing must not put them back."""
-        self._flush()
-        for message in messages:
-            self._delivered.pop(message.delivery_tag, None)
-
-    def restore_visible(self, start: int = 0, num: int | None = None, interval: int = 1) -> None:
-        """Put back what other workers took and have not renewed for `visibility_timeout` seconds."""
-        self._vrestore_count += 1
-        if (self._vrestore_count - 1) % (interval or 1):
-            return
-        for queue in self.channel.active_queues:
-            keys = self.channel.unacked_keys(queue)
-            limit, *found = self.channel.run_script("overdue", keys, [self.visibility_timeout, num or MAX_RESTORE])
-            for tag, recorded in zip(found[::2], found[1::2], strict=True):
-                self._put_back(queue, bytes_to_str(tag), recorded, limit, "RPUSH")
-
-    def restore_unacked(self, client: Any = None) -> list[Any]:
-        """Put back everything this channel has taken."""
-        for tag in list(self._delivered):
-            self.restore_by_tag(tag)
-        self._delivered.clear()
-        return []
-
-    def restore_by_tag(self, tag: str, client: Any = None, leftmost: bool = False) -> None:
-        """Put back one message: as the queue's next one, or (`leftmost`) as its last."""
-        queue = self.home.get(tag)
-        if queue is not None:
-            with self.channel.conn_or_acquire(client) as connection:
-                recorded = connection.hget(self.channel.unacked_keys(queue, prefix="")[0], tag)
-            if recorded:
-                self._put_back(queue, tag, recorded, "+inf", "LPUSH" if leftmost else "RPUSH")
-
-    def _put_back(self, queue: str, tag: str, recorded: bytes, limit: str | bytes, end: str) -> None:
-        channel = self.channel
-        payload, exchange, routing_key = loads(bytes_to_str(recorded))
-        payload.setdefault("headers", {})["redelivered"] = True
-        payload["properties"].setdefault("delivery_info", {})["redelivered"] = True
-        priority = channel._get_message_priority(payload, reverse=False)
-        targets = [channel._q_for_pri(name, priority) for name in channel._lookup(exchange, routing_key, default=queue)]
-        keys = [*channel.unacked_keys(queue), *(channel.global_keyprefix + target for target in targets)]
-        channel.run_script("restore", keys, [tag, limit, dumps(payload), end])
-
-
-class Channel(kombu_redis.Channel):  # type: ignore[misc]
+class Channel(kombu_redis.Channel):
     """A channel whose work goes over one line: each turn sends its acks and its fetches in one write."""
 
     QoS = QoS
     #: kombu's limit of 10 would not do: one line per waiting list, plus those of publishers.
     max_connections = 64
+    _closing: bool = False
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         #: The queue whose messages are being delivered.
@@ -169,8 +73,11 @@ class Channel(kombu_redis.Channel):  # type: ignore[misc]
         return super().basic_consume(queue, no_ack, *args, **kwargs)
 
     def turn(self) -> None:
-        """Called before each poll: send what has collected, ask for what there is room for, wait where there is none."""
+        """Called before each poll: send the acks, fetch what there is room for, wait where there was nothing."""
         if self._closing or monotonic() < self._rest_until:
+            return
+        line = self._work_line() if self.active_queues or self.qos.acks else None
+        if line is None:
             return
         sends = self._ack_commands()
         room = self.qos.room() - sum(self._fetching.values())
@@ -179,10 +86,8 @@ class Channel(kombu_redis.Channel):  # type: ignore[misc]
                 sends.append((("fetch", queue, room), self._fetch_command(queue, room)))
                 self._fetching[queue] = room
                 break  # The next queue's turn comes when this one has answered.
-        if sends:
-            self._work_line().send(sends)
-        if self._work is not None:
-            self._work.check_overdue()
+        line.send(sends)
+        line.check_overdue()
         for queue in self.active_queues:
             if queue in self._empty:
                 for priority in self.priority_steps:
@@ -231,10 +136,13 @@ class Channel(kombu_redis.Channel):  # type: ignore[misc]
         super().close()
 
     def _flush(self) -> None:
-        line = self._work_line()
-        line.send(self._ack_commands())
-        for purpose, reply in line.receive(everything=True):
-            self._on_reply(purpose, reply)
+        for _ in range(2):  # Again, if the server had forgotten the script.
+            line = self._work_line()
+            line.send(self._ack_commands())
+            for purpose, reply in line.receive(everything=True):
+                self._on_reply(purpose, reply)
+            if not self.qos.acks:
+                return
 
     def _ack_commands(self) -> list[tuple[Any, bytes]]:
         acks, self.qos.acks = self.qos.acks, {}
@@ -270,10 +178,12 @@ class Channel(kombu_redis.Channel):  # type: ignore[misc]
             self._empty.add(queue)
         for raw in reply:
             self.arriving = queue
-            payload = loads(bytes_to_str(raw))
-            if self._closing:
+            # kombu's decoder looks at every object for its own types; nearly no envelope has one.
+            payload = loads(bytes_to_str(raw)) if b"__type__" in raw else json.loads(raw)
+            if self._closing or queue not in self.connection._callbacks:  # Its consumer was cancelled meanwhile.
                 message = self.Message(payload, channel=self)
                 self.qos.append(message, message.delivery_tag)
+                self.qos.give_back(message.delivery_tag)
                 continue
             if queue in self._no_ack:
                 self.qos.acks.setdefault(queue, []).append(payload["properties"]["delivery_tag"])
@@ -298,8 +208,9 @@ class Channel(kombu_redis.Channel):  # type: ignore[misc]
         return message
 
     def _work_line(self) -> Line:
-        if self._work is None or not self._work.open:
+        if self._work is not None and not self._work.open:
             self._reclaim_acks()
+        if self._work is None:
             self._work = Line(self, "work")
             self._work.send(_load_commands())
         return self._work
@@ -328,7 +239,7 @@ class Channel(kombu_redis.Channel):  # type: ignore[misc]
         waiter.check_overdue()
 
 
-class Poller(kombu_redis.MultiChannelPoller):  # type: ignore[misc]
+class Poller(kombu_redis.MultiChannelPoller):
     """kombu's poller of all channels, with lines in place of BRPOP."""
 
     def on_poll_start(self) -> None:
@@ -355,7 +266,7 @@ class Poller(kombu_redis.MultiChannelPoller):  # type: ignore[misc]
             channel.touch()
 
 
-class Transport(kombu_redis.Transport):  # type: ignore[misc]
+class Transport(kombu_redis.Transport):
     """kombu's Redis transport with the channel above."""
 
     Channel = Channel

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from celery import Celery
 
-from queues.app import build_app
+from queues.app import QueueSettings, build_app
 from tests.support import worker_app
 from tests.support.valkey import Valkey
 from tests.support.worker import Worker, until
@@ -38,7 +39,7 @@ def start(valkey: Valkey, tmp_path: Path) -> Iterator[Start]:
 @pytest.fixture
 def app(valkey: Valkey) -> Iterator[Celery]:
     """A producer's app on the test's Valkey."""
-    settings = worker_app.QueueSettings(broker_url=valkey.url + "/0", store_url=valkey.url + "/1", namespace="test")
+    settings = QueueSettings(broker_url=valkey.url + "/0", store_url=valkey.url + "/1", namespace="test")
     app = build_app(settings, [worker_app.WORK])
     yield app
     app.close()
@@ -61,12 +62,16 @@ def words(valkey: Valkey, key: str) -> list[str]:
 
 def unacked(valkey: Valkey) -> int:
     with valkey.client() as client:
-        return client.hlen(UNACKED)
+        return int(client.hlen(UNACKED))
 
 
 def queued(valkey: Valkey) -> int:
     with valkey.client() as client:
-        return client.llen("test.work")
+        return int(client.llen("test.work"))
+
+
+def _started(valkey: Valkey, goal: int) -> bool:
+    return len(set(numbers(valkey, "started"))) >= goal
 
 
 def test_sigterm_waits_for_the_running_tasks_and_acknowledges_them_all(
@@ -142,10 +147,10 @@ def test_the_pool_grows_and_shrinks(valkey: Valkey, app: Celery, start: Start) -
     for number in range(8):
         send(app, "wait", number, 30.0)
     until(lambda: len(numbers(valkey, "started")) == 2, "two tasks to start", worker)
-    assert app.control.pool_grow(3, reply=True, timeout=5)
+    assert app.control.pool_grow(3, reply=True, timeout=5, limit=1)
     until(lambda: len(numbers(valkey, "started")) == 5, "five tasks to run", worker)
-    assert app.control.pool_shrink(4, reply=True, timeout=5)
-    stats = app.control.inspect(timeout=5).stats()
+    assert app.control.pool_shrink(4, reply=True, timeout=5, limit=1)
+    stats = app.control.inspect(timeout=5, limit=1).stats()
     assert [(one["pool"]["max-concurrency"], one["prefetch_count"]) for one in stats.values()] == [(1, 1)]
     assert len(numbers(valkey, "started")) == 5
 
@@ -166,9 +171,8 @@ def test_sigkill_loses_nothing(valkey: Valkey, app: Celery, start: Start, seed: 
         for _ in range(60):
             send(app, "wait", sent, 0.02 * (seed + 1))
             sent += 1
-        until(
-            lambda goal=20 * (round_ + 1) + seed: len(set(numbers(valkey, "started"))) >= goal, "some to start", worker
-        )
+        goal = 20 * (round_ + 1) + seed
+        until(partial(_started, valkey, goal), "some to start", worker)
         worker.signal(signal.SIGKILL)
         for _ in range(20):
             send(app, "wait", sent, 0.02)
@@ -201,24 +205,27 @@ def test_a_cut_connection_repeats_no_running_task(valkey: Valkey, app: Celery, s
     assert worker.said("Connection to broker lost")
 
 
-def test_tasks_go_on_while_the_broker_is_away(app: Celery, tmp_path: Path) -> None:
-    broker = Valkey(tmp_path / "broker" if (tmp_path / "broker").mkdir() is None else tmp_path, "--appendonly", "yes")
+def test_tasks_go_on_while_the_broker_is_away(tmp_path: Path) -> None:
+    broker = Valkey(tmp_path, "--appendonly", "yes")
     worker = Worker(broker, tmp_path)
+    settings = QueueSettings(broker_url=broker.url + "/0", store_url=broker.url + "/1", namespace="test")
+    producer = build_app(settings, [worker_app.WORK])
     try:
         worker.ready()
-        producer = build_app(
-            worker_app.QueueSettings(broker_url=broker.url + "/0", store_url=broker.url, namespace="test"),
-            [worker_app.WORK],
-        )
         send(producer, "wait", 1, 0.1)
         until(lambda: numbers(broker, "ended") == [1], "the first task", worker)
+        for _ in range(5):
+            send(producer, "block", 0.0)
+        send(producer, "sleep", 1.0)
+        until(lambda: worker.said("sleep is asleep"), "the task to start", worker)
         broker.kill()
         until(lambda: worker.said("looking again"), "the worker to look for its broker", worker)
+        until(lambda: worker.said("sleep is awake"), "the task to end without a broker", worker)
         broker.start()
         send(producer, "wait", 2, 0.1)
         until(lambda: 2 in numbers(broker, "ended"), "the second task", worker)
-        producer.close()
     finally:
+        producer.close()
         worker.kill()
         broker.stop()
 

@@ -85,6 +85,14 @@ def block(seconds: float) -> None:
     time.sleep(seconds)
 
 
+@app.task(name="test.sleep", queue=WORK.queue)
+def sleep(seconds: float) -> None:
+    """Wait without any server, and say so in the log."""
+    print("sleep is asleep", flush=True)
+    await_(asyncio.sleep(seconds))
+    print("sleep is awake", flush=True)
+
+
 @app.task(name="test.header", queue=WORK.queue)
 def header(number: int) -> int:
     """A chord's part."""
