@@ -12,6 +12,7 @@ import time
 from collections.abc import Mapping
 
 import aiohttp
+import httpx2
 from openai import APIConnectionError, APIStatusError
 
 from fleet.errors import ProviderError, ProviderErrorKind
@@ -23,7 +24,12 @@ _QUOTA_CODES = frozenset(
     ("insufficient_quota", "billing_hard_limit_reached", "billing_not_active", "access_terminated", "quota_exceeded")
 )
 #: Raised before a single byte of the request was sent.
-_BEFORE_SENDING = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.InvalidURL)
+_BEFORE_SENDING = (
+    aiohttp.ClientConnectorError,
+    aiohttp.ConnectionTimeoutError,
+    aiohttp.InvalidURL,
+    httpx2.UnsupportedProtocol,
+)
 
 
 def from_status(error: APIStatusError, *, provider: str, model: str, key_env: str) -> ProviderError:
@@ -48,7 +54,7 @@ def from_connection(error: APIConnectionError, *, provider: str, timeout_s: floa
     apart here, because only what failed before sending is surely not billed.
     """
     cause: BaseException | None = error
-    while cause is not None and not isinstance(cause, (aiohttp.ClientError, OSError)):
+    while cause is not None and not isinstance(cause, (*_BEFORE_SENDING, aiohttp.ClientError, OSError)):
         cause = cause.__cause__
     if isinstance(cause, _BEFORE_SENDING):
         return ProviderError(

@@ -9,6 +9,7 @@ import asyncio
 import json
 from urllib.parse import urlsplit
 
+import aiohttp
 import httpx2
 from openai import APIConnectionError, APIStatusError, AsyncOpenAI, DefaultAioHttpClient
 
@@ -101,6 +102,9 @@ class OpenAIProvider:
             failure = failures.from_status(error, provider=self._name, model=request.model, key_env=self._key_env)
         except APIConnectionError as error:
             failure = failures.from_connection(error, provider=self._name, timeout_s=timeout_s)
+        except aiohttp.ClientError:
+            # What the client's transport does not translate: an answer that is no HTTP.
+            failure = failures.malformed(self._name, None)
         except TimeoutError:
             failure = failures.timed_out(self._name, timeout_s)
         # Raised out here, so that the vendor's words (which may quote the prompt) are not chained to it.

@@ -12,7 +12,8 @@ from typing import Any
 
 from fleet.sim.asked import words_of
 from fleet.sim.choices import choose, decide
-from fleet.sim.evidence import Evidence, clipped
+from fleet.sim.evidence import Evidence
+from fleet.sim.phrases import clipped
 from fleet.sim.plan import plan
 from fleet.sim.prose import paragraph, reason, report
 from fleet.sim.values import number, text_that_fits
@@ -216,7 +217,7 @@ class _Builder:
         if focus:
             return evidence.docs.get(focus) or next((text for text in evidence.sentences if focus in text), focus)
         if words & _REPORTS:
-            limit = min(self._room - 300, schema.get("maxLength", self._room))
+            limit = min(self._room - 120, schema.get("maxLength", self._room))
             return report(evidence, max(limit, 40))
         if words & _REASONS:
             return reason(evidence)

@@ -10,7 +10,7 @@ from fleet.sim.asked import words_of
 from fleet.sim.evidence import Evidence
 
 #: (words of an enum value, pattern of a path that speaks for it, words of a text that speak for it)
-_CUES: tuple[tuple[str, str, str], ...] = (
+_TABLE: tuple[tuple[str, str, str], ...] = (
     ("test tests testing", r"(^|/)tests?(/|_)|_test\.|conftest|\.spec\.|\.test\.", "pytest unittest fixture"),
     (
         "config configuration settings",
@@ -76,6 +76,8 @@ _CUES: tuple[tuple[str, str, str], ...] = (
     ("high urgent critical", "", "urgent immediately production down outage asap"),
     ("medium normal", "", "soon"),
 )
+_CUES = [(words_of(keys), re.compile(path or r"(?!)"), words_of(cues)) for keys, path, cues in _TABLE]
+_TESTS = _CUES[0][1]
 #: A reviewer that found no fault says so.
 _ACCEPTING = words_of("accept accepted approve approved pass passed")
 _DEFAULTS = words_of("ok yes low neutral")
@@ -101,7 +103,7 @@ def decide(name: str, evidence: Evidence) -> bool:
     if {"relevant", "public", "important", "include", "keep", "document"} & set(words):
         return is_relevant(evidence)
     if {"test", "tests"} & set(words):
-        return _path_says(_CUES[0][1], evidence.path)
+        return bool(_TESTS.search(evidence.path))
     if {"empty", "missing", "invalid", "failed", "error", "rework"} & set(words):
         return not evidence.material.strip()
     said = evidence.words
@@ -127,11 +129,6 @@ def _score(option: str, evidence: Evidence) -> float:
     if words & _CORE and evidence.names_defined:
         score += 1.5
     for keys, path, cues in _CUES:
-        if words & set(keys.split()):
-            score += 5 * _path_says(path, evidence.path)
-            score += weight * sum(cue in said for cue in cues.split())
+        if words & keys:
+            score += 5 * bool(path.search(evidence.path)) + weight * len(cues & said)
     return score + weight * sum(0.6 for word in words if len(word) > 2 and word in said)
-
-
-def _path_says(pattern: str, path: str) -> bool:
-    return bool(pattern and path and re.search(pattern, path))

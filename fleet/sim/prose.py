@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from fleet.sim.evidence import Evidence, Record, clipped, listing
+from fleet.sim.evidence import Evidence
+from fleet.sim.phrases import clipped, listing
+from fleet.sim.records import Record
 
 MAX_TITLE_CHARS = 80
 

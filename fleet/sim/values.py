@@ -8,7 +8,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from fleet.sim.asked import words_of
-from fleet.sim.evidence import Evidence, clipped
+from fleet.sim.evidence import Evidence
+from fleet.sim.phrases import clipped
 
 #: Where the prompt holds no such thing: values that say they are made up (RFC 2606 and 5737 names and addresses).
 _FORMATS = {

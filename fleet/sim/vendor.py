@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import time
+import uuid
 from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Any
@@ -89,13 +91,13 @@ class Vendor:
                 f"Your input of {tokens_in} tokens exceeds the model's context window of {model.context_tokens}.",
                 code="context_length_exceeded",
             )
-        dice = dice_for(self.settings.seed, content, call_id, self._repetition(content, call_id))
-        fault = fault_of(self.settings.faults, dice)
-        request_id = f"req_{dice.getrandbits(128):032x}"
         window = self._windows[asked.model.removesuffix(SUFFIX)]
         refused = window.enter(tokens_in + (wanted or ASSUMED_OUTPUT_TOKENS), time.monotonic())
         if refused is not None:
-            raise _over_limit(refused, asked.model, {"x-request-id": request_id, **window.headers(time.monotonic())})
+            raise _over_limit(refused, asked.model, window.headers(time.monotonic()))
+        dice = dice_for(self.settings.seed, content, call_id, self._repetition(content, call_id))
+        fault = fault_of(self.settings.faults, dice)
+        request_id = f"req_{dice.getrandbits(128):032x}"
         if fault == "error_5xx":
             window.leave()
             overloaded = dice.random() < 0.5
@@ -145,7 +147,7 @@ class Vendor:
         }
 
     def _repetition(self, content: bytes, call_id: str | None) -> int:
-        """How often this very call came before, so that a caller's retry is not doomed to the same fault."""
+        """How often this very call was let in before, so that a caller's retry is not doomed to the same fault."""
         key = (call_id, hash(content))
         count = self._seen.pop(key, 0)
         self._seen[key] = count + 1
@@ -166,5 +168,10 @@ def _over_limit(refused: Refused, model: str, headers: dict[str, str]) -> ApiErr
         f"Rate limit reached for {model} on {what}. Please try again in {wait:.3f}s.",
         kind="tokens" if refused.limit == "tokens" else "requests",
         code="rate_limit_exceeded",
-        headers={**headers, "retry-after": f"{wait:.3f}", "retry-after-ms": f"{wait * 1000:.0f}"},
+        headers={
+            **headers,
+            "x-request-id": f"req_{uuid.uuid4().hex}",
+            "retry-after": str(math.ceil(wait)),
+            "retry-after-ms": str(math.ceil(wait * 1000)),
+        },
     )
