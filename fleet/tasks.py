@@ -37,7 +37,7 @@ def register(app: Celery, connect: Callable[[], tuple[Runner, Duties]]) -> None:
 
 
 def _register(app: Celery, name: str, work: Callable[[], Work]) -> None:
-    @app.task(name=name, bind=True)  # type: ignore[untyped-decorator]
+    @app.task(name=name, bind=True)
     def task(self: Any, *args: Any) -> dict[str, str]:
         # The body of a gate gets the references of its members first; it reads what they stand for from the store.
         return await_(_guarded(work(), str(args[-1]), self.request.delivery_info["routing_key"]))

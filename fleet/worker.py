@@ -35,7 +35,7 @@ def _work() -> tuple[Runner, Duties]:
 tasks.register(app, _work)
 
 
-@signals.celeryd_after_setup.connect(weak=False)  # type: ignore[untyped-decorator]
+@signals.celeryd_after_setup.connect(weak=False)
 def _services(instance: Any, **_: Any) -> None:
     """Start what a worker runs beside its tasks."""
     tiers = list(instance.app.amqp.queues.consume_from)
