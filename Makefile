@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: demo test lint bench-pool lock clean
+.PHONY: demo test lint bench-pool bench-pipeline lock clean
 
 demo: $(READY)
 	$(BIN)/fleet demo --out out/demo
@@ -21,6 +21,9 @@ lint: $(READY)
 # About seven minutes; prints one table and `calls_vs_best_transport: X`.
 bench-pool: $(READY)
 	$(BIN)/python -m benchmarks.pool
+
+bench-pipeline: $(READY)
+	$(BIN)/python -m benchmarks.pipeline
 
 # Hashed requirements that name no index host; needs `uv`.
 lock:

@@ -17,7 +17,7 @@ from rich.table import Table
 from fleet import processes
 from fleet.blobs import Blobs
 from fleet.cli_jobs import jobs
-from fleet.client import FleetClient
+from fleet.client import FleetClient, check
 from fleet.config import Environment
 from fleet.display import clean
 from fleet.doctor import Finding, examine
@@ -204,6 +204,7 @@ def _samples(spec: JobSpec) -> tuple[list[Any], int]:
 def _run(spec: JobSpec, out: Path | None) -> None:
     """Run `spec` to its end and print its receipt; exits with 1 when it failed or was cut short."""
     console = Console()
+    check(spec, checked_config(environment_here()))
     if out is not None:
         check_out(out)
     with fleet_for_a_job(console) as (environment, fleet):

@@ -10,9 +10,10 @@ import time
 from collections.abc import AsyncIterator
 from typing import Any
 
+from fleet.config import FleetConfig
 from fleet.errors import BadInputError
 from fleet.items import ItemIndex, pack_items, read_item
-from fleet.jobs import JobSpec, JobStatus, Outcome
+from fleet.jobs import Items, JobSpec, JobStatus, Outcome
 from fleet.ledger import LedgerEntry
 from fleet.outcomes import output_of
 from fleet.packing import label_of
@@ -20,6 +21,7 @@ from fleet.progress import Progress, TierProgress
 from fleet.receipt import Receipt, build_receipt
 from fleet.recipes import recipe
 from fleet.runtime import Runtime
+from fleet.sources import check_source
 from fleet.store import COORDINATOR, Job, new_job_id
 
 POLL_S = 0.25
@@ -41,15 +43,11 @@ class FleetClient:
             BadInputError: a tier, recipe or item source cannot be used; nothing was accepted.
             LinkError: the store does not answer.
         """
-        spec.check_tiers(self._runtime.config)
-        if spec.recipe is not None:
-            recipe(spec.recipe)
+        check(spec, self._runtime.config)
         job_id = new_job_id()
         items = NO_ITEMS
         if spec.items != ():
             items = await asyncio.to_thread(pack_items, spec.items, self._runtime.blobs, f"{job_id}/items.jsonl")
-        elif any(step.each for step in spec.steps):
-            raise BadInputError('A step has "each: items" but the job has no items; give items: [...] or a source.')
         simulated = self._runtime.environment.simulated
         await self._runtime.jobs.create(job_id, spec, items, tenant=tenant, simulated=simulated)
         return job_id
@@ -131,6 +129,17 @@ class FleetClient:
             skipped_items=job.items.skipped_count,
             gaps=len(gaps),
         )
+
+
+def check(spec: JobSpec, config: FleetConfig) -> None:
+    """BadInputError when a job that is well-formed cannot run on a fleet of this configuration."""
+    spec.check_tiers(config)
+    if spec.recipe is not None:
+        recipe(spec.recipe)
+    if spec.items == () and any(step.each for step in spec.steps):
+        raise BadInputError('A step has "each: items" but the job has no items; give items: [...] or a source.')
+    if isinstance(spec.items, Items):
+        check_source(spec.items)
 
 
 def _shown(item: Any, position: int) -> Any:

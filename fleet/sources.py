@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import stat
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,6 +58,13 @@ def read_source(source: Items | tuple[Any, ...], blobs: Blobs) -> Iterator[Packe
         yield from _images(source.images, blobs)
     elif source.path is not None:
         yield from _path(source.path)
+
+
+def check_source(source: Items) -> None:
+    """BadInputError when `source` cannot be read at all; only its first item is looked at."""
+    with tempfile.TemporaryDirectory() as folder:
+        for _ in read_source(source, Blobs(Path(folder))):
+            return
 
 
 def _inline(items: tuple[Any, ...]) -> Iterator[Packed]:
