@@ -214,6 +214,8 @@ def _run(spec: JobSpec, out: Path | None) -> None:
         async def to_the_end(client: FleetClient) -> Any:
             job_id = await client.submit(spec)
             console.print(f"job {job_id}: {clean(spec.name)}")
+            if spec.webhook is not None:
+                console.print("the webhook is kept with the job; calling it is not built yet")
             await follow(client, job_id, console, fleet)
             charges = fleet.charges if fleet is not None else None
             return await finished(client, job_id, out, charges)

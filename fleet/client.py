@@ -25,6 +25,8 @@ from fleet.sources import check_source
 from fleet.store import COORDINATOR, Job, new_job_id
 
 POLL_S = 0.25
+#: Fields of an item that do not name it: its text, and where its picture is kept.
+_NOT_SHOWN = ("text", "image")
 #: Outcomes read at a time.
 PAGE = 500
 NO_ITEMS = ItemIndex(blob="", offsets="", count=0)
@@ -145,6 +147,6 @@ def check(spec: JobSpec, config: FleetConfig) -> None:
 def _shown(item: Any, position: int) -> Any:
     """An item as a result line shows it: what names it, without its text."""
     if isinstance(item, dict):
-        small = {key: value for key, value in item.items() if key != "text" and len(str(value)) <= 200}
+        small = {key: value for key, value in item.items() if key not in _NOT_SHOWN and len(str(value)) <= 200}
         return small or label_of(item, position)
     return label_of(item, position)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -30,6 +31,10 @@ logger = logging.getLogger(__name__)
 
 #: Workers that may die holding a subtask before it counts as the cause.
 MAX_KILLS = 3
+
+
+#: Blobs that hold pictures, by the digest of their bytes.
+PICTURE = re.compile(r"images/[0-9a-f]{64}")
 
 
 class NotOurs(Exception):
@@ -146,9 +151,11 @@ class Runner:
         return {"id": claim.id, "status": status}
 
     def _images(self, item: Any) -> tuple[Image, ...]:
-        if not (isinstance(item, Mapping) and isinstance(item.get("image"), str) and "media_type" in item):
+        """The picture of an item; an item's word is not taken for the name of any other blob."""
+        name = item.get("image") if isinstance(item, Mapping) else None
+        if not (isinstance(name, str) and PICTURE.fullmatch(name) and isinstance(item.get("media_type"), str)):
             return ()
-        return (Image(item["media_type"], self._context.blobs.read(item["image"])),)
+        return (Image(item["media_type"], self._context.blobs.read(name)),)
 
 
 class _Items:

@@ -10,7 +10,7 @@ import contextlib
 import json
 import signal
 import tempfile
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,11 +20,13 @@ from fleet.client import FleetClient
 from fleet.config import Environment
 from fleet.embedded import EmbeddedFleet, running_in
 from fleet.errors import FleetError
-from fleet.jobs import JobStatus
+from fleet.jobs import JobStatus, Outcome
+from fleet.packing import terminal_steps
 from fleet.progress import ProgressView
 from fleet.receipt import Receipt
 from fleet.results import write_results
 from fleet.runtime import Runtime
+from fleet.store import Job
 
 T = TypeVar("T")
 
@@ -124,7 +126,7 @@ async def finished(
                 out,
                 spec=job.spec,
                 outcomes=outcomes,
-                result=result_of(job.result, [outcome.output for outcome in outcomes if outcome.status == "ok"]),
+                result=result_of(job, outcomes),
                 receipt=receipt,
                 ledger=await client.ledger(job_id),
                 charges=_charges_of(job_id, charges, Path(folder)),
@@ -133,12 +135,13 @@ async def finished(
     return job.status, job.error, receipt, written
 
 
-def result_of(result: dict[str, Any] | None, outputs: list[Any]) -> Any:
-    """What the job is about: the reviewed text with the gaps it names, or the accepted outputs without a review."""
-    if result is None:
-        return outputs or None
-    gaps = "".join(f"\n- {gap}" for gap in result["gaps"])
-    return result["text"] + (f"\n\n## Gaps\n{gaps}\n" if gaps else "")
+def result_of(job: Job, outcomes: Sequence[Outcome]) -> Any:
+    """The reviewed text with the gaps it names; without a review the accepted outputs of the steps that no other needs."""
+    if job.result is None:
+        last = terminal_steps([(step.id, step.needs) for step in job.steps])
+        return [outcome.output for outcome in outcomes if outcome.status == "ok" and outcome.step in last] or None
+    gaps = "".join(f"\n- {gap}" for gap in job.result["gaps"])
+    return job.result["text"] + (f"\n\n## Gaps\n{gaps}\n" if gaps else "")
 
 
 def _charges_of(job_id: str, charges: Path | None, folder: Path) -> Path | None:
