@@ -5,6 +5,7 @@ Light parsing by regular expressions over a bounded part of the prompt; it knows
 
 from __future__ import annotations
 
+import json
 import re
 from functools import cached_property
 from itertools import islice
@@ -18,6 +19,7 @@ MAX_RECORD_CHARS = 400_000
 MAX_DOCS = 200
 MAX_DOC_CHARS = 1200
 
+_CONTENT_KEYS = ("content", "text", "body", "source", "code")
 _FENCE = re.compile(r"^(?:`{3,}|~{3,})[^\n]*\n", re.M)
 _FENCE_END = re.compile(r"^(?:`{3,}|~{3,})[ \t]*$", re.M)
 _TAG = re.compile(r"<(file|content|document|source|text|ticket|item|code|input)\b[^>\n]{0,200}>\n?", re.I)
@@ -89,7 +91,7 @@ class Evidence:
             inner = _FENCE.match(text.lstrip())
             return _fenced(text.lstrip()[inner.end() :]) if inner else text
         asking = _ASKING.match(prompt)
-        return _PATH_LINE.sub("", prompt[asking.end() :] if asking else prompt)
+        return _unwrapped(_PATH_LINE.sub("", prompt[asking.end() :] if asking else prompt))
 
     @cached_property
     def path(self) -> str:
@@ -194,6 +196,17 @@ class Evidence:
     def records(self) -> list[Record]:
         """The JSON objects of the prompt, those with the same label joined."""
         return list(records(self._whole))
+
+
+def _unwrapped(text: str) -> str:
+    """The content of an item that is shown as a JSON object, else the text itself."""
+    if not text.lstrip().startswith("{"):
+        return text
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+    return next((value[key] for key in _CONTENT_KEYS if isinstance(value.get(key), str)), text)
 
 
 def _fenced(text: str) -> str:

@@ -100,6 +100,12 @@ def test_a_file_is_summarised(form: str) -> None:
     }
 
 
+def test_an_item_shown_as_json_is_read() -> None:
+    item = json.dumps({"path": "shop/cart.py", "content": CODE})
+    found = asked(f"Summarise this file: {item}", SUMMARISE)
+    assert (found["purpose"], found["main_names"][0]) == ("Carts and what they hold.", "Cart")
+
+
 OUTPUTS = [
     {
         "item": {"path": f"shop/{part}/{name}.py"},
