@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: demo test lint lock clean
+.PHONY: demo test lint bench-pool lock clean
 
 demo: $(READY)
 	$(BIN)/fleet demo --out out/demo
@@ -17,6 +17,10 @@ lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# About seven minutes; prints one table and `calls_vs_best_transport: X`.
+bench-pool: $(READY)
+	$(BIN)/python -m benchmarks.pool
 
 # Hashed requirements that name no index host; needs `uv`.
 lock:

@@ -130,6 +130,8 @@ class Environment(BaseSettings):
     fleet_broker_url: str | None = None
     fleet_blobs: Path = Path(".fleet/blobs")
     fleet_state: Path = Path(".fleet")
+    #: Base URL of the simulated provider that stands in while there is neither key nor base URL.
+    fleet_sim_url: str | None = None
     openai_api_key: SecretStr | None = None
     openai_base_url: str | None = None
 
@@ -146,9 +148,14 @@ def config_path(environment: Environment) -> Path:
     here = Path("config/fleet.yaml")
     if here.is_file():
         return here
+    return shipped_file("fleet.yaml")
+
+
+def shipped_file(name: str) -> Path:
+    """A file of `config/`: beside the package in a checkout, inside it once installed."""
     package = Path(__file__).resolve().parent
-    shipped = package / "default.yaml"
-    return shipped if shipped.is_file() else package.parent / "config" / "fleet.yaml"
+    installed = package / "shipped" / name
+    return installed if installed.is_file() else package.parent / "config" / name
 
 
 def load_config(path: Path) -> FleetConfig:

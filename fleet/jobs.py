@@ -208,7 +208,27 @@ def check_steps(steps: Iterable[Step]) -> None:
         for need in step.needs:
             if need not in by_id:
                 raise ValueError(f'steps.{step.id}.needs names "{need}"{nearest(need, by_id.keys() - {step.id})}')
+        _check_fields(step, by_id)
     in_order(by_id)
+
+
+def _check_fields(step: Step, by_id: Mapping[str, Step]) -> None:
+    """ValueError when a template asks a need for a field that its output does not have."""
+    texts = {"prompt": step.prompt} | ({"when": templates.as_template(step.when)} if step.when else {})
+    for field, text in texts.items():
+        for name, attribute in sorted(templates.attributes_used(text)):
+            need = by_id.get(name) if name in step.needs else None
+            # A step over all items gets a list of outputs, and lists have no fields of ours.
+            if need is None or (step.each is None and need.each is not None) or hasattr(dict, attribute):
+                continue
+            if need.output is None:
+                raise ValueError(
+                    f"steps.{step.id}.{field} asks for {name}.{attribute}, but {name} gives plain text; "
+                    f"give steps.{name} an output with that property"
+                )
+            properties = need.output.get("properties")
+            if isinstance(properties, dict) and attribute not in properties:
+                raise ValueError(f"steps.{step.id}.{field} asks for {name}.{attribute}{nearest(attribute, properties)}")
 
 
 def in_order(steps: Mapping[str, Step]) -> list[Step]:

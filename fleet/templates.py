@@ -11,8 +11,7 @@ from functools import lru_cache
 from typing import Any
 
 import jinja2
-from jinja2 import meta
-from jinja2.nodes import Template as Tree
+from jinja2 import meta, nodes
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from fleet.errors import BadInputError
@@ -42,6 +41,17 @@ def names_used(source: str) -> frozenset[str]:
         BadInputError: it is no template (with the line), or too long.
     """
     return frozenset(meta.find_undeclared_variables(_parse(source)))
+
+
+def attributes_used(source: str) -> frozenset[tuple[str, str]]:
+    """The pairs of outer name and attribute that a template asks for directly: `{{ classify.topic }}`."""
+    tree = _parse(source)
+    outer = meta.find_undeclared_variables(tree)
+    return frozenset(
+        (node.node.name, node.attr)
+        for node in tree.find_all(nodes.Getattr)
+        if isinstance(node.node, nodes.Name) and node.node.name in outer
+    )
 
 
 def render(source: str, values: Mapping[str, Any]) -> str:
@@ -75,12 +85,17 @@ def holds(expression: str, values: Mapping[str, Any]) -> bool:
         raise BadInputError(f"when: {expression!r} fails: {error}.") from error
 
 
+def as_template(expression: str) -> str:
+    """A `when` expression as a template, for what is asked of templates."""
+    return "{{ (" + expression + ") }}"
+
+
 def check_expression(expression: str) -> frozenset[str]:
     """The outer names a `when` expression asks for; BadInputError when it is none."""
-    return names_used("{{ (" + expression + ") }}")
+    return names_used(as_template(expression))
 
 
-def _parse(source: str) -> Tree:
+def _parse(source: str) -> nodes.Template:
     if len(source) > MAX_TEMPLATE_CHARS:
         raise BadInputError(f"The template is over {MAX_TEMPLATE_CHARS:,} characters.")
     try:

@@ -89,11 +89,21 @@ def _fitted(step: dict[str, Any], schema: Mapping[str, Any], root: Mapping[str, 
     fitted: dict[str, Any] = {}
     for name, below in properties.items():
         value = step.get(name)
-        forms: tuple[Any, ...] = (value, json.dumps(value), {}, [], "", None, True, 1)
+        forms: tuple[Any, ...] = (value, _listed(value), json.dumps(value), {}, [], "", None, True, 1)
         taken = [form for form in forms if _takes({**below, "$defs": root.get("$defs", {})}, form)]
         if taken and (name in required or value is not None):
             fitted[name] = taken[0]
     return fitted
+
+
+def _listed(value: Any) -> list[dict[str, Any]]:
+    """An output schema as a list of its fields, for planners that ask for `{name, type, values}`."""
+    properties = value.get("properties", {}) if isinstance(value, dict) else {}
+    kinds = {"array": "list"}
+    return [
+        {"name": name, "type": kinds.get(below["type"], below["type"]), "values": []}
+        for name, below in properties.items()
+    ]
 
 
 def _takes(schema: Mapping[str, Any], value: Any) -> bool:

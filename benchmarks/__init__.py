@@ -1,0 +1,1 @@
+"""Side-by-side runs; each module prints one table."""

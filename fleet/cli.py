@@ -1,0 +1,232 @@
+"""The command `fleet`: reads arguments, calls what does the work, prints. Exit codes: 0 done, 1 failed, 2 bad input."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import tempfile
+import threading
+from decimal import Decimal
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from fleet import processes
+from fleet.blobs import Blobs
+from fleet.cli_jobs import jobs
+from fleet.client import FleetClient
+from fleet.config import Environment
+from fleet.display import clean
+from fleet.doctor import Finding, examine
+from fleet.embedded import EmbeddedFleet, stop_signals
+from fleet.errors import BadInputError, FleetError
+from fleet.estimate import estimate
+from fleet.items import pack_items, read_item
+from fleet.jobs import FilesSource, Items, JobSpec, JobStatus, load_job
+from fleet.output import Output, print_data
+from fleet.prices import usd
+from fleet.receipt_view import render_receipt
+from fleet.recipes import recipe
+from fleet.results import check_out
+from fleet.runtime import checked_config
+from fleet.session import ask, environment_here, finished, fleet_for_a_job, follow
+from queues.link import LinkError
+
+app = typer.Typer(
+    name="fleet",
+    help="A team of language models as distributed workers: the cheapest tier that will do, checked, and a receipt.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+app.add_typer(jobs, name="jobs")
+app.registered_commands += processes.commands.registered_commands
+
+JobFile = Annotated[Path, typer.Argument(help="A job in YAML.", metavar="JOB.yaml")]
+Out = Annotated[Path | None, typer.Option("--out", help="Folder for result, receipt and ledger.", metavar="DIR")]
+Budget = Annotated[float | None, typer.Option("--budget", help="Hard cap in US dollars.", metavar="USD", min=0.0)]
+#: Items whose prompts are rendered for an estimate.
+SAMPLES = 50
+SIMULATED = "no key and no base URL: the simulated provider answers, nothing is charged"
+
+
+def main() -> None:
+    """Run a command and exit; errors of ours are sentences on stderr."""
+    try:
+        app(standalone_mode=False)
+    except BadInputError as error:
+        _exit(2, str(error))
+    except (FleetError, LinkError) as error:
+        _exit(1, str(error))
+    except typer.Exit as end:
+        sys.exit(end.exit_code)
+    except (KeyboardInterrupt, typer.Abort):
+        _exit(1, "Stopped.")
+    except Exception as error:
+        # What typer itself refuses: an unknown command or option, a value of the wrong type.
+        show = getattr(error, "format_message", None)
+        if show is None:
+            raise
+        _exit(2, str(show()))
+
+
+@app.command()
+def demo(
+    path: Annotated[Path | None, typer.Argument(help="The codebase to document; this one when left out.")] = None,
+    out: Out = Path("out/demo"),
+    budget: Budget = None,
+) -> None:
+    """Document a codebase: nano sorts the files, mini summarises, the flagship writes it up once."""
+    root = path or (Path.cwd() if (Path.cwd() / "fleet").is_dir() else Path(__file__).parent)
+    _run(recipe("document_codebase").build(root, budget_usd=budget), out)
+
+
+@app.command()
+def run(
+    job: JobFile,
+    items: Annotated[
+        Path | None, typer.Option("--items", help="File or folder of items, instead of the job's.")
+    ] = None,
+    budget: Budget = None,
+    out: Out = None,
+) -> None:
+    """Run a job to its end, on the fleet at FLEET_REDIS_URL, the one in this folder, or one of its own."""
+    _run(_job(job, items, budget), out)
+
+
+@app.command()
+def submit(job: JobFile, output: Output = "text") -> None:
+    """Submit a job to a running fleet and print its id."""
+    spec = load_job(job)
+
+    async def submitted(client: FleetClient) -> str:
+        return await client.submit(spec)
+
+    job_id = ask(environment_here(), submitted)
+    print_data({"id": job_id}, output, job_id)
+
+
+@app.command()
+def plan(job: JobFile, output: Output = "text") -> None:
+    """Dry run: steps, subtasks per tier, estimated cost; no model is asked."""
+    spec = load_job(job)
+    config = checked_config(environment_here())
+    spec.check_tiers(config)
+    if not spec.steps:
+        raise BadInputError(
+            f"{job} gives no steps: the flagship plans them when the job runs. Nothing can be estimated."
+        )
+    samples, count = _samples(spec)
+    rows = estimate(spec, samples, count, config)
+    table = Table(title=f"{clean(spec.name)}: {count:,} items", title_justify="left")
+    for column in ("step", "tier", "subtasks", "input tokens", "typical", "at most", "at least"):
+        table.add_column(column, justify="left" if column in ("step", "tier") else "right")
+    for row in rows:
+        money = (usd(row.typical_nano_usd), usd(row.most_nano_usd))
+        table.add_row(row.step, row.tier, f"{row.subtasks:,}", f"{row.input_tokens:,}", *money, f"{row.least_s:.0f} s")
+    table.add_row(
+        "all",
+        "",
+        f"{sum(row.subtasks for row in rows):,}",
+        f"{sum(row.input_tokens for row in rows):,}",
+        usd(sum(row.typical_nano_usd for row in rows)),
+        usd(sum(row.most_nano_usd for row in rows)),
+        f"{max(row.least_s for row in rows):.0f} s",
+    )
+    print_data(rows, output, table)
+
+
+@app.command()
+def up() -> None:
+    """A whole fleet on this machine: Valkey, coordinator, a worker per tier, Flower. Ctrl-C drains."""
+    console = Console()
+    stopped = threading.Event()
+    fleet = EmbeddedFleet(Environment(), flower=True)
+    with stop_signals(stopped.set):
+        with console.status("starting the fleet") as status:
+            fleet.start(lambda name: status.update(f"starting {name}"))
+        try:
+            if fleet.sim_url is not None:
+                console.print(f"simulated provider  {fleet.sim_url}   ({SIMULATED})")
+            console.print(f"Flower              {fleet.flower_url}")
+            console.print("`fleet run`, `fleet submit` and `fleet jobs` in this folder use this fleet. Ctrl-C drains.")
+            while not stopped.wait(1.0):
+                fleet.supervise()
+        finally:
+            console.print("draining: running calls end first")
+            fleet.stop()
+
+
+@app.command()
+def doctor(output: Output = "text") -> None:
+    """Check configuration, provider, store and workers, and say what to do."""
+
+    async def all_findings() -> list[Finding]:
+        return [finding async for finding in examine(environment_here())]
+
+    findings = asyncio.run(all_findings())
+    table = Table(show_header=False, box=None)
+    for finding in findings:
+        table.add_row(finding.state, finding.what, finding.text)
+    print_data(findings, output, table)
+    if any(finding.state == "failed" for finding in findings):
+        raise typer.Exit(1)
+
+
+def _job(path: Path, items: Path | None, budget: float | None) -> JobSpec:
+    spec = load_job(path)
+    if items is not None:
+        if not items.exists():
+            raise BadInputError(f"--items {items}: there is no such file or folder.")
+        source = Items(files=FilesSource(root=items)) if items.is_dir() else Items(path=items)
+        spec = spec.model_copy(update={"items": source})
+    if budget is not None:
+        if budget <= 0:
+            raise BadInputError(f"--budget {budget}: give a number of US dollars above 0.")
+        spec = spec.model_copy(update={"budget_usd": Decimal(str(budget))})
+    return spec
+
+
+def _samples(spec: JobSpec) -> tuple[list[Any], int]:
+    """Some items spread over all of them, and how many there are."""
+    if spec.items == ():
+        return [], 0
+    with tempfile.TemporaryDirectory() as folder:
+        blobs = Blobs(Path(folder))
+        index = pack_items(spec.items, blobs, "items")
+        every = max(1, len(index) // SAMPLES)
+        return [read_item(blobs, index, i) for i in range(0, len(index), every)], len(index)
+
+
+def _run(spec: JobSpec, out: Path | None) -> None:
+    """Run `spec` to its end and print its receipt; exits with 1 when it failed or was cut short."""
+    console = Console()
+    if out is not None:
+        check_out(out)
+    with fleet_for_a_job(console) as (environment, fleet):
+        if environment.simulated:
+            console.print(SIMULATED)
+
+        async def to_the_end(client: FleetClient) -> Any:
+            job_id = await client.submit(spec)
+            console.print(f"job {job_id}: {clean(spec.name)}")
+            await follow(client, job_id, console, fleet)
+            charges = fleet.charges if fleet is not None else None
+            return await finished(client, job_id, out, charges)
+
+        status, error, receipt, written = ask(environment, to_the_end)
+    console.print(render_receipt(receipt))
+    if written:
+        console.print(f"written: {written[0]} and {len(written) - 1} more files in {out}", soft_wrap=True)
+    if status is not JobStatus.COMPLETED:
+        raise FleetError(f"The job {status}: {clean(error or 'no reason was given')}")
+
+
+def _exit(code: int, text: str) -> None:
+    Console(stderr=True).print(text, style="red", markup=False, highlight=False, soft_wrap=True)
+    sys.stdout.flush()
+    # Not sys.exit: a command that failed owns no thread that has to end first.
+    sys.exit(code)

@@ -1,0 +1,124 @@
+"""`fleet jobs`: look at jobs of a running fleet."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from fleet.client import FleetClient
+from fleet.display import clean
+from fleet.errors import FleetError
+from fleet.jobs import JobStatus
+from fleet.output import Output, print_data
+from fleet.receipt_view import render_receipt
+from fleet.session import ask, environment_here, finished, follow
+from fleet.store import Job
+
+jobs = typer.Typer(help="Look at the jobs of a running fleet.", no_args_is_help=True)
+
+JobId = Annotated[str, typer.Argument(help="The job's id.", metavar="JOB")]
+
+
+@jobs.command("list")
+def list_(
+    most: Annotated[int, typer.Option(help="How many, newest first.", min=1, max=1000)] = 20, output: Output = "text"
+) -> None:
+    """The newest jobs."""
+
+    async def question(client: FleetClient) -> list[dict[str, Any]]:
+        return [await _described(client, job_id) for job_id in await client.latest(most)]
+
+    found = ask(environment_here(), question)
+    table = Table()
+    for column in ("job", "name", "status", "done", "failed", "cost"):
+        table.add_column(column)
+    for job in found:
+        counts = job["counts"]
+        done = f"{counts['done']}/{counts['total']}"
+        table.add_row(
+            job["id"], clean(job["name"]), job["status"], done, str(counts["failed"]), f"${job['cost_usd']:.4f}"
+        )
+    print_data({"jobs": found}, output, table)
+
+
+@jobs.command()
+def get(job_id: JobId, output: Output = "text") -> None:
+    """One job: status, counts, cost, and the reason where it failed."""
+
+    async def question(client: FleetClient) -> dict[str, Any]:
+        return await _described(client, job_id)
+
+    job = ask(environment_here(), question)
+    counts = job["counts"]
+    lines = [
+        f"{job['id']}  {clean(job['name'])}",
+        f"status   {job['status']}" + ("  (simulated provider)" if job["simulated"] else ""),
+        "subtasks " + ", ".join(f"{counts[name]} {name}" for name in ("done", "failed", "running", "waiting")),
+        f"cost     ${job['cost_usd']:.6f}" + (f" of ${job['budget_usd']}" if job["budget_usd"] is not None else ""),
+    ]
+    if job["error"]:
+        lines.append(f"reason   {clean(job['error'])}")
+    print_data(job, output, "\n".join(lines))
+
+
+@jobs.command()
+def watch(job_id: JobId) -> None:
+    """Follow a job to its end and print its receipt."""
+    console = Console()
+
+    async def question(client: FleetClient) -> Any:
+        await client.job(job_id)
+        await follow(client, job_id, console, None)
+        return await finished(client, job_id, None, None)
+
+    status, error, receipt, _ = ask(environment_here(), question)
+    console.print(render_receipt(receipt))
+    if status is not JobStatus.COMPLETED:
+        raise FleetError(f"The job {status}: {clean(error or 'no reason was given')}")
+
+
+@jobs.command()
+def results(job_id: JobId) -> None:
+    """One JSON line per subtask, step by step."""
+
+    async def question(client: FleetClient) -> None:
+        async for outcome in client.outcomes(await client.job(job_id)):
+            sys.stdout.write(outcome.model_dump_json() + "\n")
+
+    ask(environment_here(), question)
+
+
+@jobs.command()
+def cost(job_id: JobId, output: Output = "text") -> None:
+    """The receipt as it stands."""
+
+    async def question(client: FleetClient) -> Any:
+        return await client.receipt(await client.job(job_id))
+
+    receipt = ask(environment_here(), question)
+    print_data(receipt, output, render_receipt(receipt))
+
+
+async def _described(client: FleetClient, job_id: str) -> dict[str, Any]:
+    """A job as INTERFACE describes it to programs."""
+    job: Job = await client.job(job_id)
+    progress = await client.progress(job_id)
+    tiers = progress.tiers.values()
+    return {
+        "id": job.id,
+        "name": job.spec.name,
+        "status": job.status.value,
+        "simulated": job.simulated,
+        "counts": {
+            "total": progress.total,
+            **{name: sum(getattr(tier, name) for tier in tiers) for name in ("waiting", "running", "done", "failed")},
+        },
+        "cost_usd": progress.cost_nano_usd / 1_000_000_000,
+        "budget_usd": None if job.spec.budget_usd is None else float(job.spec.budget_usd),
+        "error": job.error,
+        "result": job.result,
+    }

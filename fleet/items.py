@@ -1,0 +1,122 @@
+"""A job's items as one blob, a JSON line each, with the offsets beside it: any process reads item i without the others.
+
+It owns the index; `fleet.sources` knows where items come from. It knows no job, store or queue.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import struct
+from collections.abc import Iterator
+from typing import Any
+
+from pydantic import Field
+
+from fleet.blobs import BlobError, Blobs
+from fleet.config import Frozen
+from fleet.display import clean
+from fleet.errors import BadInputError
+from fleet.jobs import Items
+from fleet.sources import Skipped, read_source
+
+MAX_ITEMS = 10_000_000
+#: Skipped entries that are named; the rest is only counted.
+MAX_SKIPPED_NAMED = 1_000
+#: Read at once where many items are; a bigger item is read alone.
+READ_BYTES = 1_000_000
+_OFFSET = struct.Struct("<Q")
+
+
+class ItemIndex(Frozen):
+    """Where the items are: small, so it travels with the job; the offsets stay in the blob `offsets`."""
+
+    blob: str
+    #: `count + 1` little-endian 64-bit numbers: where each item starts, and where the last one ends.
+    offsets: str
+    count: int = Field(ge=0)
+    #: The first 1,000 that could not become items, each with the reason.
+    skipped: tuple[Skipped, ...] = ()
+    skipped_count: int = 0
+
+    def __len__(self) -> int:
+        return self.count
+
+
+def pack_items(spec_items: Items | tuple[Any, ...], blobs: Blobs, name: str) -> ItemIndex:
+    """Read the job's items, one after the other, into the blob `name` (and its offsets into `name`.idx).
+
+    A line, row, file or picture that cannot be used is skipped and counted, never an exception.
+
+    Raises:
+        BadInputError: the source does not exist, cannot be read, or holds no usable item; or there are over 10,000,000.
+        OSError: the blob folder cannot be written to.
+    """
+    count = skipped_count = 0
+    skipped: list[Skipped] = []
+    with blobs.append_writer(name) as lines, blobs.append_writer(f"{name}.idx") as offsets:
+        for found in read_source(spec_items, blobs):
+            if isinstance(found, Skipped):
+                skipped_count += 1
+                if len(skipped) < MAX_SKIPPED_NAMED:
+                    skipped.append(found)
+                continue
+            if count == MAX_ITEMS:
+                raise BadInputError(f"There are over {MAX_ITEMS:,} items; split the input into several jobs.")
+            start = lines.write(found.line + b"\n")
+            offsets.write(_OFFSET.pack(start))
+            count += 1
+        offsets.write(_OFFSET.pack(lines.offset))
+        if count == 0:
+            raise BadInputError(_nothing(spec_items, skipped, skipped_count))
+    return ItemIndex(blob=name, offsets=f"{name}.idx", count=count, skipped=tuple(skipped), skipped_count=skipped_count)
+
+
+def read_item(blobs: Blobs, index: ItemIndex, i: int) -> Any:
+    """Item `i`, counted from 0, as it was packed: a mapping, list, string, number, boolean or null.
+
+    Raises:
+        BlobError: there is no such item, or the blob is gone or cut.
+    """
+    return next(read_items(blobs, index, i, 1))
+
+
+def read_items(blobs: Blobs, index: ItemIndex, start: int, count: int) -> Iterator[Any]:
+    """Items `start` to `start + count - 1`, about a megabyte of them in memory at a time.
+
+    Raises:
+        BlobError: there are no such items, or the blob is gone or cut.
+    """
+    if start < 0 or count < 0 or start + count > index.count:
+        raise BlobError(f'"{index.blob}" holds {index.count} items; {start} to {start + count - 1} were asked for.')
+    packed = blobs.read(index.offsets, start * _OFFSET.size, (count + 1) * _OFFSET.size)
+    bounds = [offset for (offset,) in _OFFSET.iter_unpack(packed)]
+    first = 0
+    while first < count:
+        last = first + 1
+        while last < count and bounds[last + 1] - bounds[first] <= READ_BYTES:
+            last += 1
+        chunk = blobs.read(index.blob, bounds[first], bounds[last] - bounds[first])
+        for begin, end in itertools.pairwise(bounds[first : last + 1]):
+            try:
+                yield json.loads(chunk[begin - bounds[first] : end - bounds[first]])
+            except ValueError as error:
+                raise BlobError(f'"{index.blob}" is damaged at byte {begin}; pack the items again.') from error
+        first = last
+
+
+def _nothing(spec_items: Items | tuple[Any, ...], skipped: list[Skipped], skipped_count: int) -> str:
+    if not isinstance(spec_items, Items):
+        where = "The list of items"
+    elif spec_items.path is not None:
+        where = str(spec_items.path)
+    else:
+        source = spec_items.files or spec_items.images
+        where = f"{source.root} (include: {', '.join(source.include)})" if source else "The source"
+    if not skipped:
+        return f"{clean(where, 500)} holds no items."
+    first = skipped[0]
+    return (
+        f"{clean(where, 500)} holds no usable items; {skipped_count} skipped, the first: "
+        f"{clean(first.path)}: {clean(first.reason)}."
+    )

@@ -1,0 +1,51 @@
+"""The ledger's entry: what one provider call was for, used and cost, whatever came of it.
+
+It is data only: the store keeps the entries, `fleet.receipt` adds them up.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from fleet.config import Frozen
+from fleet.prices import Usage
+
+CallStatus = Literal["ok", "rejected", "failed"]
+Role = Literal["plan", "work", "review", "reduce"]
+NotNegative = Annotated[int, Field(ge=0)]
+
+
+class LedgerEntry(Frozen):
+    """One provider call: a line of `ledger.jsonl`. Moments are Unix seconds, durations milliseconds."""
+
+    call_id: str
+    job: str
+    #: The subtask that the call worked for; a plan, a review and a part of one are subtasks too.
+    subtask: str | None = None
+    step: str | None = None
+    kind: str | None = None
+    #: `reduce`: the outputs were too many for the reviewer and were condensed first.
+    role: Role
+    tier: str
+    #: The model that was asked for, and the one that answered as the vendor names it.
+    model: str
+    answered_model: str | None = None
+    provider: str
+    usage: Usage = Usage()
+    #: False: the provider reported no usage and it is estimated.
+    usage_reported: bool = True
+    cost_nano_usd: NotNegative
+    #: `ok`: answered and accepted; `rejected`: answered, but the check did not pass; `failed`: no answer.
+    status: CallStatus
+    reason: str | None = None
+    request_id: str | None = None
+    #: The claim's fence under which the call was made.
+    fence: NotNegative = 0
+    started_at: float
+    finished_at: float
+    #: Waiting for a permit.
+    waited_ms: NotNegative = 0
+    #: From the request to the end of the answer.
+    latency_ms: NotNegative = 0

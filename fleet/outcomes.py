@@ -1,0 +1,83 @@
+"""How trails and outcomes of subtasks are written into the store, and read back.
+
+The store keeps both as opaque text; only this module knows their shape.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+from fleet.executor import Call
+from fleet.jobs import Attempt, Outcome
+from fleet.prices import NANO_PER_USD, Usage
+from queues.store import Result
+
+
+@dataclass
+class Trail:
+    """What earlier attempts at a subtask left behind; it travels with the subtask from tier to tier."""
+
+    attempts: list[Attempt] = field(default_factory=list)
+    calls: int = 0
+    usage: Usage = field(default_factory=Usage)
+    cost_nano_usd: int = 0
+
+    @classmethod
+    def load(cls, text: str) -> Trail:
+        if not text:
+            return cls()
+        data = json.loads(text)
+        return cls(
+            [Attempt.model_validate(attempt) for attempt in data["attempts"]],
+            data["calls"],
+            Usage.model_validate(data["usage"]),
+            data["cost_nano_usd"],
+        )
+
+    def dump(self) -> str:
+        return json.dumps(
+            {
+                "attempts": [attempt.model_dump() for attempt in self.attempts],
+                "calls": self.calls,
+                "usage": self.usage.model_dump(),
+                "cost_nano_usd": self.cost_nano_usd,
+            }
+        )
+
+    def document(self, *, output: Any, model: str | None, error: str | None) -> str:
+        """The end of a subtask as the store keeps it."""
+        return json.dumps(
+            {
+                "output": output,
+                "error": error,
+                "model": model,
+                "attempts": self.calls,
+                "usage": self.usage.model_dump(),
+                "cost_nano_usd": self.cost_nano_usd,
+            }
+        )
+
+    def add(self, call: Call) -> None:
+        self.calls += 1
+        self.usage += call.entry.usage
+        self.cost_nano_usd += call.entry.cost_nano_usd
+
+
+def output_of(result: Result | None) -> Outcome:
+    """What became of a subtask, without its item; a subtask that is not final counts as failed."""
+    if result is None or result.status is None:
+        return Outcome(step="", status="failed", error="it never ended")
+    document = json.loads(result.output or "{}")
+    return Outcome(
+        step=result.id.split("/")[1],
+        status=result.status,
+        output=document["output"],
+        error=document["error"],
+        tier=result.tier,
+        model=document["model"],
+        attempts=document["attempts"],
+        usage=Usage.model_validate(document["usage"]),
+        cost_usd=document["cost_nano_usd"] / NANO_PER_USD,
+    )

@@ -1,0 +1,212 @@
+"""The receipt of a job: a pure sum over its ledger and its outcomes.
+
+It owns what is counted and how the comparison is estimated; it knows no store, and `fleet.receipt_view` shows it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from fleet.config import FleetConfig, Frozen
+from fleet.errors import BadInputError
+from fleet.jobs import JobStatus, Outcome
+from fleet.ledger import LedgerEntry
+from fleet.prices import Usage, cost_nano_usd
+
+FLAGSHIP = "flagship"
+
+
+class TierReceipt(Frozen):
+    """What one tier did and cost."""
+
+    calls: int = 0
+    #: Calls whose answer did not pass the check, and calls without an answer.
+    rejected: int = 0
+    failed: int = 0
+    input_tokens: int = 0
+    cached_tokens: int = 0
+    output_tokens: int = 0
+    cost_nano_usd: int = 0
+    #: Subtasks whose outcome was accepted from this tier.
+    accepted: int = 0
+    #: Subtasks that were answered here, and those of them whose first answer here passed.
+    tried: int = 0
+    first_try_passed: int = 0
+    #: Subtasks that were tried here and went on to another tier.
+    escalated_from: int = 0
+
+    @property
+    def tokens(self) -> int:
+        return self.input_tokens + self.output_tokens
+
+
+class Receipt(Frozen):
+    """What a finished job shows. Money is in nano-dollars, shares run from 0 to 1, durations are seconds."""
+
+    job_id: str
+    name: str
+    status: JobStatus
+    #: The simulated provider served: the money is counted, but nobody was charged.
+    simulated: bool
+    cost_nano_usd: int
+    calls: int
+    #: Calls whose usage the provider did not report, so that it is estimated.
+    usage_estimated_calls: int
+    tiers: dict[str, TierReceipt]
+    #: Cost by what the calls were for: plan, work, review, reduce.
+    roles: dict[str, int]
+    accepted: int
+    failed: int
+    skipped: int
+    #: Inputs that could not become items, and gaps the reviewer named.
+    skipped_items: int
+    gaps: int
+    cost_per_accepted_nano_usd: int | None
+    #: What the flagship alone would have cost; None when its price is not known.
+    flagship_alone_nano_usd: int | None
+    estimate: str
+    #: 1 - cost / flagship alone; below 0 when the fleet cost more.
+    saving_share: float | None
+    flagship_token_share: float
+    wall_s: float
+    #: Seconds added up over all calls (`permit`, `provider`) and subtasks (`queue`); many of them run side by side.
+    waited_for_s: dict[str, float]
+
+
+@dataclass(slots=True)
+class _Subtask:
+    """What the ledger says of one subtask. Moments order the calls, so entries may come in any order."""
+
+    first_answer: dict[str, tuple[tuple[float, str], bool]] = field(default_factory=dict)
+    latest: tuple[tuple[float, str], str] = ((-1.0, ""), "")
+    tiers: set[str] = field(default_factory=set)
+    passed: tuple[tuple[float, str], Usage] | None = None
+
+    def add(self, entry: LedgerEntry) -> None:
+        moment = (entry.started_at, entry.call_id)
+        self.tiers.add(entry.tier)
+        self.latest = max(self.latest, (moment, entry.tier))
+        if entry.status == "failed":
+            return
+        first = self.first_answer.get(entry.tier)
+        if first is None or moment < first[0]:
+            self.first_answer[entry.tier] = (moment, entry.status == "ok")
+        if entry.status == "ok" and (self.passed is None or moment > self.passed[0]):
+            self.passed = (moment, entry.usage)
+
+
+def build_receipt(
+    entries: Iterable[LedgerEntry],
+    outcomes: Iterable[Outcome],
+    *,
+    job_id: str,
+    name: str,
+    status: JobStatus,
+    simulated: bool,
+    wall_s: float,
+    config: FleetConfig,
+    queue_s: float = 0.0,
+    waited_for_s: Mapping[str, float] | None = None,
+    skipped_items: int = 0,
+    gaps: int = 0,
+) -> Receipt:
+    """The receipt over the ledger's entries, in any order and each once, and the outcomes.
+
+    Memory grows with the subtasks, not with the calls. It never raises for want of a price: the comparison is left out.
+
+    Args:
+        queue_s: seconds the subtasks waited between being ready and being claimed, added up.
+        waited_for_s: further waits by name, such as `budget` or `paused`.
+        skipped_items: inputs that could not become items.
+        gaps: gaps the reviewer named.
+    """
+    sums: dict[str, dict[str, int]] = {}
+    roles: dict[str, int] = {}
+    subtasks: dict[str, _Subtask] = {}
+    waited_ms = latency_ms = estimated = 0
+    for entry in entries:
+        tier = sums.setdefault(entry.tier, dict.fromkeys(TierReceipt.model_fields, 0))
+        for key, amount in _amounts(entry).items():
+            tier[key] += amount
+        roles[entry.role] = roles.get(entry.role, 0) + entry.cost_nano_usd
+        waited_ms += entry.waited_ms
+        latency_ms += entry.latency_ms
+        estimated += not entry.usage_reported
+        if entry.role == "work" and entry.subtask is not None:
+            subtasks.setdefault(entry.subtask, _Subtask()).add(entry)
+    for subtask in subtasks.values():
+        for name_, (_, passed) in subtask.first_answer.items():
+            sums[name_]["tried"] += 1
+            sums[name_]["first_try_passed"] += passed
+        for name_ in subtask.tiers - {subtask.latest[1]}:
+            sums[name_]["escalated_from"] += 1
+
+    counts = {"ok": 0, "failed": 0, "skipped": 0}
+    for outcome in outcomes:
+        counts[outcome.status] += 1
+        if outcome.status == "ok" and outcome.tier is not None:
+            sums.setdefault(outcome.tier, dict.fromkeys(TierReceipt.model_fields, 0))["accepted"] += 1
+
+    ladder = [*config.tiers, *sorted(sums.keys() - config.tiers.keys())]
+    tiers = {tier: TierReceipt(**sums[tier]) for tier in ladder if tier in sums}
+    cost = sum(tier.cost_nano_usd for tier in tiers.values())
+    tokens = sum(tier.tokens for tier in tiers.values())
+    alone, estimate = _flagship_alone(subtasks, roles, config)
+    return Receipt(
+        job_id=job_id,
+        name=name,
+        status=status,
+        simulated=simulated,
+        cost_nano_usd=cost,
+        calls=sum(tier.calls for tier in tiers.values()),
+        usage_estimated_calls=estimated,
+        tiers=tiers,
+        roles=dict(sorted(roles.items())),
+        accepted=counts["ok"],
+        failed=counts["failed"],
+        skipped=counts["skipped"],
+        skipped_items=skipped_items,
+        gaps=gaps,
+        cost_per_accepted_nano_usd=round(cost / counts["ok"]) if counts["ok"] else None,
+        flagship_alone_nano_usd=alone,
+        estimate=estimate,
+        saving_share=1 - cost / alone if alone else None,
+        flagship_token_share=tiers[FLAGSHIP].tokens / tokens if tokens and FLAGSHIP in tiers else 0.0,
+        wall_s=wall_s,
+        waited_for_s={
+            "queue": queue_s,
+            "permit": waited_ms / 1000,
+            "provider": latency_ms / 1000,
+            **(waited_for_s or {}),
+        },
+    )
+
+
+def _amounts(entry: LedgerEntry) -> dict[str, int]:
+    return {
+        "calls": 1,
+        "rejected": entry.status == "rejected",
+        "failed": entry.status == "failed",
+        "input_tokens": entry.usage.input_tokens,
+        "cached_tokens": entry.usage.cached_tokens,
+        "output_tokens": entry.usage.output_tokens,
+        "cost_nano_usd": entry.cost_nano_usd,
+    }
+
+
+def _flagship_alone(
+    subtasks: Mapping[str, _Subtask], roles: Mapping[str, int], config: FleetConfig
+) -> tuple[int | None, str]:
+    """What the accepted calls would have cost on the flagship, and the sentence that says how that was estimated."""
+    model_name, model = config.model_of(FLAGSHIP)
+    passed = [subtask.passed[1] for subtask in subtasks.values() if subtask.passed is not None]
+    try:
+        work = sum(cost_nano_usd(model_name, model, usage) for usage in passed)
+    except BadInputError as error:
+        return None, f"No estimate of the flagship alone. {error}"
+    return work + sum(cost for role, cost in roles.items() if role != "work"), (
+        f"An estimate, not a measurement: for each of {len(passed):,} subtasks the tokens of the one call whose answer "
+        f"was accepted, at the price of {model_name}, as if it needed no retry and wrote as much; planning and review "
+        "as they were."
+    )

@@ -1,0 +1,127 @@
+"""A receipt for people: legible in 80 columns, with or without colour.
+
+It owns wording and layout; every figure comes from `fleet.receipt`.
+"""
+
+from __future__ import annotations
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from fleet.display import clean
+from fleet.prices import usd
+from fleet.receipt import Receipt
+
+MAX_TIERS_SHOWN = 20
+
+
+def render_receipt(receipt: Receipt) -> RenderableType:
+    """The receipt for a rich console; a console that is no terminal prints it as plain text."""
+    lines: list[RenderableType] = [Text(f"Receipt: {clean(receipt.name, 60)}", style="bold")]
+    lines.append(Text(f"Job {clean(receipt.job_id, 60)}, {receipt.status.value} in {duration(receipt.wall_s)}."))
+    if receipt.simulated:
+        lines.append(
+            Text("Simulated provider: answers are made up; money is counted, nobody was charged.", style="yellow")
+        )
+    lines += [Text(), _tiers(receipt), Text(), _figures(receipt), Text(), Text(clean(receipt.estimate, 1000))]
+    if receipt.usage_estimated_calls:
+        lines.append(Text(f"Calls without reported usage (estimated): {receipt.usage_estimated_calls:,}."))
+    return Group(*lines)
+
+
+def duration(seconds: float) -> str:
+    """`0.4s`, `12s`, `3m 05s`, `2h 07m`."""
+    if seconds < 9.95:
+        return f"{max(seconds, 0):.1f}s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole}s"
+    minutes, rest = divmod(whole, 60)
+    if minutes < 60:
+        return f"{minutes}m {rest:02d}s"
+    return f"{minutes // 60}h {minutes % 60:02d}m"
+
+
+def tokens(count: int) -> str:
+    """`950`, `12.3k`, `4.56M`, `7.89B`."""
+    if count < 1_000:
+        return str(count)
+    if count < 999_950:
+        return f"{count / 1_000:.1f}k"
+    return f"{count / 1e6:.2f}M" if count < 999_995_000 else f"{count / 1e9:,.2f}B"
+
+
+def _count(count: int) -> str:
+    """Exact as long as nine such columns fit into 80."""
+    return f"{count:,}" if count < 100_000 else tokens(count)
+
+
+def _share(part: float, whole: float) -> str:
+    return f"{part / whole:.0%}" if whole else "-"
+
+
+def _tiers(receipt: Receipt) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 1))
+    table.add_column("tier", overflow="ellipsis", max_width=14, no_wrap=True)
+    for heading in ("calls", "input", "cached", "output", "accepted", "1st try", "escal.", "cost"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for name, tier in list(receipt.tiers.items())[:MAX_TIERS_SHOWN]:
+        table.add_row(
+            Text(clean(name, 14)),
+            _count(tier.calls),
+            tokens(tier.input_tokens),
+            tokens(tier.cached_tokens),
+            tokens(tier.output_tokens),
+            _count(tier.accepted),
+            _share(tier.first_try_passed, tier.tried),
+            _count(tier.escalated_from),
+            usd(tier.cost_nano_usd),
+        )
+    tiers = receipt.tiers.values()
+    table.add_row(
+        "total",
+        _count(receipt.calls),
+        tokens(sum(tier.input_tokens for tier in tiers)),
+        tokens(sum(tier.cached_tokens for tier in tiers)),
+        tokens(sum(tier.output_tokens for tier in tiers)),
+        _count(receipt.accepted),
+        "",
+        _count(sum(tier.escalated_from for tier in tiers)),
+        usd(receipt.cost_nano_usd),
+        style="bold",
+    )
+    return table
+
+
+def _figures(receipt: Receipt) -> Table:
+    table = Table.grid(padding=(0, 2))
+    table.add_column(no_wrap=True)
+    table.add_column()
+    outcomes = f"{receipt.accepted:,} accepted, {receipt.failed:,} failed, {receipt.skipped:,} skipped"
+    if receipt.skipped_items:
+        outcomes += f"; inputs not read: {receipt.skipped_items:,}"
+    if receipt.gaps:
+        outcomes += f"; gaps: {receipt.gaps:,}"
+    table.add_row("Outcomes", outcomes)
+    if receipt.cost_per_accepted_nano_usd is not None:
+        table.add_row("Per accepted outcome", fine_usd(receipt.cost_per_accepted_nano_usd))
+    table.add_row("Cost of", ", ".join(f"{role} {usd(cost)}" for role, cost in receipt.roles.items()) or "nothing")
+    if receipt.flagship_alone_nano_usd is not None and receipt.saving_share is not None:
+        saving = receipt.saving_share
+        words = f"{saving:.0%} saved" if saving >= 0 else f"the fleet cost {-saving:.0%} more"
+        table.add_row("On the flagship alone", f"about {usd(receipt.flagship_alone_nano_usd)}: {words}")
+    table.add_row("Flagship's tokens", f"{receipt.flagship_token_share:.1%} of all")
+    waits = [f"{clean(what, 30)} {duration(seconds)}" for what, seconds in receipt.waited_for_s.items() if seconds > 0]
+    table.add_row("Waited for (added up)", Text(", ".join(waits) or "nothing"))
+    return table
+
+
+def fine_usd(nano: int) -> str:
+    """Small amounts with three digits that mean something: `$0.000123`."""
+    value = nano / 1_000_000_000
+    return usd(nano) if value >= 0.01 or nano == 0 else f"${value:.{2 - _exponent(value)}f}"
+
+
+def _exponent(value: float) -> int:
+    return int(f"{value:e}".partition("e")[2])

@@ -1,0 +1,137 @@
+"""The folder a job's result is written to (`--out DIR`): result, results.jsonl, receipt.json, ledger.jsonl.
+
+It owns the folder's names and when it may be written to; it is handed everything and reads no store.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from fleet.atomic import TEMPORARY, atomic_writer, write_text
+from fleet.display import clean
+from fleet.errors import BadInputError, FleetError
+from fleet.jobs import JobSpec, Outcome
+from fleet.ledger import LedgerEntry
+from fleet.receipt import Receipt
+from fleet.recipes import recipe
+from fleet.sources import Skipped
+
+#: Tells a folder with an earlier result, which may be written over, from any other.
+MARKER = "receipt.json"
+MAX_RESULT_CHARS = 4_000_000
+_SIMULATED = "> **Simulated:** no model was asked. The simulated provider made up this text.\n\n"
+
+
+class ResultNotWrittenError(FleetError):
+    """The job ended, but its result could not be written; it is still in the store and can be written elsewhere."""
+
+
+def check_out(out: Path) -> None:
+    """Before anything is spent: may `out` be written to? It may be missing, empty, or hold an earlier result.
+
+    Raises:
+        BadInputError: it is a file, a folder with something else in it, or cannot be written to.
+    """
+    try:
+        if not out.exists():
+            above = next(folder for folder in out.absolute().parents if folder.exists())
+            if not above.is_dir() or not os.access(above, os.W_OK):
+                raise BadInputError(f"{out} cannot be made: {above} is no folder that can be written to.")
+            return
+        if not out.is_dir():
+            raise BadInputError(f"{out} is a file; give a folder for the result.")
+        # What a killed run left half-written is no reason to refuse.
+        others = [entry.name for entry in out.iterdir() if not entry.name.startswith(TEMPORARY)]
+    except OSError as error:
+        raise BadInputError(f"{out} cannot be used for the result: {error.strerror or error}.") from error
+    if others and MARKER not in others:
+        raise BadInputError(
+            f"{out} is not empty and holds no earlier result (no {MARKER}); give an empty or a new folder."
+        )
+    if not os.access(out, os.W_OK):
+        raise BadInputError(f"{out} cannot be written to; give another folder.")
+
+
+def write_results(
+    out: Path,
+    *,
+    spec: JobSpec,
+    outcomes: Iterable[Outcome],
+    result: Any,
+    receipt: Receipt,
+    ledger: Iterable[LedgerEntry],
+    charges: Path | None = None,
+    skipped: Sequence[Skipped] = (),
+) -> list[Path]:
+    """Write a job's result below `out`, each file whole or not at all; an earlier result there is replaced.
+
+    Outcomes and ledger entries are streamed. `result` is text (result.md), JSON (result.json) or None (neither); a
+    job of a recipe gets the recipe's pages instead.
+
+    Args:
+        charges: the simulated provider's record of what it charged, copied to charges.jsonl.
+        skipped: inputs that could not become items, for the recipe's pages.
+
+    Returns:
+        The files, the one to read first in front.
+
+    Raises:
+        BadInputError: `out` cannot be used (see `check_out`), or the recipe is not known.
+        ResultNotWrittenError: the disk is full or the folder went away.
+    """
+    check_out(out)
+    writer = recipe(spec.recipe).write if spec.recipe is not None else None
+    lines = out / "results.jsonl"
+    try:
+        # First, so that the folder is known as ours should this be cut short.
+        write_text(out / MARKER, receipt.model_dump_json(indent=2) + "\n")
+        _write_lines(lines, outcomes)
+        _write_lines(out / "ledger.jsonl", ledger)
+        written = [lines, out / MARKER, out / "ledger.jsonl"]
+        if charges is not None:
+            written.append(_copy(charges, out / "charges.jsonl"))
+        if writer is not None:
+            pages = writer(spec, _read_outcomes(lines), result, out, simulated=receipt.simulated, skipped=skipped)
+            written = [*pages, *written]
+        elif isinstance(result, str):
+            # People print this file to their terminal.
+            text = clean(result, MAX_RESULT_CHARS, keep_lines=True).rstrip()
+            write_text(out / "result.md", (_SIMULATED if receipt.simulated else "") + text + "\n")
+            written.insert(0, out / "result.md")
+        elif result is not None:
+            write_text(out / "result.json", json.dumps(result, ensure_ascii=False, indent=2) + "\n")
+            written.insert(0, out / "result.json")
+        for name in ("result.md", "result.json", "charges.jsonl"):
+            if out / name not in written:
+                (out / name).unlink(missing_ok=True)
+    except OSError as error:
+        raise ResultNotWrittenError(
+            f"The job ended, but its result cannot be written to {out}: {error.strerror or error}."
+        ) from error
+    return written
+
+
+def _write_lines(path: Path, entries: Iterable[BaseModel]) -> None:
+    with atomic_writer(path) as file:
+        for entry in entries:
+            file.write(entry.model_dump_json().encode() + b"\n")
+
+
+def _read_outcomes(path: Path) -> Iterator[Outcome]:
+    with path.open("rb") as file:
+        for line in file:
+            yield Outcome.model_validate_json(line)
+
+
+def _copy(source: Path, target: Path) -> Path:
+    if not (target.exists() and source.samefile(target)):
+        with source.open("rb") as original, atomic_writer(target) as copy:
+            shutil.copyfileobj(original, copy)
+    return target

@@ -1,0 +1,179 @@
+"""One subtask from claim to its end: its needs, its prompt, one attempt, the check, and up a tier when the check fails.
+
+Celery is unknown here: `NotOurs` says that there is nothing to do. A store that does not answer raises LinkError; the
+claim then expires and the subtask is run again.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from fleet import checks, templates
+from fleet.blobs import BlobError, Blobs
+from fleet.context import Context
+from fleet.errors import BadInputError, BudgetExceededError, ProviderError
+from fleet.executor import Call, Purpose, ask
+from fleet.items import read_item
+from fleet.jobs import Attempt, JobStatus, Step
+from fleet.outcomes import Trail, output_of
+from fleet.providers.base import Image
+from fleet.router import next_tier
+from fleet.store import Job
+from queues.limits import PermitError
+from queues.link import LinkError
+from queues.store import Charge, Claim, Refusal, Status
+
+logger = logging.getLogger(__name__)
+
+#: Workers that may die holding a subtask before it counts as the cause.
+MAX_KILLS = 3
+
+
+class NotOurs(Exception):
+    """The message woke us for nothing: another worker has the subtask, or it moved on."""
+
+
+class Runner:
+    """Runs subtasks of one worker process."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+
+    async def run(self, subtask_id: str, tier: str) -> dict[str, str]:
+        """Run a subtask if it is ours to run; the reference `{id, status}` that its chord counts.
+
+        Raises:
+            NotOurs: nothing to do; the store, not this message, decides what happens next.
+            ClaimLost: another worker took over.
+        """
+        claim = await self._context.store.claim(subtask_id, tier)
+        if isinstance(claim, Refusal):
+            if claim.status is not None:
+                return {"id": subtask_id, "status": claim.status}
+            raise NotOurs(claim.why)
+        async with self._context.claims.held(claim):
+            return await self._claimed(claim)
+
+    async def _claimed(self, claim: Claim) -> dict[str, str]:
+        trail = Trail.load(claim.trail)
+        job = await self._context.jobs.planned(claim.id.split("/", 1)[0])
+        place = json.loads(claim.payload)
+        step = job.step(place["step"])
+        try:
+            return await self._attempt(claim, job, step, place["item"], trail)
+        except BudgetExceededError as error:
+            await self._context.jobs.cut_short(job.id, str(error))
+            return await self._end(claim, "failed", trail, error=str(error))
+        except (BadInputError, BlobError, ProviderError, PermitError) as error:
+            return await self._end(claim, "failed", trail, error=str(error))
+        except (LinkError, NotOurs):
+            raise
+        except Exception as error:
+            # A header task never raises: it would kill the gate's body while its siblings go on spending.
+            logger.exception("subtask %s failed on an error of our own", claim.id)
+            return await self._end(claim, "failed", trail, error=f"internal error: {type(error).__name__}")
+
+    async def _attempt(self, claim: Claim, job: Job, step: Step, item: int | None, trail: Trail) -> dict[str, str]:
+        if claim.kills >= MAX_KILLS:
+            return await self._end(claim, "failed", trail, error=f"{claim.kills} workers died while running it")
+        if job.status.final or job.status is JobStatus.PAUSED:
+            return await self._end(claim, "skipped", trail, error=f"the job is {job.status}")
+        values: dict[str, Any] = {"goal": job.spec.goal, "items": _Items(self._context.blobs, job)}
+        if item is not None:
+            values["item"] = read_item(self._context.blobs, job.items, item)
+        for need in step.needs:
+            needed = job.step(need)
+            found = await self._context.store.results(
+                job.ids_of(needed) if item is None else [_need_of(job, needed, item)]
+            )
+            outputs = [output_of(result) for result in found]
+            if item is None and needed.each is not None:
+                values[need] = [output.output for output in outputs if output.status == "ok"]
+            elif outputs[0].status != "ok":
+                return await self._end(claim, "skipped", trail, error=f"it needs {need}, which is {outputs[0].status}")
+            else:
+                values[need] = outputs[0].output
+        if step.when is not None and not templates.holds(step.when, values):
+            return await self._end(claim, "skipped", trail, error=f"when: {step.when}")
+        request = ask(
+            templates.render(step.prompt, values) + _rejections(trail),
+            instructions=step.instructions,
+            images=self._images(values.get("item")),
+            schema=step.output,
+            schema_name=step.id,
+            max_output_tokens=step.max_output_tokens,
+        )
+        purpose = Purpose(job.id, claim.id, claim.fence, step.id, step.label, "work", claim.tier)
+        call = await self._context.executor.call(purpose, request)
+        trail.add(call)
+        try:
+            output = checks.check(call.completion, step.output)
+        except checks.Rejected as rejection:
+            return await self._rejected(claim, step, trail, call, str(rejection))
+        return await self._end(
+            claim, "ok", trail, output=output, model=call.completion.model, charges=[call.charge("ok")]
+        )
+
+    async def _rejected(self, claim: Claim, step: Step, trail: Trail, call: Call, reason: str) -> dict[str, str]:
+        charge = call.charge("rejected", reason)
+        trail.attempts.append(
+            Attempt(tier=claim.tier, model=call.completion.model, answer=call.completion.text[:8_000], reason=reason)
+        )
+        above = next_tier(step, claim.tier, self._context.config)
+        if above is None:
+            error = f"no valid answer up to tier {claim.tier}: {reason}"
+            return await self._end(claim, "failed", trail, error=error, charges=[charge])
+        await self._context.store.hand_on(claim, above, trail.dump(), [charge])
+        raise NotOurs(f"handed on to {above}")
+
+    async def _end(
+        self,
+        claim: Claim,
+        status: Status,
+        trail: Trail,
+        *,
+        output: Any = None,
+        model: str | None = None,
+        error: str | None = None,
+        charges: list[Charge] | None = None,
+    ) -> dict[str, str]:
+        document = trail.document(output=output, model=model, error=error)
+        if not await self._context.store.finish(claim, status, document, charges or ()):
+            raise NotOurs("the claim was lost before the end was written")
+        return {"id": claim.id, "status": status}
+
+    def _images(self, item: Any) -> tuple[Image, ...]:
+        if not (isinstance(item, Mapping) and isinstance(item.get("image"), str) and "media_type" in item):
+            return ()
+        return (Image(item["media_type"], self._context.blobs.read(item["image"])),)
+
+
+class _Items:
+    """All items, for templates that loop over them; each is read when it is reached."""
+
+    def __init__(self, blobs: Blobs, job: Job) -> None:
+        self._blobs = blobs
+        self._index = job.items
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+    def __getitem__(self, i: int) -> Any:
+        if not 0 <= i < len(self._index):
+            raise IndexError(i)
+        return read_item(self._blobs, self._index, i)
+
+
+def _need_of(job: Job, needed: Step, item: int) -> str:
+    return job.subtask_id(needed.id, item if needed.each is not None else None)
+
+
+def _rejections(trail: Trail) -> str:
+    """The rejected answers and their reasons, for whoever answers next."""
+    return "".join(
+        f"\n\nAn earlier answer was rejected.\nReason: {attempt.reason}\nThe rejected answer:\n{attempt.answer}"
+        for attempt in trail.attempts
+    )

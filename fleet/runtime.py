@@ -1,0 +1,126 @@
+"""The composition root: from environment and configuration to the objects that one process works with.
+
+Everything is made here and handed down; nothing below reads the environment. Nothing connects before it is used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from celery import Celery
+
+from fleet import providers
+from fleet.blobs import Blobs
+from fleet.config import Environment, FleetConfig, config_path, load_config
+from fleet.context import Context
+from fleet.errors import BadInputError
+from fleet.executor import Executor
+from fleet.prices import Usage, cost_nano_usd
+from fleet.providers.base import Provider
+from fleet.store import COORDINATOR, JobStore
+from queues.app import QueueSettings, build_app
+from queues.claims import Claims
+from queues.gate import Gates
+from queues.limits import Limiter
+from queues.link import Link
+from queues.store import Store
+from queues.tiers import Tier
+
+NAMESPACE = "fleet"
+COORDINATOR_CONCURRENCY = 20
+
+
+@dataclass
+class Runtime:
+    """What a process of the fleet is made of."""
+
+    environment: Environment
+    config: FleetConfig
+    redis_url: str
+    providers: dict[str, Provider] = field(default_factory=dict)
+
+    @classmethod
+    def from_environment(cls, environment: Environment) -> Runtime:
+        """A runtime on the fleet at `FLEET_REDIS_URL`.
+
+        Raises:
+            BadInputError: there is no such variable, or the configuration cannot be used.
+        """
+        if environment.fleet_redis_url is None:
+            raise BadInputError(
+                "FLEET_REDIS_URL is not set, so there is no fleet to join; start one with `fleet up`, "
+                "or set it to the URL of a running one (redis://HOST:PORT/0)."
+            )
+        return cls(environment, checked_config(environment), environment.fleet_redis_url)
+
+    @cached_property
+    def tiers(self) -> dict[str, Tier]:
+        """The tiers of the configuration and the coordinator, by name; a queue is named after its tier."""
+        tiers = [Tier(name=name, queue=name, concurrency=tier.concurrency) for name, tier in self.config.tiers.items()]
+        coordinator = Tier(name=COORDINATOR, queue=COORDINATOR, concurrency=COORDINATOR_CONCURRENCY)
+        return {tier.name: tier for tier in (*tiers, coordinator)}
+
+    @cached_property
+    def app(self) -> Celery:
+        settings = QueueSettings(
+            broker_url=self.environment.fleet_broker_url or self.redis_url,
+            store_url=self.redis_url,
+            namespace=NAMESPACE,
+        )
+        return build_app(settings, self.tiers.values())
+
+    @cached_property
+    def link(self) -> Link:
+        return Link.from_url(self.redis_url)
+
+    @cached_property
+    def store(self) -> Store:
+        return Store(self.link, NAMESPACE, lease_ms=round(self.config.claim_s * 1000))
+
+    @cached_property
+    def jobs(self) -> JobStore:
+        return JobStore(self.store)
+
+    @cached_property
+    def blobs(self) -> Blobs:
+        return Blobs(self.environment.fleet_blobs)
+
+    @cached_property
+    def gates(self) -> Gates:
+        return Gates(self.app, self.store, width=self.config.gate_width, gather_tier=COORDINATOR)
+
+    def context(self, claims: Claims) -> Context:
+        """What runner and duties of a worker share; connects the providers."""
+        for name, provider in self.config.providers.items():
+            self.providers[name] = providers.connect(
+                name, provider, self.environment, simulated_url=self.environment.fleet_sim_url
+            )
+        executor = Executor(self.config, self.providers, self.store, Limiter(self.link, NAMESPACE))
+        return Context(self.config, self.store, self.jobs, self.blobs, self.gates, executor, claims)
+
+    def claims(self, tiers: list[str], capacity: Callable[[], int]) -> Claims:
+        return Claims(self.store, tiers, capacity)
+
+    async def aclose(self) -> None:
+        """Close what was connected."""
+        for provider in self.providers.values():
+            await provider.aclose()
+        await self.link.aclose()
+
+
+def checked_config(environment: Environment) -> FleetConfig:
+    """The configuration, with a price known for every model in use.
+
+    Raises:
+        BadInputError: file, key, bad value, nearest valid one.
+    """
+    path = config_path(environment)
+    config = load_config(path)
+    for name in {tier.model for tier in config.tiers.values()}:
+        try:
+            cost_nano_usd(name, config.models[name], Usage(input_tokens=1))
+        except BadInputError as error:
+            raise BadInputError(f"{path}: {error}") from error
+    return config

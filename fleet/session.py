@@ -1,0 +1,171 @@
+"""One command's connection to a fleet: the one at FLEET_REDIS_URL, the one that runs in this folder, or one of its own.
+
+It owns which fleet a command talks to and how a job is followed to its end on a screen; the commands say what is asked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import signal
+import tempfile
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+from rich.console import Console
+
+from fleet.client import FleetClient
+from fleet.config import Environment
+from fleet.embedded import EmbeddedFleet, running_in
+from fleet.errors import FleetError
+from fleet.jobs import JobStatus
+from fleet.progress import ProgressView
+from fleet.receipt import Receipt
+from fleet.results import write_results
+from fleet.runtime import Runtime
+
+T = TypeVar("T")
+
+SUPERVISE_S = 1.0
+
+
+class Interrupted(FleetError):
+    """The user stopped the command; the job is kept."""
+
+
+def environment_here() -> Environment:
+    """The environment, joined to the fleet that runs in this folder where FLEET_REDIS_URL is not set."""
+    environment = Environment()
+    if environment.fleet_redis_url is None and (variables := running_in(environment.fleet_state)) is not None:
+        return environment.model_copy(
+            update={
+                "fleet_redis_url": variables["FLEET_REDIS_URL"],
+                "fleet_blobs": Path(variables["FLEET_BLOBS"]),
+                "fleet_config": Path(variables["FLEET_CONFIG"]),
+                "fleet_sim_url": variables.get("FLEET_SIM_URL"),
+            }
+        )
+    return environment
+
+
+@contextlib.contextmanager
+def fleet_for_a_job(console: Console) -> Iterator[tuple[Environment, EmbeddedFleet | None]]:
+    """A fleet that can run a job: one that is there, else an embedded one for as long as the block runs."""
+    environment = environment_here()
+    if environment.fleet_redis_url is not None:
+        yield environment, None
+        return
+    fleet = EmbeddedFleet(environment)
+    with console.status("starting the fleet") as status:
+        fleet.start(lambda name: status.update(f"starting {name}"))
+    console.print(f"fleet started: {', '.join(f'{name} ({pid})' for name, pid in fleet.pids().items())}")
+    try:
+        yield fleet.environment, fleet
+    finally:
+        with console.status("draining the fleet"):
+            fleet.stop()
+
+
+def ask(environment: Environment, question: Callable[[FleetClient], Awaitable[T]]) -> T:
+    """Ask the fleet of `environment` one question, on a connection of its own."""
+
+    async def asked() -> T:
+        runtime = Runtime.from_environment(environment)
+        try:
+            return await question(FleetClient(runtime))
+        finally:
+            await runtime.aclose()
+
+    return asyncio.run(asked())
+
+
+async def follow(client: FleetClient, job_id: str, console: Console, fleet: EmbeddedFleet | None) -> None:
+    """Show a job's progress until its end.
+
+    Raises:
+        Interrupted: SIGINT or SIGTERM came; the job goes on if its fleet does.
+    """
+    stopped = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stopped.set)
+    try:
+        with ProgressView(console) as view:
+            async with contextlib.aclosing(_until(stopped, client.follow(job_id))) as updates:
+                looked = 0.0
+                async for progress in updates:
+                    view.update(progress)
+                    if fleet is not None and loop.time() - looked > SUPERVISE_S:
+                        looked = loop.time()
+                        fleet.supervise()
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(number)
+    if stopped.is_set():
+        raise Interrupted(
+            f"Stopped before the end. The job {job_id} and all that was paid for are kept: "
+            f"`fleet up` goes on with it, `fleet jobs watch {job_id}` shows it."
+        )
+
+
+async def finished(
+    client: FleetClient, job_id: str, out: Path | None, charges: Path | None
+) -> tuple[JobStatus, str | None, Receipt, list[Path]]:
+    """A job that has ended: its status, error and receipt, and the files written below `out`."""
+    job = await client.job(job_id)
+    receipt = await client.receipt(job)
+    written: list[Path] = []
+    if out is not None:
+        outcomes = [outcome async for outcome in client.outcomes(job)]
+        with tempfile.TemporaryDirectory() as folder:
+            written = write_results(
+                out,
+                spec=job.spec,
+                outcomes=outcomes,
+                result=result_of(job.result, [outcome.output for outcome in outcomes if outcome.status == "ok"]),
+                receipt=receipt,
+                ledger=await client.ledger(job_id),
+                charges=_charges_of(job_id, charges, Path(folder)),
+                skipped=job.items.skipped,
+            )
+    return job.status, job.error, receipt, written
+
+
+def result_of(result: dict[str, Any] | None, outputs: list[Any]) -> Any:
+    """What the job is about: the reviewed text with the gaps it names, or the accepted outputs without a review."""
+    if result is None:
+        return outputs or None
+    gaps = "".join(f"\n- {gap}" for gap in result["gaps"])
+    return result["text"] + (f"\n\n## Gaps\n{gaps}\n" if gaps else "")
+
+
+def _charges_of(job_id: str, charges: Path | None, folder: Path) -> Path | None:
+    """The lines of the simulated provider's charge log that are this job's, as a file of their own."""
+    if charges is None or not charges.exists():
+        return None
+    own = folder / "charges.jsonl"
+    with charges.open() as lines, own.open("w") as written:
+        written.writelines(line for line in lines if str(json.loads(line)["call_id"]).startswith(f"{job_id}/"))
+    return own
+
+
+async def _until(stopped: asyncio.Event, updates: AsyncIterator[T]) -> AsyncGenerator[T, None]:
+    """`updates`, ended early by `stopped`."""
+    waiting = asyncio.ensure_future(stopped.wait())
+    try:
+        while True:
+            following = asyncio.ensure_future(anext(updates))
+            await asyncio.wait({following, waiting}, return_when=asyncio.FIRST_COMPLETED)
+            if not following.done():
+                following.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await following
+                return
+            try:
+                yield following.result()
+            except StopAsyncIteration:
+                return
+    finally:
+        waiting.cancel()

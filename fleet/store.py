@@ -1,0 +1,179 @@
+"""Job documents: what was asked, what was planned, where the job stands and what came of it.
+
+It owns the hash of a job in the store; the states of subtasks belong to `queues.store`. It calls no model.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import time
+from collections import OrderedDict
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from fleet.errors import JobNotFoundError
+from fleet.items import ItemIndex
+from fleet.jobs import JobSpec, JobStatus, Step
+from queues.store import NewSubtask, Store
+
+PLAN_TASK = "fleet.plan_job.v1"
+COORDINATOR = "coordinator"
+#: Weight of a job in the fair order among its tenant's jobs.
+SHARES = {"interactive": 16.0, "normal": 4.0, "background": 1.0}
+#: Plans kept in memory by a worker; a plan never changes once it is written.
+CACHED_PLANS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A job as the store knows it."""
+
+    id: str
+    tenant: str
+    spec: JobSpec
+    items: ItemIndex
+    status: JobStatus
+    #: The spec's steps, or the planned ones; empty until planned.
+    steps: tuple[Step, ...]
+    #: Review round that is being gathered for, from 1.
+    round: int
+    simulated: bool
+    created_at: float
+    finished_at: float | None
+    error: str | None
+    result: dict[str, Any] | None
+
+    def step(self, step_id: str) -> Step:
+        return next(step for step in self.steps if step.id == step_id)
+
+    def subtask_id(self, step: str, item: int | None) -> str:
+        return f"{self.id}/{step}" if item is None else f"{self.id}/{step}/{item}"
+
+    def members(self) -> Iterable[str]:
+        """The ids of all subtasks of the plan, step by step."""
+        for step in self.steps:
+            yield from self.ids_of(step)
+
+    def ids_of(self, step: Step) -> Iterable[str]:
+        if step.each is None:
+            yield self.subtask_id(step.id, None)
+        else:
+            yield from (self.subtask_id(step.id, item) for item in range(len(self.items)))
+
+    def review_id(self, round_: int) -> str:
+        return f"{self.id}/review.{round_}"
+
+
+def new_job_id() -> str:
+    """A job id that sorts by time: `j` and 17 characters; no secret."""
+    return f"j{int(time.time() * 1000):011x}{secrets.token_hex(3)}"
+
+
+class JobStore:
+    """Job documents over the same link as the subtasks."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._link = store.link
+        self._plans: OrderedDict[str, Job] = OrderedDict()
+
+    async def create(self, job_id: str, spec: JobSpec, items: ItemIndex, *, tenant: str, simulated: bool) -> None:
+        """Accept a job: its document first, then the subtask that plans it, which is what makes it move."""
+        await self._store.open_job(job_id, tenant=tenant, share=SHARES[spec.priority])
+        if spec.budget_nano_usd is not None:
+            await self._store.set_cap(job_id, spec.budget_nano_usd)
+        document: dict[str, str | int | float] = {
+            "tenant": tenant,
+            "spec": spec.model_dump_json(),
+            "items": items.model_dump_json(),
+            "status": JobStatus.PLANNING,
+            "round": 1,
+            "simulated": int(simulated),
+            "created_at": time.time(),
+        }
+        pairs = [part for pair in document.items() for part in pair]
+        await self._link.execute("HSET", self._key(job_id), *pairs, idempotent=True)
+        await self._link.execute("ZADD", self._key(), document["created_at"], job_id, idempotent=True)
+        await self._store.add([NewSubtask(id=f"{job_id}/plan", task=PLAN_TASK, tier=COORDINATOR, payload="")])
+
+    async def load(self, job_id: str) -> Job:
+        """The job as it stands now.
+
+        Raises:
+            JobNotFoundError: there is none with this id.
+        """
+        flat = await self._link.execute("HGETALL", self._key(job_id), idempotent=True)
+        fields = {flat[i].decode(): flat[i + 1].decode() for i in range(0, len(flat), 2)}
+        if "spec" not in fields:
+            raise JobNotFoundError(f'There is no job "{job_id}" in this store; `fleet jobs list` shows what there is.')
+        spec = JobSpec.model_validate_json(fields["spec"])
+        planned = json.loads(fields["plan"]) if "plan" in fields else []
+        return Job(
+            id=job_id,
+            tenant=fields["tenant"],
+            spec=spec,
+            items=ItemIndex.model_validate_json(fields["items"]),
+            status=JobStatus(fields["status"]),
+            steps=tuple(Step.model_validate(step) for step in planned),
+            round=int(fields["round"]),
+            simulated=fields["simulated"] == "1",
+            created_at=float(fields["created_at"]),
+            finished_at=float(fields["finished_at"]) if "finished_at" in fields else None,
+            error=fields.get("error"),
+            result=json.loads(fields["result"]) if "result" in fields else None,
+        )
+
+    async def planned(self, job_id: str) -> Job:
+        """The job with its plan from memory where it is known; only `status` and `round` are sure to be of now."""
+        job = self._plans.get(job_id)
+        if job is None:
+            job = await self.load(job_id)
+            if job.steps:
+                self._plans[job_id] = job
+                if len(self._plans) > CACHED_PLANS:
+                    self._plans.popitem(last=False)
+            return job
+        self._plans.move_to_end(job_id)
+        status, round_ = await self._link.execute("HMGET", self._key(job_id), "status", "round", idempotent=True)
+        return replace(job, status=JobStatus(status.decode()), round=int(round_))
+
+    async def set_plan(self, job_id: str, steps: Iterable[Step]) -> None:
+        """Write the plan; it does not change after this."""
+        plan = json.dumps([step.model_dump(mode="json", exclude_defaults=True) for step in steps])
+        await self._link.execute("HSET", self._key(job_id), "plan", plan, idempotent=True)
+
+    async def advance(
+        self, job_id: str, allowed: Iterable[JobStatus], status: JobStatus, *, round_: int | None = None
+    ) -> bool:
+        """Move a job on if it stands at one of `allowed`; False when it does not."""
+        others = {} if round_ is None else {"round": round_}
+        return await self._store.advance(f"job:{job_id}", "status", allowed, status, others)
+
+    async def end(
+        self, job_id: str, status: JobStatus, *, error: str | None = None, result: dict[str, Any] | None = None
+    ) -> bool:
+        """Give a job its final status; False when it has one."""
+        reason = await self._link.execute("HGET", self._key(job_id), "cut_short", idempotent=True)
+        if reason is not None and status is JobStatus.COMPLETED:
+            status, error = JobStatus.FAILED, f"cut short: {reason.decode()}"
+        fields: dict[str, str | int] = {"finished_at": repr(time.time())}
+        if error is not None:
+            fields["error"] = error
+        if result is not None:
+            fields["result"] = json.dumps(result)
+        open_states = [state for state in JobStatus if not state.final]
+        return await self._store.advance(f"job:{job_id}", "status", open_states, status, fields)
+
+    async def cut_short(self, job_id: str, reason: str) -> None:
+        """Note that a job could not do all its work; the first reason stays. It then ends as failed, its outputs kept."""
+        await self._link.execute("HSETNX", self._key(job_id), "cut_short", reason, idempotent=True)
+
+    async def latest(self, most: int) -> list[str]:
+        """Ids of the newest jobs, newest first."""
+        reply = await self._link.execute("ZREVRANGE", self._key(), 0, most - 1, idempotent=True)
+        return [id_.decode() for id_ in reply]
+
+    def _key(self, job_id: str | None = None) -> str:
+        return f"{self._store.namespace}:{'jobs' if job_id is None else f'job:{job_id}'}"

@@ -1,0 +1,61 @@
+"""`celery -A fleet.worker`: one worker process of the fleet, for the tiers whose queues it consumes.
+
+The coordinator is the worker of the queue `coordinator`: beside planning it runs the dispatcher and the reconciler.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+from celery import signals
+
+from fleet import tasks
+from fleet.config import Environment
+from fleet.duties import Duties
+from fleet.runner import Runner
+from fleet.runtime import Runtime
+from fleet.store import COORDINATOR
+from queues.bridge import background
+from queues.claims import Claims
+from queues.dispatcher import Dispatcher
+from queues.reconciler import Reconciler
+
+runtime = Runtime.from_environment(Environment())
+app = runtime.app
+_claims: list[Claims] = []
+
+
+@cache
+def _work() -> tuple[Runner, Duties]:
+    context = runtime.context(_claims[0])
+    return Runner(context), Duties(context)
+
+
+tasks.register(app, _work)
+
+
+@signals.celeryd_after_setup.connect(weak=False)
+def _services(instance: Any, **_: Any) -> None:
+    """Start what a worker runs beside its tasks."""
+    tiers = list(instance.app.amqp.queues.consume_from)
+
+    def capacity() -> int:
+        pool = getattr(instance, "pool", None)
+        return int(pool.num_processes if pool is not None else instance.concurrency)
+
+    claims = runtime.claims(tiers, capacity)
+    _claims.append(claims)
+
+    async def live() -> None:
+        """Say that this worker lives until the pool has drained; then close what tasks and services shared."""
+        try:
+            await claims.keep()
+        finally:
+            await runtime.aclose()
+
+    background.add(live)
+    if COORDINATOR in tiers:
+        dispatcher = Dispatcher(app, runtime.store, runtime.gates, list(runtime.tiers))
+        background.add(dispatcher.run)
+        background.add(Reconciler(runtime.store).run)

@@ -1,0 +1,74 @@
+"""Owns what a worker does when its broker goes away and comes back: tasks go on, and their messages stay theirs.
+
+Celery's consumer blocks while it reconnects, and hands every unacknowledged message back at once although the tasks
+still run. This one (`worker_consumer="queues.consumer:Consumer"`) runs the pool's loop and keeps those messages.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+
+from celery.exceptions import WorkerShutdown
+from celery.platforms import EX_FAILURE
+from celery.worker import state
+from celery.worker.consumer import Consumer as CeleryConsumer
+
+from queues.pool import AsyncioPool
+from queues.unacked import QoS
+
+logger = logging.getLogger(__name__)
+
+#: Seconds between looks at a broker that is away.
+LOOK_SECONDS = 1.0
+
+
+class Consumer(CeleryConsumer):
+    """Celery's consumer for AsyncioPool and queues.transport; with other pools and brokers it is Celery's own."""
+
+    _kept: tuple[QoS, list[Any]] | None = None
+
+    def ensure_connected(self, conn: Any) -> Any:
+        """Wait for the broker with the tasks going on, then connect as Celery does."""
+        if isinstance(self.pool, AsyncioPool) and conn.hostname and "://" not in conn.hostname and not conn.alt:
+            port = conn.port or conn.transport.default_port
+            for _ in range(self.app.conf.broker_connection_max_retries):
+                if self.pool.run(_reachable(conn.hostname, port), LOOK_SECONDS):
+                    break
+                logger.warning("The broker at %s:%s cannot be reached; looking again.", conn.hostname, port)
+                self.pool.run(asyncio.sleep(LOOK_SECONDS), LOOK_SECONDS)
+                state.maybe_shutdown()
+            else:
+                logger.critical("The broker at %s:%s stays away; shutting down.", conn.hostname, port)
+                raise WorkerShutdown(EX_FAILURE)
+        return super().ensure_connected(conn)
+
+    def on_connection_error_after_connected(self, exc: BaseException) -> None:
+        """Before Celery closes the channel, take out the messages that are being worked on."""
+        qos = self.task_consumer.channel.qos if self.task_consumer is not None else None
+        if isinstance(qos, QoS) and isinstance(self.pool, AsyncioPool):
+            running = [
+                request._message
+                for request in tuple(state.active_requests)
+                if request.task.acks_late and not request.acknowledged
+            ]
+            qos.let_go(running)
+            self._kept = qos, running
+        super().on_connection_error_after_connected(exc)
+
+    def register_with_event_loop(self, hub: Any) -> None:
+        """Called once the new channel consumes: it takes over the messages that were kept."""
+        super().register_with_event_loop(hub)
+        kept, self._kept = self._kept, None
+        if kept is not None:
+            self.task_consumer.channel.qos.take_over(*kept)
+
+
+async def _reachable(host: str, port: int) -> bool:
+    try:
+        _, writer = await asyncio.open_connection(host, port)
+    except OSError:
+        return False
+    writer.close()
+    return True

@@ -1,0 +1,66 @@
+"""From the backlog to the tier queues: rung by the store, it releases what the window has room for and sends it.
+
+Any number of dispatchers may run: what is released, and to whom, is decided in one script. A message that cannot be
+sent is sent again by the reconciler. It knows ids and wire names only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+
+from celery import Celery
+from kombu.exceptions import OperationalError
+
+from queues.gate import Gates
+from queues.link import LinkError
+from queues.store import Released, Store
+
+logger = logging.getLogger(__name__)
+
+#: Subtasks released and sent in one go: bounds how long one tier keeps the others waiting.
+BATCH = 200
+#: Longest sleep without a ring; it bounds what a lost ring can cost.
+IDLE_S = 1.0
+#: Pause after the store or the broker failed.
+RETRY_S = 0.5
+
+
+class Dispatcher:
+    """Releases and sends, tier by tier."""
+
+    def __init__(self, app: Celery, store: Store, gates: Gates, tiers: Sequence[str]) -> None:
+        self._app = app
+        self._store = store
+        self._gates = gates
+        self._tiers = tiers
+
+    async def run(self) -> None:
+        """Dispatch until cancelled."""
+        while True:
+            try:
+                if not await self.dispatch():
+                    await self._store.await_ring(IDLE_S)
+            except (LinkError, OperationalError, OSError) as error:
+                logger.warning("dispatch interrupted, the reconciler re-sends what was not sent: %s", error)
+                await asyncio.sleep(RETRY_S)
+
+    async def dispatch(self) -> int:
+        """One round over all tiers; the number of messages sent."""
+        sent = 0
+        for tier in self._tiers:
+            released = await self._store.release(tier, BATCH)
+            if released:
+                await self._send(tier, released)
+                sent += len(released)
+        return sent
+
+    async def _send(self, tier: str, released: Sequence[Released]) -> None:
+        options = [await self._gates.options(subtask.gate, subtask.gate_index) for subtask in released]
+        with self._app.producer_or_acquire() as producer, producer.batch():
+            for subtask, chord in zip(released, options, strict=True):
+                # The body of a gate sent from here had its chord lost; it reads what was gathered from the store.
+                self._app.send_task(
+                    subtask.task, args=(subtask.id,), task_id=subtask.id, queue=tier, producer=producer, **chord
+                )

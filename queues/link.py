@@ -1,0 +1,266 @@
+"""Owns the one asyncio connection of a process to its store, and the batching on it.
+
+Commands and script calls that coroutines issue in one tick of the loop leave in one write; while that batch is under
+way the next one collects. Each caller awaits its own reply or gets its own error. It knows Redis commands and Lua
+scripts, not what they are for. A `Link` belongs to the loop on which it is first used.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, cast
+
+import hiredis
+from redis.asyncio.connection import Connection, parse_url
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import NoScriptError, RedisError
+from redis.maint_notifications import MaintNotificationsConfig
+
+from queues.scripts import Script, load
+
+Argument = str | int | float | bytes
+
+#: Seconds to wait before each new try to reach the store; their number bounds the tries.
+BACKOFF = (0.05, 0.1, 0.25, 0.5, 1.0, 2.0)
+#: Calls sent in one batch: bounds both the write and how long the server is kept from other clients.
+MAX_BATCH = 512
+#: Idle connections kept for blocking commands; one more blocking call than that opens a connection of its own.
+MAX_IDLE_BLOCKING = 4
+
+
+class LinkError(RedisConnectionError):
+    """The store did not answer a call. To code that knows redis-py only, a ConnectionError of its own."""
+
+
+class LinkLost(LinkError):
+    """The connection broke after a call was sent: it may or may not have been carried out."""
+
+
+class LinkClosed(LinkError):
+    """The link was closed before the call was answered."""
+
+
+def _pack(command: tuple[Argument, ...]) -> bytes:
+    return cast("bytes", hiredis.pack_command(cast("Any", command)))
+
+
+class _Wire(Protocol):
+    """The part of redis-py's connection that a link uses."""
+
+    async def connect(self) -> None: ...
+    async def disconnect(self, nowait: bool = False) -> None: ...
+    async def send_packed_command(self, command: Sequence[bytes], check_health: bool = True) -> None: ...
+    async def read_response(self, *, disconnect_on_error: bool = True) -> Any: ...
+
+
+@dataclass(slots=True, eq=False)
+class _Call:
+    """One call on its way: its bytes, who waits for it, and what may be done when the connection breaks."""
+
+    name: str
+    packed: bytes
+    reply: asyncio.Future[Any]
+    idempotent: bool
+    script: Script | None
+    arguments: tuple[Argument, ...]
+    tries: int = 0
+
+
+class Link:
+    """A batching asyncio connection. Replies are bytes, ints, lists or None; an error reply is raised as redis-py's."""
+
+    def __init__(self, url: str, *, reply_timeout: float) -> None:
+        """Use `Link.from_url`."""
+        kwargs = cast("dict[str, Any]", dict(parse_url(url)))
+        self._wire_class = cast("type[Any]", kwargs.pop("connection_class", Connection))
+        # RESP2 and no push messages: every byte that arrives answers a call, in order.
+        self._wire_kwargs = kwargs | {
+            "protocol": 2,
+            "socket_connect_timeout": reply_timeout,
+            "socket_timeout": None,
+            "maint_notifications_config": MaintNotificationsConfig(enabled=False),
+        }
+        self._reply_timeout = reply_timeout
+        self._wire: _Wire | None = None
+        self._waiting: deque[_Call] = deque()
+        self._pump: asyncio.Task[None] | None = None
+        self._idle_blocking: list[_Wire] = []
+        self._closed = False
+
+    @classmethod
+    def from_url(cls, url: str, *, reply_timeout: float = 10.0) -> Link:
+        """A link to `redis://`, `rediss://` or `unix://` `url`; it connects at the first call.
+
+        `reply_timeout`: seconds after which an unanswered batch counts as a lost connection.
+        """
+        return cls(url, reply_timeout=reply_timeout)
+
+    async def call(
+        self, name: str, keys: Sequence[str], args: Sequence[Argument] = (), *, idempotent: bool = False
+    ) -> Any:
+        """Run the script `queues/lua/<name>.lua`. `idempotent` calls are sent again if the connection breaks.
+
+        Raises ValueError (no such script), redis.exceptions.ResponseError (the script failed), LinkError.
+        """
+        script = load(name)
+        arguments = (len(keys), *keys, *args)
+        packed = _pack(("EVALSHA", script.sha, *arguments))
+        return await self._submit(name, packed, idempotent, script, arguments)
+
+    async def execute(self, *command: Argument, idempotent: bool = False) -> Any:
+        """Run one command, for example `execute("GET", key)`. Never a blocking one: use `blocking` for those."""
+        return await self._submit(str(command[0]), _pack(command), idempotent, None, ())
+
+    async def blocking(self, *command: Argument, timeout: float) -> Any:  # noqa: ASYNC109 - the server's own timeout
+        """Run a command that waits in the server (BLPOP, BLMOVE), with `timeout` in seconds as its last argument.
+
+        It has a connection of its own. Never retried; a cancelled call closes its connection. Raises LinkError.
+        """
+        self._check_open()
+        wire = self._idle_blocking.pop() if self._idle_blocking else self._new_wire()
+        try:
+            async with asyncio.timeout(timeout + self._reply_timeout):
+                await wire.connect()
+                await wire.send_packed_command([_pack((*command, timeout))], check_health=False)
+                reply = await wire.read_response()
+        except (RedisConnectionError, OSError, TimeoutError) as error:
+            await wire.disconnect(nowait=True)
+            raise LinkLost(f"The store's connection broke during {command[0]!s}: {error}. Call again.") from error
+        except BaseException:
+            await wire.disconnect(nowait=True)
+            raise
+        if self._closed or len(self._idle_blocking) >= MAX_IDLE_BLOCKING:
+            await wire.disconnect()
+        else:
+            self._idle_blocking.append(wire)
+        return reply
+
+    async def aclose(self) -> None:
+        """Close the connections; calls that are still waiting get LinkClosed. Idempotent."""
+        self._closed = True
+        if self._pump is not None:
+            self._pump.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._pump
+        while self._waiting:
+            self._fail(self._waiting.popleft(), LinkClosed("The link to the store was closed before this call ran."))
+        wires = [*self._idle_blocking, *([self._wire] if self._wire else [])]
+        self._idle_blocking, self._wire = [], None
+        for wire in wires:
+            await wire.disconnect()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise LinkClosed("The link to the store is closed; make a new one with Link.from_url.")
+
+    def _new_wire(self) -> _Wire:
+        return cast("_Wire", self._wire_class(**self._wire_kwargs))
+
+    def _submit(
+        self, name: str, packed: bytes, idempotent: bool, script: Script | None, arguments: tuple[Argument, ...]
+    ) -> asyncio.Future[Any]:
+        self._check_open()
+        loop = asyncio.get_running_loop()
+        reply: asyncio.Future[Any] = loop.create_future()
+        self._waiting.append(_Call(name, packed, reply, idempotent, script, arguments))
+        if self._pump is None:
+            # The task's first step runs in the next tick, so everything issued in this one shares its batch.
+            self._pump = loop.create_task(self._run(), name="link")
+        return reply
+
+    async def _run(self) -> None:
+        """Send batches until nothing waits."""
+        try:
+            while self._waiting:
+                batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), MAX_BATCH))]
+                batch = [call for call in batch if not call.reply.cancelled()]
+                try:
+                    await self._exchange(batch)
+                except asyncio.CancelledError:
+                    for call in batch:
+                        self._fail(call, LinkClosed("The link to the store was closed while this call ran."))
+                    raise
+        finally:
+            self._pump = None
+
+    async def _exchange(self, batch: list[_Call]) -> None:
+        """One round trip for `batch`; calls that may go again are put back in front of the queue."""
+        again: list[_Call] = []
+        answered = 0
+        try:
+            wire = await self._connected()
+        except (RedisError, OSError, TimeoutError) as error:
+            for call in batch:
+                self._fail(call, LinkError(f"The store cannot be reached: {error}. Check its URL and that it runs."))
+            return
+        try:
+            async with asyncio.timeout(self._reply_timeout):
+                await wire.send_packed_command([b"".join([call.packed for call in batch])], check_health=False)
+                for call in batch:
+                    try:
+                        reply = await wire.read_response(disconnect_on_error=False)
+                    except NoScriptError as error:
+                        if call.script is None:
+                            self._fail(call, error)
+                        else:  # It has not run: send the source, which also loads it.
+                            call.packed = _pack(("EVAL", call.script.source, *call.arguments))
+                            again.append(call)
+                    except RedisConnectionError:
+                        raise
+                    except RedisError as error:
+                        self._fail(call, error)
+                    else:
+                        if not call.reply.done():
+                            call.reply.set_result(reply)
+                    answered += 1
+        except (RedisConnectionError, OSError, TimeoutError) as error:
+            await self._drop()
+            again.extend(self._after_loss(batch[answered:], error))
+        except asyncio.CancelledError:
+            await self._drop()
+            raise
+        self._waiting.extendleft(reversed(again))
+
+    def _after_loss(self, calls: list[_Call], error: BaseException) -> list[_Call]:
+        """Those of `calls` that may be sent again; the others fail."""
+        again = []
+        for call in calls:
+            call.tries += 1
+            if call.idempotent and call.tries <= len(BACKOFF):
+                again.append(call)
+            else:
+                reason = f"{call.name}: {str(error) or type(error).__name__}"
+                self._fail(call, LinkLost(f"The store's connection broke during {reason}. It may have run."))
+        return again
+
+    async def _connected(self) -> _Wire:
+        """The connection, made new if need be, trying as often as BACKOFF has entries."""
+        if self._wire is not None:
+            return self._wire
+        for delay in (*BACKOFF, None):
+            wire = self._new_wire()
+            try:
+                await wire.connect()
+            except (RedisConnectionError, OSError, TimeoutError):
+                await wire.disconnect(nowait=True)
+                if delay is None:
+                    raise
+                await asyncio.sleep(delay)
+            else:
+                self._wire = wire
+                return wire
+        raise AssertionError("unreachable: the last try returns or raises")
+
+    async def _drop(self) -> None:
+        wire, self._wire = self._wire, None
+        if wire is not None:
+            await wire.disconnect(nowait=True)
+
+    @staticmethod
+    def _fail(call: _Call, error: Exception) -> None:
+        if not call.reply.done():
+            call.reply.set_exception(error)

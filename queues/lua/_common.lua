@@ -1,0 +1,65 @@
+-- Prelude of every script here: key names, the server's clock, and the moves that several scripts share.
+-- KEYS[1] is the namespace; every key is derived from it, so one store serves one keyspace (not Redis Cluster).
+-- Keys: s:ID subtask (hash) · d:ID its dependents (set) · j:JOB job (hash) · c:JOB counts by tier and state (hash)
+--       b:TIER… backlog: tenants, their jobs (zsets by virtual time), a job's subtasks (list) · out:TIER released (set)
+--       watch: when the reconciler looks (zset) · wake: rings the dispatcher (list) · w:TIER workers (zset by expiry)
+--       r:RECORD entries (hash) · t:RECORD their tally (hash) · q:QUOTA cap, used, held · qh:QUOTA holds (hash)
+local ns = KEYS[1]
+local clock = redis.call('TIME')
+local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
+
+local function key(...) return ns .. ':' .. table.concat({...}, ':') end
+local function job_of(id) return string.match(id, '^[^/]+') end
+local function int(n) return string.format('%.0f', n) end
+
+-- A subtask changes its state: the hash and the job's counts, together.
+local function move(id, tier, from, to)
+  redis.call('HSET', key('s', id), 'state', to, 'tier', tier)
+  local counts = key('c', job_of(id))
+  if from then redis.call('HINCRBY', counts, from.tier .. ':' .. from.state, -1) end
+  redis.call('HINCRBY', counts, tier .. ':' .. to, 1)
+end
+
+local function ring() if redis.call('LLEN', key('wake')) == 0 then redis.call('LPUSH', key('wake'), 1) end end
+
+-- Into the backlog of its tier. A lane that was idle starts at the tier's virtual time: idling earns no credit.
+local function make_ready(id, tier, from, front)
+  local job = job_of(id)
+  local tenant = redis.call('HGET', key('j', job), 'tenant') or 'default'
+  move(id, tier, from, 'ready')
+  redis.call(front and 'LPUSH' or 'RPUSH', key('b', tier, tenant, job), id)
+  redis.call('ZADD', key('b', tier, tenant), 'NX', redis.call('HGET', key('v', tier), tenant) or 0, job)
+  redis.call('ZADD', key('b', tier), 'NX', redis.call('HGET', key('v', tier), '*') or 0, tenant)
+  ring()
+end
+
+-- A need of `id` became final. A gate's body is delivered by its chord; the watch sends it if the chord was lost.
+local function need_met(id, grace_ms)
+  local s = key('s', id)
+  if redis.call('HINCRBY', s, 'needs', -1) ~= 0 then return end
+  local state, tier, gate = unpack(redis.call('HMGET', s, 'state', 'tier', 'members'))
+  if state ~= 'waiting' then return end
+  if gate then
+    move(id, tier, {tier = tier, state = state}, 'queued')
+    redis.call('SADD', key('out', tier), id)
+    redis.call('ZADD', key('watch'), now + grace_ms, id)
+  else
+    make_ready(id, tier, {tier = tier, state = state}, false)
+  end
+end
+
+-- Entries are written once by id whatever the fence says: what was used was used. A settled hold is freed.
+local function apply_charges(json)
+  for _, c in ipairs(cjson.decode(json)) do
+    local quota, holds = key('q', c.quota), key('qh', c.quota)
+    if redis.call('HSETNX', key('r', c.record), c.id, c.body) == 1 then
+      redis.call('HINCRBY', quota, 'used', int(c.amount))
+      for field, n in pairs(c.tally) do redis.call('HINCRBY', key('t', c.record), field, int(n)) end
+    end
+    local held = redis.call('HGET', holds, c.hold)
+    if held then
+      redis.call('HDEL', holds, c.hold)
+      redis.call('HINCRBY', quota, 'held', int(-held))
+    end
+  end
+end

@@ -1,0 +1,13 @@
+-- Compare and set one field of a hash, and write others with it.
+-- KEYS[1] namespace   ARGV[1] key below it   ARGV[2] field   ARGV[3] allowed values (JSON list)   ARGV[4] new value
+-- ARGV[5…] further fields and values
+-- Reply: 1 written, 0 the field held another value.
+local hash = key(ARGV[1])
+local value = redis.call('HGET', hash, ARGV[2])
+for _, allowed in ipairs(cjson.decode(ARGV[3])) do
+  if value == allowed then
+    redis.call('HSET', hash, ARGV[2], ARGV[4], unpack(ARGV, 5))
+    return 1
+  end
+end
+return 0

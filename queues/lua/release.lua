@@ -1,0 +1,48 @@
+-- Take ready subtasks out of a tier's backlog, fairly, as far as the window has room.
+-- The window is twice what the live workers can run, so that a full worker finds the next subtask waiting.
+-- KEYS[1] namespace   ARGV[1] tier   ARGV[2] most   ARGV[3] resend_ms
+-- Reply: flat list of id, task, gate, gate_index (empty strings where there is none).
+local tier, most, resend_ms = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
+local workers, backlog, virtual = key('w', tier), key('b', tier), key('v', tier)
+redis.call('ZREMRANGEBYSCORE', workers, '-inf', now)
+local window = 0
+for _, worker in ipairs(redis.call('ZRANGE', workers, 0, -1)) do
+  window = window + 2 * tonumber(string.match(worker, '%d+$'))
+end
+local room = math.min(most, window - redis.call('SCARD', key('out', tier)))
+local reply = {}
+
+local function advance(set, member, from, by, clock_field)
+  redis.call('HSET', virtual, clock_field, from)
+  redis.call('ZADD', set, from + by, member)
+end
+
+while room > 0 do
+  local tenant = redis.call('ZRANGE', backlog, 0, 0, 'WITHSCORES')
+  if not tenant[1] then break end
+  local lanes = key('b', tier, tenant[1])
+  local lane = redis.call('ZRANGE', lanes, 0, 0, 'WITHSCORES')
+  if not lane[1] then
+    redis.call('ZREM', backlog, tenant[1])
+  else
+    local id = redis.call('LPOP', key('b', tier, tenant[1], lane[1]))
+    local s = id and key('s', id)
+    local state, at, cost, task, gate, index, sends =
+      unpack(id and redis.call('HMGET', s, 'state', 'tier', 'cost', 'task', 'gate', 'gate_index', 'sends') or {})
+    if not id then
+      redis.call('ZREM', lanes, lane[1])
+    elseif state == 'ready' and at == tier then
+      move(id, tier, {tier = tier, state = 'ready'}, 'queued')
+      redis.call('SADD', key('out', tier), id)
+      redis.call('HINCRBY', s, 'sends', 1)
+      -- Sent again and again without a worker taking it: wait longer each time, at most 64 times as long.
+      redis.call('ZADD', key('watch'), now + resend_ms * 2 ^ math.min(tonumber(sends), 6), id)
+      local share = tonumber(redis.call('HGET', key('j', lane[1]), 'share') or 1)
+      advance(lanes, lane[1], tonumber(lane[2]), cost / share, tenant[1])
+      advance(backlog, tenant[1], tonumber(tenant[2]), tonumber(cost), '*')
+      for _, field in ipairs({id, task, gate or '', index or ''}) do reply[#reply + 1] = field end
+      room = room - 1
+    end
+  end
+end
+return reply

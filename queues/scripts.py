@@ -1,0 +1,35 @@
+"""Owns loading the package's Lua scripts by name. Knows no connection: `link` and `transport` run what it loads.
+
+A script is `queues/lua/<name>.lua`; `_common.lua`, if there is one, is put in front of each.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from dataclasses import dataclass
+from importlib import resources
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """One Lua script: its `name` (the file's stem), its full `source`, and the `sha` under which a server caches it."""
+
+    name: str
+    source: bytes
+    sha: str
+
+
+@functools.cache
+def load(name: str) -> Script:
+    """The script `queues/lua/<name>.lua`. Raises ValueError if there is none."""
+    folder = resources.files("queues") / "lua"
+    path = folder / f"{name}.lua"
+    if name.startswith("_") or not path.is_file():
+        known = sorted(entry.name[:-4] for entry in folder.iterdir() if entry.name.endswith(".lua"))
+        raise ValueError(f"There is no Lua script called {name!r}; queues/lua has: {', '.join(known) or 'none'}.")
+    source = path.read_bytes()
+    prelude = folder / "_common.lua"
+    if prelude.is_file():
+        source = prelude.read_bytes() + b"\n" + source
+    return Script(name=name, source=source, sha=hashlib.sha1(source, usedforsecurity=False).hexdigest())

@@ -1,0 +1,299 @@
+"""The state of jobs and subtasks: the one place that decides what runs, what is done and what comes next.
+
+Every change is one Lua script (queues/lua), so it happens wholly or not at all; time is the server's. Payloads,
+trails and outputs are opaque text to it. Celery messages only wake workers up: one that is lost, late or doubled
+changes nothing here.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from itertools import islice
+from typing import Any, Literal, TypeVar
+
+from queues.link import Link
+
+T = TypeVar("T")
+
+Status = Literal["ok", "failed", "skipped"]
+#: Subtasks added, reopened or read in one script or batch: bounds how long the server is busy with one of them.
+SHARD = 500
+
+
+class State(StrEnum):
+    """Where a subtask stands, and who moves it on.
+
+    | state | moved on by |
+    |---|---|
+    | waiting | `finish` of its last need -> ready; for the body of a gate -> queued (its chord delivers it) |
+    | ready | `release` by the dispatcher -> queued; `claim` by an earlier message -> running |
+    | queued | `claim` by a worker -> running; no worker in time: `reconcile` -> ready |
+    | running | `finish` -> final; `hand_on` -> ready, on this or another tier; claim expired: `reconcile` -> ready |
+    | final | nobody; `reopen` -> ready for another round |
+    """
+
+    WAITING = "waiting"
+    READY = "ready"
+    QUEUED = "queued"
+    RUNNING = "running"
+    FINAL = "final"
+
+
+@dataclass(frozen=True, slots=True)
+class NewSubtask:
+    """A subtask to add. Its `id` is `JOB/...`; adding the same id again changes nothing."""
+
+    id: str
+    #: Wire name of the Celery task that runs it.
+    task: str
+    tier: str
+    payload: str
+    #: Ids it waits for; it may be added before them.
+    needs: tuple[str, ...] = ()
+    #: Share of capacity it takes, in the unit that fairness is counted in.
+    cost: int = 1
+    #: The body of the gate that gathers it, and its place there.
+    gate: str | None = None
+    gate_index: int | None = None
+    #: For the body of a gate: how many members it waits for.
+    members: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A fenced, expiring right to work on one subtask."""
+
+    id: str
+    tier: str
+    fence: int
+    payload: str
+    #: What earlier attempts left behind; opaque.
+    trail: str
+    #: How many workers died holding it.
+    kills: int
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why there is no claim: another worker holds it, it is final (with its status), on another tier, or unknown."""
+
+    why: Literal["busy", "final", "elsewhere", "gone"]
+    status: Status | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Charge:
+    """An entry written once by id, and what it means for a quota: `amount` is used and the `hold` is free again."""
+
+    record: str
+    id: str
+    body: str
+    quota: str
+    hold: str
+    amount: int
+    #: Counters kept beside the record, and what this entry adds to each.
+    tally: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What is known of a subtask; `status` and `output` once it is final."""
+
+    id: str
+    state: State
+    tier: str
+    status: Status | None
+    output: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Released:
+    """A subtask whose wake-up message is to be sent."""
+
+    id: str
+    task: str
+    gate: str | None
+    gate_index: int | None
+
+
+class Store:
+    """All scripts of the store over one `Link`. Errors: `queues.link.LinkError` when the store does not answer."""
+
+    def __init__(self, link: Link, namespace: str, *, lease_ms: int = 30_000) -> None:
+        self.link = link
+        self.namespace = namespace
+        self.lease_ms = lease_ms
+        #: How long a released subtask may wait for a worker, or a full gate for its chord, before it is sent again.
+        self.resend_ms = lease_ms
+        self.gate_grace_ms = 5_000
+
+    async def open_job(self, job: str, *, tenant: str, share: float) -> None:
+        """Let `job` take part in the fair order; `share` is its weight among its tenant's jobs."""
+        await self.link.execute("HSET", self._key("j", job), "tenant", tenant, "share", share, idempotent=True)
+
+    async def add(self, subtasks: Iterable[NewSubtask]) -> int:
+        """Add subtasks in order, in shards; the number that were new. Safe to repeat."""
+        added = 0
+        for shard in _shards(subtasks, SHARD):
+            documents = [
+                {name: value for name, value in asdict(subtask).items() if value is not None} for subtask in shard
+            ]
+            added += await self._call("add", json.dumps(documents))
+        return added
+
+    async def release(self, tier: str, most: int) -> list[Released]:
+        """Up to `most` subtasks of a tier, in fair order and within its window, now queued."""
+        flat = await self.link.call("release", [self.namespace], [tier, most, self.resend_ms])
+        texts = [value.decode() for value in flat]
+        return [
+            Released(id=id_, task=task, gate=gate or None, gate_index=int(index) if index else None)
+            for id_, task, gate, index in _shards(texts, 4)
+        ]
+
+    async def claim(self, id_: str, tier: str) -> Claim | Refusal:
+        """The right to work on a subtask for `lease_ms`, or why not."""
+        reply = await self._call("claim", id_, tier, self.lease_ms, secrets.token_hex(8))
+        verdict = reply[0].decode()
+        if verdict != "run":
+            return Refusal(verdict, reply[1].decode() if verdict == "final" else None)
+        _, fence, payload, trail, kills = reply
+        return Claim(id=id_, tier=tier, fence=fence, payload=payload.decode(), trail=trail.decode(), kills=kills)
+
+    async def renew(self, claims: Sequence[Claim]) -> list[Claim]:
+        """Extend claims by `lease_ms`; those that are lost."""
+        lost: list[Claim] = []
+        for shard in _shards(claims, SHARD):
+            pairs = [value for claim in shard for value in (claim.id, claim.fence)]
+            held = await self._call("renew", self.lease_ms, *pairs)
+            lost += [claim for claim, alive in zip(shard, held, strict=True) if not alive]
+        return lost
+
+    async def finish(self, claim: Claim, status: Status, output: str, charges: Sequence[Charge] = ()) -> bool:
+        """End a claimed subtask and free what waited for it. False: the claim was lost and only the charges count."""
+        return bool(
+            await self._call("finish", claim.id, claim.fence, status, output, _charges(charges), self.gate_grace_ms)
+        )
+
+    async def hand_on(self, claim: Claim, tier: str, trail: str, charges: Sequence[Charge] = ()) -> bool:
+        """Give a claimed subtask to `tier`, in front. False: the claim was lost and only the charges count."""
+        return bool(await self._call("hand_on", claim.id, claim.fence, tier, trail, _charges(charges)))
+
+    async def settle(self, charges: Sequence[Charge]) -> None:
+        """Write charges that belong to no change of state."""
+        await self._call("settle", _charges(charges))
+
+    async def reopen(self, members: Iterable[tuple[str, str, str]], gate_of: Mapping[str, tuple[str, int]]) -> int:
+        """Send final subtasks, given as (id, tier, trail), back for a round gathered by the gates of `gate_of`."""
+        reopened = 0
+        for shard in _shards(members, SHARD):
+            documents = [
+                {"id": id_, "tier": tier, "trail": trail, "gate": gate_of[id_][0], "gate_index": gate_of[id_][1]}
+                for id_, tier, trail in shard
+            ]
+            reopened += await self._call("reopen", json.dumps(documents))
+        return reopened
+
+    async def results(self, ids: Iterable[str]) -> list[Result | None]:
+        """What is known of each subtask, in the order asked; None for an unknown one."""
+        found: list[Result | None] = []
+        for shard in _shards(ids, SHARD):
+            pending = [
+                self.link.execute("HMGET", self._key("s", id_), "state", "tier", "status", "output", idempotent=True)
+                for id_ in shard
+            ]
+            for id_, reply in zip(shard, [await reply for reply in pending], strict=True):
+                found.append(_result(id_, reply))
+        return found
+
+    async def fields(self, id_: str, *names: str) -> list[str | None]:
+        """Fields of a subtask's record, None where there is none."""
+        reply = await self.link.execute("HMGET", self._key("s", id_), *names, idempotent=True)
+        return [None if value is None else value.decode() for value in reply]
+
+    async def counts(self, job: str) -> dict[str, dict[str, int]]:
+        """How many subtasks of a job stand where: tier -> state or final status -> number."""
+        flat = await self.link.execute("HGETALL", self._key("c", job), idempotent=True)
+        counts: dict[str, dict[str, int]] = {}
+        for name, number in _shards(flat, 2):
+            tier, _, state = name.decode().rpartition(":")
+            counts.setdefault(tier, {})[state] = int(number)
+        return counts
+
+    async def reconcile(self, most: int = SHARD) -> list[tuple[str, State]]:
+        """Put back into the backlog what should be moving and is not; each with the state it was found in."""
+        flat = await self.link.call("reconcile", [self.namespace], [most])
+        return [(id_.decode(), State(state.decode())) for id_, state in _shards(flat, 2)]
+
+    async def records(self, record: str) -> dict[str, str]:
+        """The entries written by charges under `record`, by id."""
+        flat = await self.link.execute("HGETALL", self._key("r", record), idempotent=True)
+        return {id_.decode(): body.decode() for id_, body in _shards(flat, 2)}
+
+    async def tally(self, record: str) -> dict[str, int]:
+        """The counters kept beside a record."""
+        flat = await self.link.execute("HGETALL", self._key("t", record), idempotent=True)
+        return {name.decode(): int(number) for name, number in _shards(flat, 2)}
+
+    async def set_cap(self, quota: str, cap: int) -> None:
+        """Give a quota its hard cap."""
+        await self.link.execute("HSET", self._key("q", quota), "cap", cap, idempotent=True)
+
+    async def hold(self, quota: str, hold: str, amount: int) -> tuple[bool, int]:
+        """Hold `amount` of a quota. (True, 0), or (False, what others hold and may still free)."""
+        reply = await self._call("hold", quota, hold, amount)
+        return (True, 0) if reply[0] == 1 else (False, reply[3])
+
+    async def quota(self, quota: str) -> tuple[int | None, int, int]:
+        """(cap, used, held) of a quota."""
+        cap, used, held = await self.link.execute(
+            "HMGET", self._key("q", quota), "cap", "used", "held", idempotent=True
+        )
+        return (None if cap is None else int(cap), int(used or 0), int(held or 0))
+
+    async def register(self, tier: str, worker: str, capacity: int, lives_ms: int) -> None:
+        """Count a worker's capacity into its tier's window for `lives_ms`; 0 takes it out."""
+        await self._call("register", tier, worker, capacity, lives_ms)
+
+    async def capacity(self, tier: str) -> int:
+        """Subtasks that the live workers of a tier can run at once."""
+        members = await self.link.execute("ZRANGE", self._key("w", tier), 0, -1, idempotent=True)
+        return sum(int(member.decode().rpartition("|")[2]) for member in members)
+
+    async def await_ring(self, timeout_s: float) -> None:
+        """Wait until something is ready to be released, or a bounded time."""
+        await self.link.blocking("BLPOP", self._key("wake"), timeout=timeout_s)
+
+    async def advance(
+        self, key: str, field: str, allowed: Iterable[str], value: str, others: Mapping[str, str | int] | None = None
+    ) -> bool:
+        """Compare and set `field` of the hash `key`, writing `others` with it; False when it held another value."""
+        pairs = [part for pair in (others or {}).items() for part in pair]
+        return bool(await self._call("advance", key, field, json.dumps(list(allowed)), value, *pairs))
+
+    def _key(self, *parts: str) -> str:
+        return ":".join((self.namespace, *parts))
+
+    async def _call(self, script: str, *args: str | int | float) -> Any:
+        return await self.link.call(script, [self.namespace], args, idempotent=True)
+
+
+def _shards(values: Iterable[T], size: int) -> Iterable[tuple[T, ...]]:
+    rest = iter(values)
+    while shard := tuple(islice(rest, size)):
+        yield shard
+
+
+def _charges(charges: Sequence[Charge]) -> str:
+    # An empty Lua table would come back as a list; pairs() takes both.
+    return json.dumps([asdict(charge) for charge in charges])
+
+
+def _result(id_: str, reply: Sequence[bytes | None]) -> Result | None:
+    state, tier, status, output = [None if value is None else value.decode() for value in reply]
+    if state is None or tier is None:
+        return None
+    return Result(id=id_, state=State(state), tier=tier, status=status, output=output)  # type: ignore[arg-type]

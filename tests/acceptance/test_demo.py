@@ -1,0 +1,57 @@
+"""The main job as a user meets it: the real command, real processes, no key."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import celery
+import pytest
+
+from fleet.recipes.pages import check_links
+from tests.support.cli import Folder, books_agree, lines
+
+
+@pytest.fixture(scope="module")
+def documented(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
+    """`fleet demo` over the installed package celery: over 100 files."""
+    folder = Folder(tmp_path_factory.mktemp("demo"), {})
+    ran = folder.fleet("demo", str(Path(celery.__file__).parent), "--out", "out")
+    assert ran.code == 0, ran.out + ran.err
+    return ran.out, folder.path / "out"
+
+
+def test_it_runs_separate_processes_and_says_that_the_provider_is_simulated(documented: tuple[str, Path]) -> None:
+    text, _ = documented
+    for name in ("valkey", "sim", "coordinator", "nano", "mini", "flagship"):
+        assert f"{name} (" in text.replace("\n", " "), text
+    assert "the simulated provider answers" in text
+    assert "Simulated provider" in text
+
+
+def test_books_agree_to_the_call_and_the_nano_dollar(documented: tuple[str, Path]) -> None:
+    calls, cost = books_agree(documented[1])
+    assert calls > 200
+    assert cost > 0
+
+
+def test_every_file_is_classified_and_every_relevant_one_summarised(documented: tuple[str, Path]) -> None:
+    results = lines(documented[1] / "results.jsonl")
+    classified = {line["item"]["path"]: line for line in results if line["step"] == "classify"}
+    summarised = {line["item"]["path"]: line for line in results if line["step"] == "summarise"}
+    receipt = json.loads((documented[1] / "receipt.json").read_text())
+    sources = list(Path(celery.__file__).parent.rglob("*.py"))
+    assert len(sources) >= 100
+    assert len(classified) + receipt["skipped_items"] == len(sources)
+    assert all(line["status"] == "ok" for line in classified.values())
+    relevant = {path for path, line in classified.items() if line["output"]["relevant"]}
+    assert relevant
+    assert {path for path, line in summarised.items() if line["status"] == "ok"} == relevant
+
+
+def test_escalation_is_seen_and_every_link_resolves(documented: tuple[str, Path]) -> None:
+    receipt = json.loads((documented[1] / "receipt.json").read_text())
+    assert receipt["tiers"]["nano"]["escalated_from"] > 0
+    assert receipt["failed"] == 0
+    assert check_links(documented[1]) == []
+    assert "`Celery`" in "".join(page.read_text() for page in (documented[1] / "packages").glob("*.md"))

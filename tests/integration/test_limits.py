@@ -1,0 +1,105 @@
+"""Permits against a real Valkey: pacing, in-flight places, settlement, pause."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+
+import pytest
+
+from queues.limits import Allowance, Limiter, PermitError
+from queues.link import Link
+from tests.support.valkey import Valkey
+
+
+async def _waits(valkey: Valkey, allowance: Allowance, tokens: int, calls: int) -> list[int]:
+    """The waits that the store hands out for `calls` at once, without sleeping them."""
+    link = Link.from_url(valkey.url)
+    limiter = Limiter(link, "test")
+    try:
+        asked = [limiter._ask("m", allowance, tokens, f"p{i}", 60, confirm=False) for i in range(calls)]
+        return [reply[0] for reply in await asyncio.gather(*asked)]
+    finally:
+        await link.aclose()
+
+
+def test_requests_are_evenly_spaced_over_the_minute(valkey: Valkey) -> None:
+    waits = asyncio.run(_waits(valkey, Allowance(requests_per_minute=600), 1, 50))
+    gaps = [later - earlier for earlier, later in itertools.pairwise(waits)]
+    assert waits[0] == 0
+    assert all(95 <= gap <= 102 for gap in gaps), gaps
+
+
+def test_tokens_pace_what_requests_would_let_through(valkey: Valkey) -> None:
+    waits = asyncio.run(_waits(valkey, Allowance(requests_per_minute=6000, tokens_per_minute=60_000), 1_000, 10))
+    assert 8_500 <= waits[-1] <= 9_100, waits
+
+
+def test_in_flight_places_are_never_oversold_and_heal(valkey: Valkey) -> None:
+    async def scenario() -> None:
+        link = Link.from_url(valkey.url)
+        limiter = Limiter(link, "test")
+        allowance = Allowance(in_flight=2)
+
+        async def acquire(name: str, lease_s: float, patience_s: float) -> object:
+            return await limiter.acquire(
+                "m", allowance, tokens=1, permit_id=name, lease_s=lease_s, patience_s=patience_s
+            )
+
+        first = await limiter.acquire("m", allowance, tokens=1, permit_id="a", lease_s=60, patience_s=1)
+        await acquire("dead", 0.2, 1)
+        with pytest.raises(PermitError, match="No permit for m within 0 s"):
+            await acquire("c", 60, 0.01)
+        await acquire("c", 60, 5)  # the dead worker's place heals by itself
+        with pytest.raises(PermitError):
+            await acquire("d", 60, 0.01)
+        await limiter.settle(first, 1)
+        await acquire("d", 60, 0.01)
+        await link.aclose()
+
+    asyncio.run(scenario())
+
+
+def test_unused_tokens_are_free_again(valkey: Valkey) -> None:
+    async def scenario() -> None:
+        link = Link.from_url(valkey.url)
+        limiter = Limiter(link, "test")
+        allowance = Allowance(tokens_per_minute=60_000)
+        permit = await limiter.acquire("m", allowance, tokens=50_000, permit_id="a", lease_s=60, patience_s=1)
+        assert (await limiter._ask("m", allowance, 1, "b", 60, confirm=False))[0] > 45_000
+        await limiter.settle(permit, 500)
+        assert (await limiter._ask("m", allowance, 1, "c", 60, confirm=False))[0] < 1_500
+        await link.aclose()
+
+    asyncio.run(scenario())
+
+
+def test_a_pause_holds_the_whole_account_and_is_seen_by_those_already_waiting(valkey: Valkey) -> None:
+    async def scenario() -> None:
+        link = Link.from_url(valkey.url)
+        limiter = Limiter(link, "test")
+        allowance = Allowance(requests_per_minute=100)
+        await limiter.acquire("m", allowance, tokens=1, permit_id="a", lease_s=60, patience_s=1)
+        waiting = asyncio.create_task(
+            limiter.acquire("m", allowance, tokens=1, permit_id="b", lease_s=60, patience_s=10)
+        )
+        await asyncio.sleep(0)
+        await limiter.pause("m", 1.0)
+        permit = await waiting
+        assert permit.waited_ms >= 990, "it had a reservation inside the pause and must not start there"
+        assert (await limiter._ask("other", allowance, 1, "x", 60, confirm=False))[0] == 0
+        await link.aclose()
+
+    asyncio.run(scenario())
+
+
+def test_a_call_over_the_limit_of_a_minute_is_refused_with_what_to_do(valkey: Valkey) -> None:
+    async def scenario() -> None:
+        link = Link.from_url(valkey.url)
+        with pytest.raises(PermitError, match="can never start"):
+            await Limiter(link, "test").acquire(
+                "m", Allowance(tokens_per_minute=10), tokens=11, permit_id="a", lease_s=1, patience_s=1
+            )
+        await link.aclose()
+
+    asyncio.run(scenario())

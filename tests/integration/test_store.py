@@ -1,0 +1,206 @@
+"""The store's scripts against a real Valkey: states, claims with fences, needs, fairness, charges."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+
+from queues.store import Charge, Refusal, State
+from tests.support.stores import claimed, new, open_store
+from tests.support.valkey import Valkey
+
+
+def test_a_subtask_goes_from_ready_to_final_and_frees_what_waited_for_it(valkey: Valkey) -> None:
+    async def scenario() -> None:
+        async with open_store(valkey) as store:
+            await store.open_job("j", tenant="t", share=1)
+            assert await store.add([new("j/a"), new("j/b", needs=("j/a",), tier="mini")]) == 2
+            assert [released.id for released in await store.release("nano", 10)] == ["j/a"]
+            assert await store.release("mini", 10) == []
+            claim = await claimed(store, "j/a")
+            assert claim.payload == "payload of j/a"
+            assert await store.finish(claim, "ok", "output")
+            assert [released.id for released in await store.release("mini", 10)] == ["j/b"]
+            result = (await store.results(["j/a", "j/nothing"]))[0]
+            assert result is not None
+            assert (result.state, result.status, result.output) == (State.FINAL, "ok", "output")
+            assert (await store.results(["j/nothing"])) == [None]
+            counts = await store.counts("j")
+            assert counts["nano"] == {"ready": 0, "queued": 0, "running": 0, "final": 1, "ok": 1}
+            assert counts["mini"]["queued"] == 1
+
+    asyncio.run(scenario())
+
+
+def test_adding_again_changes_nothing_even_after_the_end(valkey: Valkey) -> None:
+    async def scenario() -> None:
+        async with open_store(valkey) as store:
+            specs = [new("j/a"), new("j/b", needs=("j/a",))]
+            await store.add(specs)
+            await store.finish(await claimed(store, "j/a"), "ok", "")
+            assert await store.add(specs) == 0
+            assert await store.add([new("j/late", needs=("j/a", "j/b"))]) == 1
+            await store.finish(await claimed(store, "j/b"), "failed", "")
+            released = await store.release("nano", 10)
+            assert [one.id for one in released] == ["j/late"]
+
+    asyncio.run(scenario())
+
+
+def test_only_the_current_fence_writes(valkey: Valkey) -> None:
+    async def scenario() -> None:
+        async with open_store(valkey, lease_ms=30) as store:
+            await store.add([new("j/a")])
+            zombie = await claimed(store, "j/a")
+            await asyncio.sleep(0.05)  # the lease is what is tested; its end is the server's clock
+            heir = await claimed(store, "j/a")
+            assert (heir.fence, heir.kills) == (zombie.fence + 1, 1)
+            charge = Charge("j", "call-1", "paid", "j", "j/a", 7)
+            assert not await store.finish(zombie, "ok", "stale", [charge])
+            assert not await store.hand_on(zombie, "mini", "stale")
+            assert await store.renew([zombie]) == [zombie]
+            assert await store.finish(heir, "ok", "fresh")
+            assert await store.finish(heir, "ok", "again"), "the same call again, its reply lost, is no stale write"
+            assert await store.records("j") == {"call-1": "paid"}, "what was paid is booked whatever the fence says"
+            result = (await store.results(["j/a"]))[0]
+            assert result is not None
+            assert result.output == "fresh"
+
+    asyncio.run(scenario())
+
+
+def test_a_claim_is_refused_with_its_reason(valkey: Valkey) -> None:
+    async def scenario() -> None:
+        async with open_store(valkey) as store:
+            await store.add([new("j/a"), new("j/b", needs=("j/a",))])
+            claim = await claimed(store, "j/a")
+            assert await store.claim("j/a", "nano") == Refusal("busy")
+            assert await store.claim("j/b", "nano") == Refusal("busy")
+            assert await store.claim("j/b", "mini") == Refusal("elsewhere")
+            assert await store.claim("j/c", "nano") == Refusal("gone")
+            await store.finish(claim, "skipped", "")
+            assert await store.claim("j/a", "nano") == Refusal("final", "skipped")
+
+    asyncio.run(scenario())
+
+
+def test_handed_on_goes_in_front_of_the_next_tier_with_its_trail(valkey: Valkey) -> None:
+    async def scenario() -> None:
+        async with open_store(valkey) as store:
+            await store.add([new("j/m1", tier="mini"), new("j/a")])
+            claim = await claimed(store, "j/a")
+            assert await store.hand_on(claim, "mini", "rejected: no JSON")
+            assert await store.claim("j/a", "nano") == Refusal("elsewhere")
+            assert [one.id for one in await store.release("mini", 10)] == ["j/a", "j/m1"]
+            assert (await claimed(store, "j/a", "mini")).trail == "rejected: no JSON"
+
+    asyncio.run(scenario())
+
+
+def test_the_window_is_twice_the_live_capacity(valkey: Valkey) -> None:
+    async def scenario() -> None:
+        async with open_store(valkey, capacity=2) as store:
+            await store.add([new(f"j/{i}") for i in range(10)])
+            first = await store.release("nano", 100)
+            assert len(first) == 4
+            assert await store.release("nano", 100) == []
+            await store.finish(await claimed(store, first[0].id), "ok", "")
+            assert len(await store.release("nano", 100)) == 1
+            await store.register("nano", "w", 2, 0)
+            await store.finish(await claimed(store, first[1].id), "ok", "")
+            assert await store.release("nano", 100) == [], "without a live worker nothing is released"
+
+    asyncio.run(scenario())
+
+
+def test_release_is_fair_between_tenants_then_jobs_by_share(valkey: Valkey) -> None:
+    async def scenario() -> None:
+        async with open_store(valkey) as store:
+            await store.open_job("big", tenant="one", share=1)
+            await store.open_job("urgent", tenant="one", share=4)
+            await store.open_job("small", tenant="two", share=1)
+            await store.add([new(f"big/{i}") for i in range(200)])
+            await store.add([new(f"urgent/{i}") for i in range(200)])
+            await store.add([new(f"small/{i}") for i in range(200)])
+            jobs = Counter(one.id.split("/")[0] for one in await store.release("nano", 100))
+            assert jobs["small"] == 50, jobs
+            # The order inside a tenant is by share: 4 to 1, the first round aside.
+            assert 38 <= jobs["urgent"] <= 41, jobs
+
+    asyncio.run(scenario())
+
+
+def test_a_lane_that_was_idle_gets_no_credit(valkey: Valkey) -> None:
+    async def scenario() -> None:
+        async with open_store(valkey) as store:
+            await store.open_job("a", tenant="a", share=1)
+            await store.open_job("b", tenant="b", share=1)
+            await store.add([new(f"a/{i}") for i in range(300)])
+            assert len(await store.release("nano", 100)) == 100
+            await store.add([new(f"b/{i}") for i in range(300)])
+            tenants = Counter(one.id[0] for one in await store.release("nano", 100))
+            assert abs(tenants["a"] - tenants["b"]) <= 2, tenants
+
+    asyncio.run(scenario())
+
+
+def test_reconcile_puts_back_lost_messages_and_expired_claims(valkey: Valkey) -> None:
+    async def scenario() -> None:
+        async with open_store(valkey, lease_ms=20) as store:
+            await store.add([new("j/lost"), new("j/dead")])
+            await store.release("nano", 10)
+            dead = await claimed(store, "j/dead")
+            await asyncio.sleep(0.04)  # the lease is what is tested
+            found = dict(await store.reconcile())
+            assert found == {"j/lost": State.QUEUED, "j/dead": State.RUNNING}
+            assert await store.reconcile() == []
+            assert not await store.finish(dead, "ok", "too late")
+            assert {one.id for one in await store.release("nano", 10)} == {"j/lost", "j/dead"}
+            assert (await claimed(store, "j/dead")).kills == 1
+
+    asyncio.run(scenario())
+
+
+def test_reopened_subtasks_run_again_for_the_next_gate(valkey: Valkey) -> None:
+    async def scenario() -> None:
+        async with open_store(valkey) as store:
+            await store.add([new("j/r1", members=1, tier="mini"), new("j/a", gate="j/r1", gate_index=0)])
+            await store.finish(await claimed(store, "j/a"), "ok", "first")
+            await store.add([new("j/r2", members=1, tier="mini")])
+            assert await store.reopen([("j/a", "nano", "do better")], {"j/a": ("j/r2", 0)}) == 1
+            assert await store.reopen([("j/a", "nano", "do better")], {"j/a": ("j/r2", 0)}) == 0
+            again = await claimed(store, "j/a")
+            assert again.trail == "do better"
+            await store.finish(again, "ok", "second")
+            assert (await store.counts("j"))["mini"] == {"waiting": 0, "queued": 2}
+
+    asyncio.run(scenario())
+
+
+def test_holds_never_pass_the_cap_and_charges_settle_once(valkey: Valkey) -> None:
+    async def scenario() -> None:
+        async with open_store(valkey) as store:
+            await store.set_cap("j", 100)
+            held = await asyncio.gather(*(store.hold("j", f"s{i}", 30) for i in range(10)))
+            assert [done for done, _ in held].count(True) == 3
+            assert await store.quota("j") == (100, 0, 90)
+            assert await store.hold("j", "s0", 40) == (True, 0), "a hold replaces its own"
+            charge = Charge("j", "call", "entry", "j", "s0", 25)
+            await store.settle([charge])
+            await store.settle([charge])
+            assert await store.quota("j") == (100, 25, 60)
+            assert await store.hold("j", "s9", 30) == (False, 60)
+            assert (await store.hold("free", "x", 10**12))[0], "a quota without a cap holds everything"
+
+    asyncio.run(scenario())
+
+
+def test_advance_compares_and_sets(valkey: Valkey) -> None:
+    async def scenario() -> None:
+        async with open_store(valkey) as store:
+            await store.link.execute("HSET", "test:job:j", "status", "planning")
+            assert await store.advance("job:j", "status", ["planning"], "running", {"at": 1})
+            assert not await store.advance("job:j", "status", ["planning"], "failed")
+            assert await store.link.execute("HGET", "test:job:j", "status") == b"running"
+
+    asyncio.run(scenario())

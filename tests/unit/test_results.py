@@ -1,0 +1,198 @@
+"""The folder of a result: what is in it, and when it may be written to."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fleet.config import load_config
+from fleet.errors import BadInputError
+from fleet.jobs import JobSpec, JobStatus, Outcome, Step
+from fleet.ledger import LedgerEntry
+from fleet.receipt import Receipt, build_receipt
+from fleet.recipes.document_codebase import document_codebase
+from fleet.recipes.pages import check_links
+from fleet.results import ResultNotWrittenError, check_out, write_results
+
+SPEC = JobSpec(name="triage", steps=(Step(id="a", prompt="x"),))
+OUTCOMES = [
+    Outcome(
+        item={"id": 1, "text": "ünï\u2028"}, step="a", status="ok", output={"topic": "bug"}, tier="nano", cost_usd=0.1
+    ),
+    Outcome(item="two", step="a", status="failed", error="no"),
+]
+
+
+CONFIG = load_config(Path(__file__).parents[2] / "config" / "fleet.yaml")
+
+
+def entry(number: int) -> LedgerEntry:
+    return LedgerEntry(
+        call_id=f"c{number}",
+        job="j",
+        subtask="s1",
+        step="a",
+        role="work",
+        tier="nano",
+        model="gpt-5.4-nano",
+        provider="openai",
+        cost_nano_usd=200_000,
+        status="ok",
+        started_at=1.0,
+        finished_at=2.0,
+    )
+
+
+def receipt(simulated: bool = False) -> Receipt:
+    return build_receipt(
+        [entry(1)],
+        OUTCOMES,
+        job_id="j",
+        name="triage",
+        status=JobStatus.COMPLETED,
+        simulated=simulated,
+        wall_s=1,
+        config=CONFIG,
+    )
+
+
+def write(out: Path, result: Any = "Briefing.", **changes: Any) -> list[Path]:
+    values: dict[str, Any] = {
+        "spec": SPEC,
+        "outcomes": iter(OUTCOMES),
+        "result": result,
+        "receipt": receipt(),
+        "ledger": iter([entry(1), entry(2)]),
+    }
+    return write_results(out, **{**values, **changes})
+
+
+def names(out: Path) -> set[str]:
+    return {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()}
+
+
+def test_what_the_folder_holds(tmp_path: Path) -> None:
+    out = tmp_path / "a" / "out"
+    charges = tmp_path / "charges.jsonl"
+    charges.write_text('{"call_id": "c1"}\n')
+    written = write(out, charges=charges)
+    assert written[0] == out / "result.md"
+    assert names(out) == {"result.md", "results.jsonl", "receipt.json", "ledger.jsonl", "charges.jsonl"}
+    assert set(written) == set(out.iterdir())
+    assert (out / "result.md").read_text() == "Briefing.\n"
+    assert Receipt.model_validate_json((out / "receipt.json").read_text()) == receipt()
+    lines = (out / "results.jsonl").read_text().split("\n")
+    assert [Outcome.model_validate_json(line) for line in lines if line] == OUTCOMES
+    assert set(json.loads(lines[0])) == {
+        "item",
+        "step",
+        "status",
+        "output",
+        "error",
+        "tier",
+        "model",
+        "attempts",
+        "usage",
+        "cost_usd",
+    }
+    entries = [LedgerEntry.model_validate_json(line) for line in (out / "ledger.jsonl").read_text().splitlines()]
+    assert entries == [entry(1), entry(2)]
+    assert (out / "charges.jsonl").read_text() == charges.read_text()
+
+
+def test_an_earlier_result_is_replaced(tmp_path: Path) -> None:
+    charges = tmp_path / "charges.jsonl"
+    charges.touch()
+    write(tmp_path / "out", charges=charges)
+    write(tmp_path / "out", {"topic": "ünï"})
+    assert names(tmp_path / "out") == {"result.json", "results.jsonl", "receipt.json", "ledger.jsonl"}
+    assert json.loads((tmp_path / "out" / "result.json").read_text()) == {"topic": "ünï"}
+    write(tmp_path / "out", None)
+    assert names(tmp_path / "out") == {"results.jsonl", "receipt.json", "ledger.jsonl"}
+
+
+def test_charges_that_are_there_already_stay(tmp_path: Path) -> None:
+    write(tmp_path)
+    (tmp_path / "charges.jsonl").write_text("x\n")
+    write(tmp_path, charges=tmp_path / "charges.jsonl")
+    assert (tmp_path / "charges.jsonl").read_text() == "x\n"
+
+
+def test_a_simulated_result_says_so(tmp_path: Path) -> None:
+    write(tmp_path / "out", receipt=receipt(simulated=True))
+    assert (tmp_path / "out" / "result.md").read_text().startswith("> **Simulated:** no model was asked.")
+
+
+def test_a_result_holds_no_terminal_escapes(tmp_path: Path) -> None:
+    write(tmp_path, "a\x1b]0;x\x07\n\n  b\u202e\n")
+    assert (tmp_path / "result.md").read_text() == "a\n\n  b\n"
+
+
+def test_folders_that_are_not_ours_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.txt").write_text("mine")
+    for out, message in (
+        (tmp_path / "file", "is a file"),
+        (tmp_path / "file" / "out", "is no folder that can be written to|Not a directory"),
+        (tmp_path / "full", "not empty and holds no earlier result"),
+    ):
+        with pytest.raises(BadInputError, match=message):
+            check_out(out)
+        with pytest.raises(BadInputError, match=message):
+            write(out)
+    assert names(tmp_path) == {"file", "full/thesis.txt"}
+    check_out(tmp_path / "new" / "deep")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / ".part-0123").touch()
+    check_out(tmp_path / "empty")
+
+
+def test_a_write_that_fails_leaves_whole_files(tmp_path: Path) -> None:
+    write(tmp_path)
+    before = (tmp_path / "results.jsonl").read_bytes()
+
+    def cut() -> Iterator[Outcome]:
+        yield OUTCOMES[0]
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(ResultNotWrittenError, match="No space left"):
+        write(tmp_path, outcomes=cut())
+    assert (tmp_path / "results.jsonl").read_bytes() == before
+    check_out(tmp_path)
+
+
+def test_a_recipe_writes_its_pages(tmp_path: Path) -> None:
+    source = tmp_path / "src"
+    source.mkdir()
+    (source / "a.py").write_text("1")
+    outcomes = [
+        Outcome(item={"path": "a.py"}, step="classify", status="ok", output={"role": "library", "relevant": True}),
+        Outcome(item={"path": "a.py"}, step="summarise", status="ok", output={"purpose": "Does it."}),
+    ]
+    out = tmp_path / "out"
+    written = write(
+        out,
+        "## Overview\n\nOne file.",
+        spec=document_codebase(source),
+        outcomes=outcomes,
+        receipt=receipt(simulated=True),
+    )
+    assert written[0] == out / "index.md"
+    assert names(out) == {
+        "index.md",
+        "architecture.md",
+        "left-out.md",
+        "packages/top-level.md",
+        "results.jsonl",
+        "receipt.json",
+        "ledger.jsonl",
+    }
+    assert check_links(out) == []
+    assert "**Simulated:**" in (out / "index.md").read_text()
+    with pytest.raises(BadInputError, match="There is no recipe"):
+        write(tmp_path / "other", spec=SPEC.model_copy(update={"recipe": "nonsense"}))
