@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from functools import cached_property
 from itertools import islice
 
@@ -114,8 +115,9 @@ class Evidence:
 
     @cached_property
     def imports(self) -> list[str]:
+        """Modules that code imports, without Python's own."""
         found = (left or right for left, right in _IMPORT.findall(self.material))
-        return unique(name for name in found if name not in ("__future__", ""))
+        return unique(name for name in found if name.split(".")[0] not in sys.stdlib_module_names)
 
     @cached_property
     def headings(self) -> list[str]:
@@ -146,10 +148,15 @@ class Evidence:
     @cached_property
     def docstring(self) -> str:
         """First sentence of the module's docstring or leading comment, or empty."""
+        return first_sentence(self.about)
+
+    @cached_property
+    def about(self) -> str:
+        """The module's docstring or leading comment, or empty."""
         if found := _DOCSTRING.match(self.material):
-            return first_sentence(found.group(2))
+            return found.group(2).strip()
         if self.is_code and (found := _COMMENT.match(self.material)):
-            return first_sentence(re.sub(r"^(?:#|--|//)+ ?", "", found.group(1), flags=re.M))
+            return re.sub(r"^(?:#|--|//)+ ?", "", found.group(1), flags=re.M).strip()
         return ""
 
     @cached_property
