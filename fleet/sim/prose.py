@@ -11,6 +11,8 @@ from fleet.sim.phrases import clipped, listing
 from fleet.sim.records import Record
 
 MAX_TITLE_CHARS = 80
+#: Members of a group that an overview names; a plain list names all.
+MAX_SHOWN = 10
 
 
 _SECTION = re.compile(r'"## ([^"\n]{1,60})"')
@@ -83,10 +85,13 @@ def _of_records(evidence: Evidence) -> Iterable[str]:
         if len(members) > 1 and leading:
             yield f"{len(members)} items, among them {listing(list(dict.fromkeys(leading))[:6])}."
             yield ""
-        for record in members:
+        shown = sorted(members, key=lambda record: -len(record.names))[:MAX_SHOWN] if asked else members
+        for record in (record for record in members if record in shown):
             names = f" Main names: {listing(record.names[:5])}." if record.names else ""
             sentence = f" — {_ended(record.sentence)}" if record.sentence else ""
             yield f"- `{record.label}`{sentence}{names}"
+        if len(members) > len(shown):
+            yield f"- {len(members) - len(shown)} more."
 
 
 def _of_material(evidence: Evidence) -> Iterable[str]:
