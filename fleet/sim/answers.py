@@ -13,7 +13,7 @@ from typing import Any
 from fleet.sim.asked import words_of
 from fleet.sim.choices import choose, decide
 from fleet.sim.evidence import Evidence
-from fleet.sim.phrases import clipped
+from fleet.sim.phrases import clipped, sentences
 from fleet.sim.plan import plan
 from fleet.sim.prose import paragraph, reason, report
 from fleet.sim.values import number, text_that_fits
@@ -28,6 +28,7 @@ CHARS_PER_TOKEN = 2.5
 _REPORTS = words_of("result report markdown document page briefing article body")
 _REASONS = words_of("reason reasons why rationale explanation evidence justification")
 _PARAGRAPHS = words_of("answer content details overview text note notes comment")
+_PURPOSES = words_of("purpose summary description about")
 _TITLES = words_of("title name heading label subject symbol id key topic")
 _PATHS = words_of("path file filename module source location")
 _IMPORTS = words_of("depends dependencies dependency imports import requires uses")
@@ -223,6 +224,8 @@ class _Builder:
             return reason(evidence)
         if words & _PARAGRAPHS:
             return paragraph(evidence)
+        if evidence.about and words & _PURPOSES:
+            return " ".join(sentences(evidence.about)[:3])
         return evidence.purpose or reason(evidence) or clipped(evidence.prompt.strip(), 160)
 
 

@@ -51,6 +51,7 @@ _TABLE: tuple[tuple[str, str, str], ...] = (
         "kubernetes container image",
     ),
     ("benchmark", r"(^|/)bench", "benchmark"),
+    ("generated vendored", r"_pb2?\.py$|\.min\.|node_modules/", ""),
     ("example sample", r"(^|/)examples?/", "example"),
     ("error errors exception", r"(^|/)(errors?|exceptions?)\.", ""),
     ("python", r"\.pyi?$", "def import"),
@@ -83,10 +84,18 @@ _ACCEPTING = words_of("accept accepted approve approved pass passed")
 _DEFAULTS = words_of("ok yes low neutral")
 _FALLBACKS = words_of("other none misc unknown neither general")
 _CORE = words_of("library lib core module logic implementation source code application internal service")
-_NOT_RELEVANT = re.compile(
-    r"(^|/)(tests?|testing|fixtures?|node_modules|\.[^/]+)/|(^|/)(test_|conftest)|_test\.|__init__\.py$|"
-    r"(^|/)(setup|conf|version|_version)\.py$|\.(toml|ya?ml|ini|cfg|lock|json|env|in|png|jpe?g|webp)$|(^|/)\.|(^|/)(LICENSE|Makefile|Dockerfile)",
-    re.I,
+#: Paths of files that need no description, and what to say of them.
+_NOT_RELEVANT = (
+    (
+        re.compile(r"(^|/)(tests?|testing|fixtures?)/|(^|/)(test_|conftest)|_test\.|\.(test|spec)\.", re.I),
+        "holds tests",
+    ),
+    (re.compile(r"(^|/)node_modules/|_pb2?\.py$|\.min\.(js|css)$|\.lock$", re.I), "is generated or vendored"),
+    (
+        re.compile(r"(^|/)(setup|conf|version|_version)\.py$|\.(toml|ya?ml|ini|cfg|json|env|in)$|(^|/)\.", re.I),
+        "is configuration",
+    ),
+    (re.compile(r"\.(png|jpe?g|webp|gif|svg)$|(^|/)(LICENSE|Makefile|Dockerfile)", re.I), "is no source code"),
 )
 _WORDS = re.compile(r"[a-z0-9]+")
 
@@ -112,7 +121,19 @@ def decide(name: str, evidence: Evidence) -> bool:
 
 def is_relevant(evidence: Evidence) -> bool:
     """Whether a file is worth describing: not tests, packaging, configuration, or files with nothing in them."""
-    return bool(evidence.material.strip()) and not (evidence.path and _NOT_RELEVANT.search(evidence.path))
+    return not why_not_relevant(evidence)
+
+
+def why_not_relevant(evidence: Evidence) -> str:
+    """What speaks against describing a file, as the end of a sentence about it; empty when nothing does."""
+    if not evidence.material.strip():
+        return "is empty"
+    for pattern, why in _NOT_RELEVANT:
+        if evidence.path and pattern.search(evidence.path):
+            return why
+    if evidence.path.endswith("__init__.py") and not evidence.names_defined:
+        return "only marks a package"
+    return ""
 
 
 def _score(option: str, evidence: Evidence) -> float:

@@ -5,7 +5,9 @@ Light parsing by regular expressions over a bounded part of the prompt; it knows
 
 from __future__ import annotations
 
+import json
 import re
+import sys
 from functools import cached_property
 from itertools import islice
 
@@ -18,6 +20,7 @@ MAX_RECORD_CHARS = 400_000
 MAX_DOCS = 200
 MAX_DOC_CHARS = 1200
 
+_CONTENT_KEYS = ("content", "text", "body", "source", "code")
 _FENCE = re.compile(r"^(?:`{3,}|~{3,})[^\n]*\n", re.M)
 _FENCE_END = re.compile(r"^(?:`{3,}|~{3,})[ \t]*$", re.M)
 _TAG = re.compile(r"<(file|content|document|source|text|ticket|item|code|input)\b[^>\n]{0,200}>\n?", re.I)
@@ -89,7 +92,7 @@ class Evidence:
             inner = _FENCE.match(text.lstrip())
             return _fenced(text.lstrip()[inner.end() :]) if inner else text
         asking = _ASKING.match(prompt)
-        return _PATH_LINE.sub("", prompt[asking.end() :] if asking else prompt)
+        return _unwrapped(_PATH_LINE.sub("", prompt[asking.end() :] if asking else prompt))
 
     @cached_property
     def path(self) -> str:
@@ -112,8 +115,9 @@ class Evidence:
 
     @cached_property
     def imports(self) -> list[str]:
+        """Modules that code imports, without Python's own."""
         found = (left or right for left, right in _IMPORT.findall(self.material))
-        return unique(name for name in found if name not in ("__future__", ""))
+        return unique(name for name in found if name.split(".")[0] not in sys.stdlib_module_names)
 
     @cached_property
     def headings(self) -> list[str]:
@@ -144,10 +148,15 @@ class Evidence:
     @cached_property
     def docstring(self) -> str:
         """First sentence of the module's docstring or leading comment, or empty."""
+        return first_sentence(self.about)
+
+    @cached_property
+    def about(self) -> str:
+        """The module's docstring or leading comment, or empty."""
         if found := _DOCSTRING.match(self.material):
-            return first_sentence(found.group(2))
+            return found.group(2).strip()
         if self.is_code and (found := _COMMENT.match(self.material)):
-            return first_sentence(re.sub(r"^(?:#|--|//)+ ?", "", found.group(1), flags=re.M))
+            return re.sub(r"^(?:#|--|//)+ ?", "", found.group(1), flags=re.M).strip()
         return ""
 
     @cached_property
@@ -194,6 +203,17 @@ class Evidence:
     def records(self) -> list[Record]:
         """The JSON objects of the prompt, those with the same label joined."""
         return list(records(self._whole))
+
+
+def _unwrapped(text: str) -> str:
+    """The content of an item that is shown as a JSON object, else the text itself."""
+    if not text.lstrip().startswith("{"):
+        return text
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+    return next((value[key] for key in _CONTENT_KEYS if isinstance(value.get(key), str)), text)
 
 
 def _fenced(text: str) -> str:

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
+from fleet.sim.choices import why_not_relevant
 from fleet.sim.evidence import Evidence
 from fleet.sim.phrases import clipped, listing
 from fleet.sim.records import Record
 
 MAX_TITLE_CHARS = 80
+#: Members of a group that an overview names; a plain list names all.
+MAX_SHOWN = 10
+
+
+_SECTION = re.compile(r'"## ([^"\n]{1,60})"')
 
 
 def report(evidence: Evidence, max_chars: int) -> str:
@@ -38,8 +45,8 @@ def paragraph(evidence: Evidence, count: int = 3) -> str:
 def reason(evidence: Evidence) -> str:
     """Why a file or text was judged as it was: its path and what it holds."""
     subject = evidence.path
-    if subject and not evidence.material.strip():
-        return f"{subject} is empty."
+    if subject and (against := why_not_relevant(evidence)):
+        return f"{subject} {against}."
     names = evidence.names_defined
     if subject and names:
         more = f" and {len(names) - 3} more" if len(names) > 3 else ""
@@ -51,25 +58,40 @@ def reason(evidence: Evidence) -> str:
 
 def _of_records(evidence: Evidence) -> Iterable[str]:
     records = evidence.records
-    yield f"# {_title(evidence)}"
+    # Sections the prompt asks for by name: the first is the introduction, the last holds the groups.
+    asked = _SECTION.findall(evidence.prompt[:8000])
+    yield f"## {asked[0]}" if asked else f"# {_title(evidence)}"
     yield ""
     groups = _groups(records)
+    if asked:
+        yield f"{_ended(_title(evidence))} What follows is drawn from what was said of each."
+        yield ""
     yield (
         f"This covers {len(records)} items"
         + (f" in {len(groups)} parts: {listing(list(groups)[:8])}." if len(groups) > 1 else ".")
     )
+    telling = sorted(records, key=lambda record: -len(record.names))[:4]
+    if asked and (told := [f"`{record.label}`: {_ended(record.sentence)}" for record in telling if record.sentence]):
+        yield ""
+        yield "Much of it is in these. " + " ".join(told)
+    if len(asked) > 1:
+        yield ""
+        yield f"## {asked[-1]}"
     for group, members in groups.items():
         yield ""
-        yield f"## {group}"
+        yield f"### {group}" if asked else f"## {group}"
         yield ""
         leading = [record.names[0] for record in members if record.names]
         if len(members) > 1 and leading:
             yield f"{len(members)} items, among them {listing(list(dict.fromkeys(leading))[:6])}."
             yield ""
-        for record in members:
+        shown = sorted(members, key=lambda record: -len(record.names))[:MAX_SHOWN] if asked else members
+        for record in (record for record in members if record in shown):
             names = f" Main names: {listing(record.names[:5])}." if record.names else ""
             sentence = f" — {_ended(record.sentence)}" if record.sentence else ""
             yield f"- `{record.label}`{sentence}{names}"
+        if len(members) > len(shown):
+            yield f"- {len(members) - len(shown)} more."
 
 
 def _of_material(evidence: Evidence) -> Iterable[str]:

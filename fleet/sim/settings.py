@@ -61,7 +61,7 @@ MIDDLE = Manner(
     invalid_output=0.005,
 )
 DEAREST = Manner(
-    latency=Latency(base_s=0.8, per_output_token_s=0.003, per_1k_input_s=0.01),
+    latency=Latency(base_s=0.8, per_output_token_s=0.002, per_1k_input_s=0.01),
     invalid_output=0,
 )
 

@@ -9,7 +9,7 @@ import pytest
 from openai import OpenAI
 from pydantic import BaseModel
 
-from fleet.sim.settings import SimSettings
+from fleet.sim.settings import Faults, SimSettings
 from tests.conformance.conftest import Sims
 from tests.support.sim import MODELS, RunningSim
 
@@ -121,6 +121,16 @@ def test_a_streamed_call_is_billed_once(client: OpenAI, sim: RunningSim) -> None
             )
         )
     assert sim.charge_of("streamed")["model"] == MODELS[0]
+
+
+def test_a_stream_that_breaks_off_lacks_its_finish(sims: Sims) -> None:
+    broken = sims(SimSettings(speed=100, faults=Faults(malformed_json=1.0)))
+    with OpenAI(base_url=broken.url, api_key="any", max_retries=0) as client:
+        chunks = list(
+            client.chat.completions.create(model=MODELS[0], messages=[{"role": "user", "content": PROMPT}], stream=True)
+        )
+    assert chunks
+    assert all(chunk.choices[0].finish_reason is None for chunk in chunks)
 
 
 def test_errors_have_the_vendors_form(sims: Sims, client: OpenAI) -> None:

@@ -94,10 +94,16 @@ def test_a_file_is_classified(form: str, path: str, text: str, role: str, releva
 @pytest.mark.parametrize("form", FORMS)
 def test_a_file_is_summarised(form: str) -> None:
     assert asked(form.format(path="shop/cart.py", text=CODE), SUMMARISE) == {
-        "purpose": "Carts and what they hold.",
+        "purpose": "Carts and what they hold. A cart is never shared.",
         "main_names": ["Cart", "merge", "MAX_ITEMS"],
-        "depends_on": ["shop.prices", "json"],
+        "depends_on": ["shop.prices"],
     }
+
+
+def test_an_item_shown_as_json_is_read() -> None:
+    item = json.dumps({"path": "shop/cart.py", "content": CODE})
+    found = asked(f"Summarise this file: {item}", SUMMARISE)
+    assert (found["purpose"], found["main_names"][0]) == ("Carts and what they hold. A cart is never shared.", "Cart")
 
 
 OUTPUTS = [
@@ -128,6 +134,15 @@ def test_a_review_accepts_with_a_report(shown: str) -> None:
     assert [line for line in lines if line.startswith("## ")] == ["## shop/front", "## shop/back"]
     assert "- `shop/back/stock.py` — Does stock for the back. Main names: `Stock`." in lines
     assert len([line for line in lines if line.startswith("- ")]) == len(OUTPUTS)
+
+
+def test_a_report_has_the_sections_asked_for() -> None:
+    shown = "\n".join(map(json.dumps, OUTPUTS))
+    prompt = f'Goal: Document the shop.\n\nUse a section "## Overview" and a section "## Architecture".\n\n{shown}'
+    lines = asked(prompt, REVIEW)["result"].splitlines()
+    headings = [line for line in lines if line.startswith("#")]
+    assert headings == ["## Overview", "## Architecture", "### shop/front", "### shop/back"]
+    assert "Document the shop." in lines[2]
 
 
 def test_a_report_ends_with_a_whole_line_within_its_limit() -> None:
