@@ -161,6 +161,11 @@ class Executor:
                 if failures >= self._config.call_tries:
                     raise
                 await asyncio.sleep(error.retry_after or _backoff(failures))
+            except Exception as error:
+                # A defect of ours or of a client's: the call may have gone out all the same.
+                await self._limiter.settle(permit, tokens)
+                await self._store.settle([_charge(_closed(draft, f"internal: {type(error).__name__}", bound, worst))])
+                raise
             else:
                 await self._limiter.settle(permit, completion.usage.total)
                 cost = cost_nano_usd(model_name, model, completion.usage)
