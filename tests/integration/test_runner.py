@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from fleet.jobs import JobStatus
-from tests.support.bench import BREAKS, DEAR, GOOD, Bench, bench, books, config
+from tests.support.bench import BREAKS, DEAR, GOOD, Bench, books, config, on_bench
 from tests.support.sim import RunningSim
 from tests.support.valkey import Valkey
 
@@ -193,9 +193,7 @@ def test_a_subtask_that_killed_three_workers_fails_without_another_call(
     _with(scenario, valkey, tmp_path, sim, flagship=DEAR)
 
 
-def _with(scenario, valkey: Valkey, folder: Path, sim: RunningSim, **models: str) -> None:  # type: ignore[no-untyped-def]
-    async def run() -> None:
-        async with bench(valkey, folder, config(**models), sim=sim.url) as fleet:  # type: ignore[arg-type]
-            await scenario(fleet)
-
-    asyncio.run(run())
+def _with(
+    scenario: Callable[[Bench], Awaitable[None]], valkey: Valkey, folder: Path, sim: RunningSim, **models: str
+) -> None:
+    on_bench(scenario, valkey, folder, config(**models), sim=sim.url)  # type: ignore[arg-type]

@@ -152,6 +152,8 @@ async def bench(
 ) -> AsyncIterator[Bench]:
     """A bench on the simulated provider at `sim`, or on whatever `environment` (`openai_base_url=...`) names."""
     variables = {"openai_api_key": None, "openai_base_url": None, "fleet_broker_url": None} | environment
+    address = variables["openai_base_url"] or sim
+    assert str(address).startswith("http://127.0.0.1:"), "no test may reach a provider that charges"
     settings = Environment(fleet_redis_url=valkey.url, fleet_blobs=folder / "blobs", fleet_sim_url=sim, **variables)
     runtime = Runtime(settings, config, valkey.url)
     runtime.store.gate_grace_ms = 0
@@ -166,6 +168,18 @@ async def bench(
         runtime.app.backend.client.connection_pool.disconnect()
         runtime.app.close()
         await runtime.aclose()
+
+
+def on_bench(
+    scenario: Callable[[Bench], Awaitable[None]], valkey: Valkey, folder: Path, config: FleetConfig, **environment: Any
+) -> None:
+    """Run a scenario on a bench of its own."""
+
+    async def run() -> None:
+        async with bench(valkey, folder, config, **environment) as fleet:
+            await scenario(fleet)
+
+    asyncio.run(run())
 
 
 def books(ledger: list[LedgerEntry], charges: list[dict[str, Any]], job_id: str) -> int:
