@@ -82,7 +82,7 @@ def test_a_429_pauses_the_account_for_the_whole_fleet_and_is_no_attempt(valkey: 
                 job_id = await fleet.submit(steps=[WRITE])
                 running = asyncio.create_task(fleet.run(job_id))
                 # Another process of the fleet, as soon as the ledger has the refusal.
-                while not await fleet.ledger(job_id):
+                while not await fleet.ledger(job_id):  # noqa: ASYNC110  the event is in the store
                     await asyncio.sleep(0.005)
                 elsewhere = Limiter(other, fleet.runtime.store.namespace)
                 with pytest.raises(PermitError, match="paused"):
