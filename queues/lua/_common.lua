@@ -3,7 +3,8 @@
 -- Keys: s:ID subtask (hash) · d:ID its dependents (set) · j:JOB job (hash) · c:JOB counts by tier and state (hash)
 --       b:TIER… backlog: tenants, their jobs (zsets by virtual time), a job's subtasks (list) · out:TIER released (set)
 --       watch: when the reconciler looks (zset) · wake: rings the dispatcher (list) · w:TIER workers (zset by expiry)
---       r:RECORD entries (hash) · t:RECORD their tally (hash) · q:QUOTA cap, used, held · qh:QUOTA holds (hash)
+--       r:RECORD entries (hash) · rp:RECORD which of them are guesses (hash) · t:RECORD their tally (hash)
+--       q:QUOTA cap, used, held · qh:QUOTA holds (hash) · i:QUOTA intents, by hold: what was about to be used (hash)
 local ns = KEYS[1]
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
@@ -22,14 +23,32 @@ end
 
 local function ring() if redis.call('LLEN', key('wake')) == 0 then redis.call('LPUSH', key('wake'), 1) end end
 
--- Into the backlog of its tier. A lane that was idle starts at the tier's virtual time: idling earns no credit.
+-- The hold of a call that has ended, unless a later call under the same hold has taken its place.
+local function free_hold(quota, hold, id)
+  local intents, holds = key('i', quota), key('qh', quota)
+  local intent = redis.call('HGET', intents, hold)
+  if intent and string.sub(intent, 1, #id + 1) == id .. '\n' then
+    redis.call('HDEL', intents, hold)
+    local held = redis.call('HGET', holds, hold)
+    redis.call('HDEL', holds, hold)
+    redis.call('HINCRBY', key('q', quota), 'held', int(-held))
+  end
+end
+
+-- A lane that was idle starts at the tier's virtual time: idling earns no credit.
+local function open_lane(tier, tenant, job)
+  redis.call('ZADD', key('b', tier, tenant), 'NX', redis.call('HGET', key('v', tier), tenant) or 0, job)
+  redis.call('ZADD', key('b', tier), 'NX', redis.call('HGET', key('v', tier), '*') or 0, tenant)
+end
+
+-- Into the backlog of its tier.
 local function make_ready(id, tier, from, front)
   local job = job_of(id)
   local tenant = redis.call('HGET', key('j', job), 'tenant') or 'default'
   move(id, tier, from, 'ready')
   redis.call(front and 'LPUSH' or 'RPUSH', key('b', tier, tenant, job), id)
-  redis.call('ZADD', key('b', tier, tenant), 'NX', redis.call('HGET', key('v', tier), tenant) or 0, job)
-  redis.call('ZADD', key('b', tier), 'NX', redis.call('HGET', key('v', tier), '*') or 0, tenant)
+  if redis.call('HEXISTS', key('j', job), 'stop') == 1 then return end -- its lane opens again when the job is resumed
+  open_lane(tier, tenant, job)
   ring()
 end
 
@@ -48,18 +67,23 @@ local function need_met(id, grace_ms)
   end
 end
 
--- Entries are written once by id whatever the fence says: what was used was used. A settled hold is freed.
+-- Entries are written once by id whatever the fence says: what was used was used. A settled hold is freed, with the
+-- intent that was journalled under it. A provisional entry, a guess about a call whose end nobody saw, gives way to a true one.
 local function apply_charges(json)
   for _, c in ipairs(cjson.decode(json)) do
-    local quota, holds = key('q', c.quota), key('qh', c.quota)
-    if redis.call('HSETNX', key('r', c.record), c.id, c.body) == 1 then
-      redis.call('HINCRBY', quota, 'used', int(c.amount))
-      for field, n in pairs(c.tally) do redis.call('HINCRBY', key('t', c.record), field, int(n)) end
+    local record, guesses = key('r', c.record), key('rp', c.record)
+    local guess = redis.call('HGET', guesses, c.id)
+    local new = redis.call('HSETNX', record, c.id, c.body) == 1
+    if new or (guess and not c.provisional) then
+      redis.call('HINCRBY', key('q', c.quota), 'used', int(c.amount - (new and 0 or guess)))
+      if new then
+        for field, n in pairs(c.tally) do redis.call('HINCRBY', key('t', c.record), field, int(n)) end
+        if c.provisional then redis.call('HSET', guesses, c.id, int(c.amount)) end
+      else
+        redis.call('HSET', record, c.id, c.body)
+        redis.call('HDEL', guesses, c.id)
+      end
     end
-    local held = redis.call('HGET', holds, c.hold)
-    if held then
-      redis.call('HDEL', holds, c.hold)
-      redis.call('HINCRBY', quota, 'held', int(-held))
-    end
+    free_hold(c.quota, c.hold, c.id)
   end
 end

@@ -13,6 +13,13 @@ if not state then return {'gone'} end
 if state == 'final' then return {'final', status} end
 if tier ~= here then return {'elsewhere'} end
 if state == 'waiting' then return {'busy'} end
+local stop = redis.call('HGET', key('j', job_of(id)), 'stop')
+if stop and state ~= 'running' then
+  redis.call('SREM', key('out', tier), id)
+  redis.call('ZREM', key('watch'), id)
+  if state == 'queued' and stop == 'paused' then make_ready(id, tier, {tier = tier, state = state}, true) end
+  return {stop == 'paused' and 'busy' or 'gone'}
+end
 if state == 'running' then
   if holder == owner then return granted(redis.call('HGET', s, 'fence')) end
   local expires = redis.call('ZSCORE', key('watch'), id)

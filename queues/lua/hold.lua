@@ -1,7 +1,14 @@
--- Hold a part of a quota before using it; a hold under an id that has one replaces it.
--- KEYS[1] namespace   ARGV[1] quota   ARGV[2] hold id   ARGV[3] amount
--- Reply: {1} held, or {0, cap, used, held by others}. A quota without a cap holds everything.
-local quota, holds, amount = key('q', ARGV[1]), key('qh', ARGV[1]), tonumber(ARGV[3])
+-- Journal what is about to be used and hold its worst case: the last step before something outside is called.
+-- KEYS[1] namespace   ARGV[1] quota   ARGV[2] hold id: a subtask or a part of one   ARGV[3] amount
+-- ARGV[4] intent id   ARGV[5] note: what to do about it should nobody see its end
+-- Reply: {1} held; {0, cap, used, held by others}; {2, note} an earlier intent under this hold was never settled;
+--        {3, 'paused' or 'cancelled'} the job was stopped. The same intent again replaces itself.
+local quota, holds, intents, amount = key('q', ARGV[1]), key('qh', ARGV[1]), key('i', ARGV[1]), tonumber(ARGV[3])
+local stop = redis.call('HGET', key('j', job_of(ARGV[2])), 'stop')
+if stop then return {3, stop} end
+local mark = ARGV[4] .. '\n'
+local left = redis.call('HGET', intents, ARGV[2])
+if left and string.sub(left, 1, #mark) ~= mark then return {2, string.match(left, '\n(.*)')} end
 local cap, used, held = unpack(redis.call('HMGET', quota, 'cap', 'used', 'held'))
 local own = tonumber(redis.call('HGET', holds, ARGV[2]) or 0)
 local others = tonumber(held or 0) - own
@@ -9,5 +16,6 @@ if cap and tonumber(used or 0) + others + amount > tonumber(cap) then
   return {0, tonumber(cap), tonumber(used or 0), others}
 end
 redis.call('HSET', holds, ARGV[2], int(amount))
+redis.call('HSET', intents, ARGV[2], mark .. ARGV[5])
 redis.call('HINCRBY', quota, 'held', int(amount - own))
 return {1}
