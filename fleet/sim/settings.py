@@ -85,6 +85,8 @@ class SimSettings(_Frozen):
     #: By model; left out, by the model's rank in price.
     invalid_output: dict[str, Rate] = {}
     faults: Faults = Faults()
+    #: Share of reviews that send one or two of the shown subtasks back, while the prompt leaves a round for it.
+    rework: Rate = 0
     #: Refuse parameters that are unknown or not simulated, as the vendor refuses unknown ones; else they are ignored.
     strict: bool = True
 
