@@ -159,8 +159,9 @@ class Executor:
                 await asyncio.sleep(error.retry_after or _backoff(failures))
             except BaseException as error:
                 # Cancelled, or a defect of ours: the call may have gone out all the same.
-                cancelled = isinstance(error, asyncio.CancelledError)
-                reason = "cancelled" if cancelled else f"internal: {type(error).__name__}"
+                reason = (
+                    "cancelled" if isinstance(error, asyncio.CancelledError) else f"internal: {type(error).__name__}"
+                )
                 await self._limiter.settle(permit, tokens)
                 await self._store.settle([_charge(_closed(draft, reason, bound, worst))])
                 raise

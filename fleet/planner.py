@@ -201,7 +201,7 @@ class Planner:
             return self._read(text, whole)
         except (checks.Rejected, BadInputError) as problem:
             raise PlanError(
-                f"The flagship's plan cannot be used, nor its repair: {problem} Give steps instead."
+                f"The flagship's plan cannot be used, nor its repair: {str(problem).rstrip('.')}. Give steps instead."
             ) from None
 
     async def _answer(self, job: Job, fence: int, prompt: str, memo: str) -> tuple[str, bool]:
