@@ -23,7 +23,7 @@ from fleet.outcomes import Trail, output_of
 from fleet.planner import REVIEW_TASK
 from fleet.router import next_tier
 from fleet.store import Job
-from queues.store import NewSubtask
+from queues.store import NewSubtask, Reopened
 
 logger = logging.getLogger(__name__)
 
@@ -218,10 +218,12 @@ class Reviewer:
             )
             cost = round(outcome.cost_usd * 1_000_000_000)
             trail = Trail([attempt], outcome.attempts, outcome.usage, cost)
-            members.append((id_, next_tier(step, tier, self._context.config) or tier, trail.dump()))
+            gate, index = gate_of[id_]
+            above = next_tier(step, tier, self._context.config) or tier
+            members.append(Reopened(id_, above, trail.dump(), gate, index))
         # Running first: the new gate may fire as soon as its members are open.
         await self._context.jobs.advance(job.id, [JobStatus.REVIEWING], JobStatus.RUNNING, round_=round_ + 1)
-        await self._context.store.reopen(members, gate_of)
+        await self._context.store.reopen(members)
 
 
 def _read(text: str, whole: bool) -> Verdict:

@@ -97,6 +97,33 @@ class Charge:
     amount: int
     #: Counters kept beside the record, and what this entry adds to each.
     tally: Mapping[str, int] = field(default_factory=dict)
+    #: A guess about something whose end nobody saw; a true entry under the same id takes its place.
+    provisional: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Intent:
+    """What is about to be used: journalled under its hold before it is, settled by the charge with the same `id`."""
+
+    quota: str
+    #: A subtask or a part of one; one intent at a time.
+    hold: str
+    id: str
+    #: The most it can use.
+    amount: int
+    #: What to do about it should nobody see its end; opaque.
+    note: str
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """Why an intent was not journalled: the quota is short, an earlier intent was never settled, the job was stopped."""
+
+    why: Literal["short", "unsettled", "paused", "cancelled"]
+    #: What others hold of the quota and may still free.
+    others: int = 0
+    #: The note of the earlier intent.
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +135,18 @@ class Result:
     tier: str
     status: Status | None
     output: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Reopened:
+    """A final subtask that is to run again: where, with what trail, after what, and which gate gathers it now."""
+
+    id: str
+    tier: str
+    trail: str
+    gate: str
+    gate_index: int
+    needs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,15 +225,11 @@ class Store:
         """Write charges that belong to no change of state."""
         await self._call("settle", _charges(charges))
 
-    async def reopen(self, members: Iterable[tuple[str, str, str]], gate_of: Mapping[str, tuple[str, int]]) -> int:
-        """Send final subtasks, given as (id, tier, trail), back for a round gathered by the gates of `gate_of`."""
+    async def reopen(self, again: Iterable[Reopened]) -> int:
+        """Send final subtasks back for another round, needs before what needs them; the number that went back."""
         reopened = 0
-        for shard in _shards(members, SHARD):
-            documents = [
-                {"id": id_, "tier": tier, "trail": trail, "gate": gate_of[id_][0], "gate_index": gate_of[id_][1]}
-                for id_, tier, trail in shard
-            ]
-            reopened += await self._call("reopen", json.dumps(documents))
+        for shard in _shards(again, SHARD):
+            reopened += await self._call("reopen", json.dumps([asdict(one) for one in shard]))
         return reopened
 
     async def results(self, ids: Iterable[str]) -> list[Result | None]:
@@ -242,10 +277,35 @@ class Store:
         """Give a quota its hard cap."""
         await self.link.execute("HSET", self._key("q", quota), "cap", cap, idempotent=True)
 
-    async def hold(self, quota: str, hold: str, amount: int) -> tuple[bool, int]:
-        """Hold `amount` of a quota. (True, 0), or (False, what others hold and may still free)."""
-        reply = await self._call("hold", quota, hold, amount)
-        return (True, 0) if reply[0] == 1 else (False, reply[3])
+    async def intend(self, intent: Intent) -> Refused | None:
+        """Journal an intent and hold its amount, or say why not; repeating it replaces it. The last step before a call."""
+        reply = await self._call("hold", intent.quota, intent.hold, intent.amount, intent.id, intent.note)
+        match reply[0]:
+            case 1:
+                return None
+            case 0:
+                return Refused("short", others=reply[3])
+            case 2:
+                return Refused("unsettled", note=reply[1].decode())
+            case _:
+                return Refused("cancelled" if reply[1] == b"cancelled" else "paused")
+
+    async def let_go(self, intent: Intent) -> None:
+        """Free the hold of an intent that was not carried out."""
+        await self._call("let_go", intent.quota, intent.hold, intent.id)
+
+    async def stop(self, job: str, how: Literal["paused", "cancelled"], tiers: Iterable[str]) -> None:
+        """Let nothing more of a job start on `tiers`; cancelled, what is ready is dropped and running claims are lost."""
+        await self._call("stop", job, how, *tiers)
+
+    async def resume(self, job: str, tiers: Iterable[str]) -> bool:
+        """Let a paused job go on; False when it was not paused."""
+        return bool(await self._call("resume", job, *tiers))
+
+    async def stopped(self, job: str) -> str | None:
+        """`paused` or `cancelled` for a stopped job."""
+        reply = await self.link.execute("HGET", self._key("j", job), "stop", idempotent=True)
+        return None if reply is None else str(reply.decode())
 
     async def quota(self, quota: str) -> tuple[int | None, int, int]:
         """(cap, used, held) of a quota."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 
-from queues.store import Charge, Refusal, State
+from queues.store import Charge, Intent, Refusal, Refused, Reopened, State
 from tests.support.stores import claimed, new, open_store
 from tests.support.valkey import Valkey
 
@@ -167,8 +167,8 @@ def test_reopened_subtasks_run_again_for_the_next_gate(valkey: Valkey) -> None:
             await store.add([new("j/r1", members=1, tier="mini"), new("j/a", gate="j/r1", gate_index=0)])
             await store.finish(await claimed(store, "j/a"), "ok", "first")
             await store.add([new("j/r2", members=1, tier="mini")])
-            assert await store.reopen([("j/a", "nano", "do better")], {"j/a": ("j/r2", 0)}) == 1
-            assert await store.reopen([("j/a", "nano", "do better")], {"j/a": ("j/r2", 0)}) == 0
+            assert await store.reopen([Reopened("j/a", "nano", "do better", "j/r2", 0)]) == 1
+            assert await store.reopen([Reopened("j/a", "nano", "do better", "j/r2", 0)]) == 0
             again = await claimed(store, "j/a")
             assert again.trail == "do better"
             await store.finish(again, "ok", "second")
@@ -177,20 +177,92 @@ def test_reopened_subtasks_run_again_for_the_next_gate(valkey: Valkey) -> None:
     asyncio.run(scenario())
 
 
+def test_a_reopened_subtask_waits_for_reopened_needs(valkey: Valkey) -> None:
+    async def scenario() -> None:
+        async with open_store(valkey) as store:
+            await store.add([new("j/a"), new("j/b", needs=("j/a",))])
+            await store.finish(await claimed(store, "j/a"), "failed", "")
+            await store.finish(await claimed(store, "j/b"), "skipped", "")
+            await store.add([new("j/end.2", members=2)])
+            again = [Reopened("j/a", "nano", "", "j/end.2", 0), Reopened("j/b", "nano", "", "j/end.2", 1, ("j/a",))]
+            assert await store.reopen(again) == 2
+            assert [one.id for one in await store.release("nano", 10)] == ["j/a"]
+            await store.finish(await claimed(store, "j/a"), "ok", "")
+            assert [one.id for one in await store.release("nano", 10)] == ["j/b"]
+
+    asyncio.run(scenario())
+
+
 def test_holds_never_pass_the_cap_and_charges_settle_once(valkey: Valkey) -> None:
     async def scenario() -> None:
         async with open_store(valkey) as store:
             await store.set_cap("j", 100)
-            held = await asyncio.gather(*(store.hold("j", f"s{i}", 30) for i in range(10)))
-            assert [done for done, _ in held].count(True) == 3
+            intents = [Intent("j", f"j/s{i}", f"call{i}", 30, "") for i in range(10)]
+            verdicts = await asyncio.gather(*(store.intend(intent) for intent in intents))
+            assert verdicts.count(None) == 3
+            assert Refused("short", others=90) in verdicts
             assert await store.quota("j") == (100, 0, 90)
-            assert await store.hold("j", "s0", 40) == (True, 0), "a hold replaces its own"
-            charge = Charge("j", "call", "entry", "j", "s0", 25)
+            assert await store.intend(Intent("j", "j/s0", "call0", 40, "")) is None, "an intent replaces itself"
+            charge = Charge("j", "call0", "entry", "j", "j/s0", 25)
             await store.settle([charge])
             await store.settle([charge])
             assert await store.quota("j") == (100, 25, 60)
-            assert await store.hold("j", "s9", 30) == (False, 60)
-            assert (await store.hold("free", "x", 10**12))[0], "a quota without a cap holds everything"
+            await store.let_go(intents[1])
+            assert await store.quota("j") == (100, 25, 30)
+            assert await store.intend(Intent("free", "free/x", "c", 10**12, "")) is None, "no cap: everything is held"
+
+    asyncio.run(scenario())
+
+
+def test_an_unsettled_intent_is_found_by_the_next_and_its_guess_gives_way_to_the_truth(valkey: Valkey) -> None:
+    async def scenario() -> None:
+        async with open_store(valkey) as store:
+            await store.set_cap("j", 100)
+            assert await store.intend(Intent("j", "j/a", "call1", 60, "what to do")) is None
+            second = Intent("j", "j/a", "call2", 30, "")
+            assert await store.intend(second) == Refused("unsettled", note="what to do")
+            guess = Charge("j", "call1", "lost", "j", "j/a", 60, provisional=True)
+            await store.settle([guess])
+            assert await store.quota("j") == (100, 60, 0)
+            assert await store.intend(second) is None
+            # The worker that was thought dead comes back with what call1 really used.
+            await store.settle([Charge("j", "call1", "true", "j", "j/a", 20)])
+            await store.settle([guess])
+            assert await store.quota("j") == (100, 20, 30), "the later intent under the same hold stays held"
+            assert await store.records("j") == {"call1": "true"}
+
+    asyncio.run(scenario())
+
+
+def test_a_paused_job_starts_nothing_and_goes_on_where_it_was(valkey: Valkey) -> None:
+    async def scenario() -> None:
+        async with open_store(valkey) as store:
+            await store.open_job("j", tenant="t", share=1)
+            await store.add([new("j/a"), new("j/b"), new("j/c", needs=("j/b",))])
+            assert len(await store.release("nano", 1)) == 1
+            running = await claimed(store, "j/b")
+            await store.stop("j", "paused", ["nano", "mini"])
+            assert await store.claim("j/a", "nano") == Refusal("busy"), "its message came too late"
+            assert await store.intend(Intent("j", "j/b", "call", 1, "")) == Refused("paused")
+            assert await store.finish(running, "ok", ""), "what was running may end"
+            assert await store.release("nano", 10) == []
+            assert await store.resume("j", ["nano", "mini"])
+            assert not await store.resume("j", ["nano", "mini"])
+            assert {one.id for one in await store.release("nano", 10)} == {"j/a", "j/c"}
+
+    asyncio.run(scenario())
+
+
+def test_a_cancelled_job_drops_what_is_ready_and_takes_the_running_claims(valkey: Valkey) -> None:
+    async def scenario() -> None:
+        async with open_store(valkey) as store:
+            await store.add([new("j/a"), new("j/b"), new("k/a")])
+            running = await claimed(store, "j/b")
+            await store.stop("j", "cancelled", ["nano"])
+            assert await store.renew([running]) == [running]
+            assert await store.claim("j/a", "nano") == Refusal("gone")
+            assert await store.intend(Intent("j", "j/b", "call", 1, "")) == Refused("cancelled")
+            assert [one.id for one in await store.release("nano", 10)] == ["k/a"]
 
     asyncio.run(scenario())
 
