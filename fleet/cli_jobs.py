@@ -1,25 +1,33 @@
-"""`fleet jobs`: look at jobs of a running fleet."""
+"""`fleet jobs`: look at jobs of a running fleet, and act on them."""
 
 from __future__ import annotations
 
 import sys
-from typing import Annotated, Any
+from collections.abc import Awaitable, Callable
+from decimal import Decimal
+from typing import Annotated, Any, TypeVar
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
 from fleet.client import FleetClient
+from fleet.control import Control
 from fleet.display import clean
-from fleet.errors import FleetError
+from fleet.errors import BadInputError, FleetError
 from fleet.jobs import JobStatus
 from fleet.output import Output, print_data
 from fleet.receipt_view import render_receipt
 from fleet.session import ask, environment_here, finished, follow
 from fleet.store import Job
 
-jobs = typer.Typer(help="Look at the jobs of a running fleet.", no_args_is_help=True)
+jobs = typer.Typer(help="Look at the jobs of a running fleet, and act on them.", no_args_is_help=True)
 
+T = TypeVar("T")
+
+Budget = Annotated[
+    float | None, typer.Option("--budget", help="New hard cap in US dollars.", metavar="USD", min=0.000001)
+]
 JobId = Annotated[str, typer.Argument(help="The job's id.", metavar="JOB")]
 
 
@@ -101,6 +109,55 @@ def cost(job_id: JobId, output: Output = "text") -> None:
 
     receipt = ask(environment_here(), question)
     print_data(receipt, output, render_receipt(receipt))
+
+
+@jobs.command()
+def pause(job_id: JobId) -> None:
+    """Start no further call of a job; running ones end."""
+    _control(lambda control: control.pause(job_id))
+    Console().print(f"{job_id} is paused; `fleet jobs resume {job_id}` lets it go on")
+
+
+@jobs.command()
+def resume(job_id: JobId, budget: Budget = None) -> None:
+    """Let a paused job go on."""
+    _control(lambda control: control.resume(job_id, budget_usd=_usd(budget)))
+    Console().print(f"{job_id} goes on")
+
+
+@jobs.command()
+def cancel(job_id: JobId) -> None:
+    """End a job; what was done is kept."""
+    _control(lambda control: control.cancel(job_id))
+    Console().print(f"{job_id} is cancelled; its outputs and its ledger are kept")
+
+
+@jobs.command()
+def retry(
+    job_id: JobId,
+    failed: Annotated[
+        bool, typer.Option("--failed", help="Only what failed, and what was skipped because of it.")
+    ] = False,
+    budget: Budget = None,
+) -> None:
+    """Run what failed in an ended job again; what was accepted stays."""
+    if not failed:
+        raise BadInputError(
+            f"Say what to retry: `fleet jobs retry --failed {job_id}`. To run all again, submit the job."
+        )
+    number = _control(lambda control: control.retry_failed(job_id, budget_usd=_usd(budget)))
+    Console().print(f"{number} subtasks of {job_id} run again; `fleet jobs watch {job_id}` shows them")
+
+
+def _control(act: Callable[[Control], Awaitable[T]]) -> T:
+    async def question(client: FleetClient) -> T:
+        return await act(Control(client.runtime))
+
+    return ask(environment_here(), question)
+
+
+def _usd(budget: float | None) -> Decimal | None:
+    return None if budget is None else Decimal(str(budget))
 
 
 async def _described(client: FleetClient, job_id: str) -> dict[str, Any]:

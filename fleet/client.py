@@ -36,7 +36,7 @@ class FleetClient:
     """Asks one fleet."""
 
     def __init__(self, runtime: Runtime) -> None:
-        self._runtime = runtime
+        self.runtime = runtime
 
     async def submit(self, spec: JobSpec, *, tenant: str = "default") -> str:
         """Accept a job and return its id.
@@ -45,27 +45,27 @@ class FleetClient:
             BadInputError: a tier, recipe or item source cannot be used; nothing was accepted.
             LinkError: the store does not answer.
         """
-        check(spec, self._runtime.config)
+        check(spec, self.runtime.config)
         job_id = new_job_id()
         items = NO_ITEMS
         if spec.items != ():
-            items = await asyncio.to_thread(pack_items, spec.items, self._runtime.blobs, f"{job_id}/items.jsonl")
-        simulated = self._runtime.environment.simulated
-        await self._runtime.jobs.create(job_id, spec, items, tenant=tenant, simulated=simulated)
+            items = await asyncio.to_thread(pack_items, spec.items, self.runtime.blobs, f"{job_id}/items.jsonl")
+        simulated = self.runtime.environment.simulated
+        await self.runtime.jobs.create(job_id, spec, items, tenant=tenant, simulated=simulated)
         return job_id
 
     async def latest(self, most: int) -> list[str]:
         """Ids of the newest jobs, newest first."""
-        return await self._runtime.jobs.latest(most)
+        return await self.runtime.jobs.latest(most)
 
     async def job(self, job_id: str) -> Job:
         """The job now; JobNotFoundError when there is none."""
-        return await self._runtime.jobs.load(job_id)
+        return await self.runtime.jobs.load(job_id)
 
     async def progress(self, job_id: str) -> Progress:
         """Where a job stands."""
-        store = self._runtime.store
-        job = await self._runtime.jobs.load(job_id)
+        store = self.runtime.store
+        job = await self.runtime.jobs.load(job_id)
         counts, tally = await store.counts(job_id), await store.tally(job_id)
         tiers = {
             tier: TierProgress(
@@ -81,7 +81,7 @@ class FleetClient:
             job_id=job_id,
             name=job.spec.name,
             status=job.status,
-            tiers={tier: tiers[tier] for tier in (*self._runtime.config.tiers, *tiers) if tier in tiers},
+            tiers={tier: tiers[tier] for tier in (*self.runtime.config.tiers, *tiers) if tier in tiers},
             tokens=tally.get("tokens", 0),
             cost_nano_usd=(await store.quota(job_id))[1],
             budget_nano_usd=job.spec.budget_nano_usd,
@@ -104,15 +104,15 @@ class FleetClient:
         for step in job.steps:
             ids = list(job.ids_of(step))
             for start in range(0, len(ids), PAGE):
-                for position, result in enumerate(await self._runtime.store.results(ids[start : start + PAGE]), start):
+                for position, result in enumerate(await self.runtime.store.results(ids[start : start + PAGE]), start):
                     item = None
                     if step.each is not None:
-                        item = _shown(read_item(self._runtime.blobs, job.items, position), position)
+                        item = _shown(read_item(self.runtime.blobs, job.items, position), position)
                     yield output_of(result).model_copy(update={"step": step.id, "item": item})
 
     async def ledger(self, job_id: str) -> list[LedgerEntry]:
         """One entry per provider call of a job, in the order they were made."""
-        records = await self._runtime.store.records(job_id)
+        records = await self.runtime.store.records(job_id)
         entries = [LedgerEntry.model_validate_json(body) for body in records.values()]
         return sorted(entries, key=lambda entry: (entry.started_at, entry.call_id))
 
@@ -127,7 +127,7 @@ class FleetClient:
             status=job.status,
             simulated=job.simulated,
             wall_s=(job.finished_at or time.time()) - job.created_at,
-            config=self._runtime.config,
+            config=self.runtime.config,
             skipped_items=job.items.skipped_count,
             gaps=len(gaps),
         )

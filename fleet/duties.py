@@ -12,9 +12,11 @@ from collections.abc import Awaitable, Callable
 from fleet.blobs import BlobError
 from fleet.context import Context
 from fleet.errors import FleetError
+from fleet.executor import GiveBack, JobCancelled
 from fleet.jobs import JobStatus
 from fleet.outcomes import output_of
 from fleet.planner import Planner
+from fleet.retry import retry
 from fleet.reviewer import Reviewer
 from fleet.runner import MAX_KILLS, NotOurs
 from fleet.store import Job
@@ -39,6 +41,9 @@ class Duties:
     async def review(self, subtask_id: str, tier: str) -> dict[str, str]:
         return await self._perform(subtask_id, tier, self._review)
 
+    async def retry(self, subtask_id: str, tier: str) -> dict[str, str]:
+        return await self._perform(subtask_id, tier, self._retry, ended=True)
+
     async def end(self, subtask_id: str, tier: str) -> dict[str, str]:
         return await self._perform(subtask_id, tier, self._end)
 
@@ -51,9 +56,12 @@ class Duties:
         return await self._perform(subtask_id, tier, nothing)
 
     async def _perform(
-        self, subtask_id: str, tier: str, duty: Callable[[Job, Claim], Awaitable[None]]
+        self, subtask_id: str, tier: str, duty: Callable[[Job, Claim], Awaitable[None]], *, ended: bool = False
     ) -> dict[str, str]:
-        """Claim, do, finish; the reference that a chord counts. Raises NotOurs, ClaimLost, LinkError."""
+        """Claim, do, finish; the reference that a chord counts. Raises NotOurs, ClaimLost, LinkError.
+
+        `ended`: the duty is for jobs that have ended, too.
+        """
         claim = await self._context.store.claim(subtask_id, tier)
         if isinstance(claim, Refusal):
             if claim.status is not None:
@@ -66,8 +74,13 @@ class Duties:
                 if claim.kills >= MAX_KILLS:
                     raise FleetError(f"{claim.kills} workers died at {subtask_id}")
                 job = await self._context.jobs.load(job_id)
-                if not job.status.final:
+                if ended or not job.status.final:
                     await duty(job, claim)
+            except GiveBack as reason:
+                await self._context.store.hand_on(claim, claim.tier, "")
+                raise NotOurs(str(reason)) from None
+            except JobCancelled:
+                pass
             except (FleetError, BlobError, PermitError) as problem:
                 error = str(problem)
             except (LinkError, NotOurs):
@@ -92,6 +105,9 @@ class Duties:
             return
         round_ = int(claim.id.rpartition(".")[2])
         await self._reviewer.review(job, round_, claim.fence)
+
+    async def _retry(self, job: Job, claim: Claim) -> None:
+        await retry(job, int(claim.id.rpartition(".")[2]), self._context)
 
     async def _end(self, job: Job, claim: Claim) -> None:
         if await self._any_accepted(job):

@@ -1,30 +1,31 @@
-"""The one door to a model: reserve the money, wait for the permit, call, settle both, and leave a ledger entry per call.
+"""The one door to a model: wait for the permit, journal the intent and hold its money, call, settle, leave an entry.
 
-Every provider call leaves exactly one entry, whatever came of it. It decides whether to ask again after a provider's
-error; it does not judge the answer (checks) or choose the tier (router).
+Every provider call leaves exactly one ledger entry, whatever came of it; a call whose worker died is asked for again where
+the vendor can, and otherwise booked as possibly paid. It decides whether to ask again after a provider's error; it does not
+judge the answer (checks) or choose the tier (router).
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import random
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Coroutine, Mapping
+from dataclasses import replace
+from typing import Any, TypeVar
 
-from fleet.config import FleetConfig, Limits
+from fleet.config import FleetConfig, Limits, ModelConfig
+from fleet.entries import Call, Draft, Purpose, Unsettled, Worst, charge, draft
 from fleet.errors import BudgetExceededError, ProviderError
-from fleet.ledger import CallStatus, LedgerEntry, Role
 from fleet.prices import Usage, cost_nano_usd, usd
 from fleet.providers.base import Completion, ModelRequest, Provider
-from fleet.tokens import request_upper_bound
-from queues.limits import Allowance, Limiter
-from queues.store import Charge, Store
+from queues.limits import Allowance, Limiter, Permit
+from queues.store import Refused, Store
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 #: Longest wait for a permit; waiting costs a coroutine, no attempt.
 PATIENCE_S = 3_600.0
@@ -37,29 +38,12 @@ MAX_BACKOFF_S = 30.0
 OVERHEAD_TOKENS = 64
 
 
-@dataclass(frozen=True, slots=True)
-class Purpose:
-    """What a call is for: the fields of its ledger entry that the caller knows."""
-
-    job: str
-    #: The subtask (or memo key) that the call works for; it holds the budget, so one call at a time per subtask.
-    subtask: str
-    fence: int
-    step: str
-    kind: str
-    role: Role
-    tier: str
+class GiveBack(Exception):
+    """The call was not made: the worker drains or the job is paused; the subtask goes back to its backlog."""
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
-    """An answered call whose entry waits for its verdict: write `charge(...)` together with what comes of the answer."""
-
-    completion: Completion
-    entry: LedgerEntry
-
-    def charge(self, status: CallStatus, reason: str | None = None) -> Charge:
-        return _charge(self.entry.model_copy(update={"status": status, "reason": reason}))
+class JobCancelled(Exception):
+    """The call was not made: its job was cancelled."""
 
 
 class Executor:
@@ -70,6 +54,8 @@ class Executor:
         self._providers = providers
         self._store = store
         self._limiter = limiter
+        #: Set when the worker was asked to stop: running calls end, waiting ones are given back.
+        self.draining = asyncio.Event()
 
     async def call(self, purpose: Purpose, request: ModelRequest) -> Call:
         """Ask the model of `purpose.tier`, again after errors that may pass; `request.model` and `call_id` are set here.
@@ -78,97 +64,47 @@ class Executor:
             ProviderError: no answer, after all tries; what the tries cost is booked.
             BudgetExceededError: the job's budget does not cover the call.
             PermitError: no permit within an hour, or none possible.
+            GiveBack, JobCancelled: the call was not made.
         """
-        model_name, model = self._config.model_of(purpose.tier)
-        timeout_s = self._config.tiers[purpose.tier].timeout_s
+        name, model = self._config.model_of(purpose.tier)
         request = replace(
             request,
-            model=model_name,
+            model=name,
             max_output_tokens=min(request.max_output_tokens, model.max_output_tokens),
             reasoning_effort=model.reasoning_effort,
-            timeout_s=timeout_s,
+            timeout_s=self._config.tiers[purpose.tier].timeout_s,
         )
-        texts = (request.instructions, request.prompt, json.dumps(request.schema or {}))
-        images = [image.data for image in request.images]
-        tokens = request_upper_bound(texts, images, request.max_output_tokens) + OVERHEAD_TOKENS
-        # The permit's estimate is safe for nearly all texts; money is reserved for a token per byte, which none
-        # exceeds.
-        bound = Usage(input_tokens=2 * (tokens - request.max_output_tokens), output_tokens=request.max_output_tokens)
-        worst = cost_nano_usd(model_name, model, bound)
-        account = f"{model.provider}/{model_name}"
+        tokens, worst = self._bounds(name, model, request)
         failures = 0
         asked = 0
         deadline = time.monotonic() + PATIENCE_S
         while True:
             asked += 1
             attempt = replace(request, call_id=f"{purpose.subtask}.{purpose.fence}.{asked}")
-            await self._reserve(purpose, worst)
-            try:
-                permit = await self._limiter.acquire(
-                    account,
-                    _allowance(model.limits),
-                    tokens=tokens,
-                    permit_id=attempt.call_id,
-                    lease_s=timeout_s + 30,
-                    patience_s=max(0.0, deadline - time.monotonic()),
-                )
-            except BaseException:
-                await self._store.hold(purpose.job, purpose.subtask, 0)
-                raise
-            started = time.time()
-            draft = LedgerEntry(
-                call_id=attempt.call_id,
-                job=purpose.job,
-                subtask=purpose.subtask,
-                step=purpose.step,
-                kind=purpose.kind,
-                role=purpose.role,
-                tier=purpose.tier,
-                model=model_name,
-                answered_model=None,
-                provider=model.provider,
-                usage=Usage(),
-                usage_reported=True,
-                cost_nano_usd=0,
-                status="ok",
-                reason=None,
-                request_id=None,
-                fence=purpose.fence,
-                started_at=started,
-                finished_at=started,
-                waited_ms=permit.waited_ms,
-                latency_ms=0,
+            permit = await self._permit(model, attempt, tokens, deadline)
+            drafted = draft(
+                purpose, attempt.call_id, model=name, provider=model.provider, waited_ms=permit.waited_ms, worst=worst
             )
             try:
-                completion = await self._providers[model.provider].complete(attempt)
+                found = await self._intend(drafted, request)
+            except BaseException:
+                await self._limiter.settle(permit, 0)
+                raise
+            if found is not None:
+                await self._limiter.settle(permit, 0)
+                return found
+            try:
+                return await self._made(drafted, attempt, permit)
             except ProviderError as error:
-                # A call whose end is unknown may be on the bill: it is booked at its worst case, and marked.
-                used, cost = (bound, worst) if error.maybe_billed else (Usage(), 0)
-                await self._limiter.settle(permit, used.total)
-                await self._store.settle([_charge(_closed(draft, error.kind, used, cost, error.request_id))])
-                if not error.retryable:
+                if not error.retryable or time.monotonic() >= deadline:
                     raise
                 if error.kind == "rate_limit":
-                    await self._limiter.pause(account, error.retry_after or 1.0)
-                    if time.monotonic() >= deadline:
-                        raise
+                    await self._limiter.pause(permit.account, error.retry_after or 1.0)
                     continue
                 failures += 1
                 if failures >= self._config.call_tries:
                     raise
-                await asyncio.sleep(error.retry_after or _backoff(failures))
-            except BaseException as error:
-                # Cancelled, or a defect of ours: the call may have gone out all the same.
-                reason = (
-                    "cancelled" if isinstance(error, asyncio.CancelledError) else f"internal: {type(error).__name__}"
-                )
-                await self._limiter.settle(permit, tokens)
-                await self._store.settle([_charge(_closed(draft, reason, bound, worst))])
-                raise
-            else:
-                await self._limiter.settle(permit, completion.usage.total)
-                cost = cost_nano_usd(model_name, model, completion.usage)
-                return Call(completion, _answered(draft, completion, cost))
+                await self._unless_draining(asyncio.sleep(error.retry_after or _backoff(failures)))
 
     async def remembered(self, purpose: Purpose, request: ModelRequest, memo: str) -> tuple[str, bool]:
         """The answer to a call that is made once per job and `memo`, from the record if it was made before.
@@ -176,75 +112,118 @@ class Executor:
         For calls that are no subtask of the plan (plan, reduce, review): a crash after the answer pays nothing twice.
         Returns (text, whether the answer was whole). Raises like `call`.
         """
-        record = f"{purpose.job}:memo"
-        kept = await self._store.link.execute("HGET", f"{self._store.namespace}:r:{record}", memo, idempotent=True)
+        kept = await self._store.memo(purpose.job, memo)
         if kept is not None:
-            text: str = kept.decode()
-            return text[1:], text[0] == "+"
+            return kept[1:], kept[0] == "+"
         call = await self.call(purpose, request)
         whole = call.completion.finish == "stop"
         body = ("+" if whole else "-") + call.completion.text
-        charge = call.charge("ok" if whole else "rejected", None if whole else call.completion.finish)
-        await self._store.settle([charge, Charge(record, memo, body, purpose.job, "", 0)])
+        paid = call.charge("ok" if whole else "rejected", None if whole else call.completion.finish)
+        await self._store.set_memo(purpose.job, memo, body, [paid])
         return body[1:], whole
 
-    async def _reserve(self, purpose: Purpose, worst: int) -> None:
+    async def _made(self, drafted: Draft, attempt: ModelRequest, permit: Permit) -> Call:
+        """The answer to a call whose intent is journalled; without one its entry is written here."""
+        provider = self._providers[drafted.entry.provider]
+
+        async def started(handle: str) -> None:
+            # From here on another worker can ask for the answer, instead of for another answer.
+            await self._store.intend(drafted.intent(handle))
+
+        try:
+            completion = await provider.complete(attempt, started if attempt.background else None)
+        except ProviderError as error:
+            entry = drafted.failed(error.kind, maybe_billed=error.maybe_billed, request_id=error.request_id)
+            await self._limiter.settle(permit, entry.usage.total)
+            await self._store.settle([charge(entry)])
+            raise
+        except BaseException as error:
+            # Cancelled, or a defect of ours: the call may have gone out all the same.
+            reason = "cancelled" if isinstance(error, asyncio.CancelledError) else f"internal: {type(error).__name__}"
+            entry = drafted.failed(reason, maybe_billed=True)
+            await self._limiter.settle(permit, entry.usage.total)
+            await self._store.settle([charge(entry)])
+            raise
+        await self._limiter.settle(permit, completion.usage.total)
+        return self._answered(drafted, completion)
+
+    async def _intend(self, drafted: Draft, request: ModelRequest) -> Call | None:
+        """Journal the intent and hold its money. The call of an earlier worker, if it can be asked for, instead of ours."""
         deadline = time.monotonic() + BUDGET_PATIENCE_S
         while True:
-            held, others = await self._store.hold(purpose.job, purpose.subtask, worst)
-            if held:
-                return
-            if others == 0 or time.monotonic() > deadline:
-                cap, used, _ = await self._store.quota(purpose.job)
-                raise BudgetExceededError(
-                    f"The budget of {usd(cap or 0)} has {usd((cap or 0) - used)} left and this call may cost "
-                    f"{usd(worst)}; give the job a higher budget_usd."
-                )
-            await asyncio.sleep(BUDGET_LOOK_S)
+            match await self._store.intend(drafted.intent()):
+                case None:
+                    return None
+                case Refused("unsettled", note=note):
+                    if (call := await self._taken_up(Unsettled.of(note), request)) is not None:
+                        return call
+                case Refused("short", others=others):
+                    if others == 0 or time.monotonic() > deadline:
+                        cap, used, _ = await self._store.quota(drafted.entry.job)
+                        raise BudgetExceededError(
+                            f"The budget of {usd(cap or 0)} has {usd((cap or 0) - used)} left and this call may cost "
+                            f"{usd(drafted.worst.cost_nano_usd)}; give the job a higher budget_usd."
+                        )
+                    await self._unless_draining(asyncio.sleep(BUDGET_LOOK_S))
+                case Refused("paused"):
+                    raise GiveBack("the job is paused")
+                case Refused("cancelled"):
+                    raise JobCancelled("the job was cancelled")
 
+    async def _taken_up(self, unsettled: Unsettled, request: ModelRequest) -> Call | None:
+        """What became of the call of a worker that vanished: its answer, or None and a guess in the ledger."""
+        lost = unsettled.lost
+        provider = self._providers.get(lost.provider)
+        if unsettled.handle is not None and provider is not None:
+            try:
+                completion = await provider.collect(unsettled.handle, replace(request, call_id=lost.call_id))
+            except ProviderError as error:
+                logger.warning("call %s could not be asked for again: %s", lost.call_id, error)
+            else:
+                return self._answered(unsettled.draft(), completion)
+        await self._store.settle([charge(lost)])
+        return None
 
-def _answered(draft: LedgerEntry, completion: Completion, cost: int) -> LedgerEntry:
-    finished = time.time()
-    return draft.model_copy(
-        update={
-            "answered_model": completion.model,
-            "usage": completion.usage,
-            "usage_reported": completion.usage_reported,
-            "cost_nano_usd": cost,
-            "request_id": completion.request_id,
-            "finished_at": finished,
-            "latency_ms": round((finished - draft.started_at) * 1000),
-        }
-    )
+    def _answered(self, drafted: Draft, completion: Completion) -> Call:
+        model = drafted.entry.model
+        cost = cost_nano_usd(model, self._config.models[model], completion.usage)
+        return Call(completion, drafted.answered(completion, cost))
 
+    async def _permit(self, model: ModelConfig, attempt: ModelRequest, tokens: int, deadline: float) -> Permit:
+        return await self._unless_draining(
+            self._limiter.acquire(
+                f"{model.provider}/{attempt.model}",
+                _allowance(model.limits),
+                tokens=tokens,
+                permit_id=attempt.call_id,
+                lease_s=attempt.timeout_s + 30,
+                patience_s=max(0.0, deadline - time.monotonic()),
+            )
+        )
 
-def _closed(draft: LedgerEntry, reason: str, used: Usage, cost: int, request_id: str | None = None) -> LedgerEntry:
-    """The entry of a call without an answer; one that used anything by our estimate is marked as not reported."""
-    finished = time.time()
-    return draft.model_copy(
-        update={
-            "usage": used,
-            "usage_reported": used.total == 0,
-            "cost_nano_usd": cost,
-            "status": "failed",
-            "reason": reason,
-            "request_id": request_id,
-            "finished_at": finished,
-            "latency_ms": round((finished - draft.started_at) * 1000),
-        }
-    )
+    async def _unless_draining(self, waiting: Coroutine[Any, Any, T]) -> T:
+        """Wait, unless the worker is asked to stop meanwhile: then GiveBack."""
+        task = asyncio.ensure_future(waiting)
+        drained = asyncio.ensure_future(self.draining.wait())
+        try:
+            await asyncio.wait({task, drained}, return_when=asyncio.FIRST_COMPLETED)
+            if task.done():
+                return task.result()
+            raise GiveBack("the worker drains")
+        finally:
+            drained.cancel()
+            if not task.done():
+                task.cancel()
+                await asyncio.wait({task})
 
+    def _bounds(self, name: str, model: ModelConfig, request: ModelRequest) -> tuple[int, Worst]:
+        """Tokens to ask a permit for, and the worst case to hold money for.
 
-def _charge(entry: LedgerEntry) -> Charge:
-    return Charge(
-        record=entry.job,
-        id=entry.call_id,
-        body=entry.model_dump_json(),
-        quota=entry.job,
-        hold=entry.subtask or "",
-        amount=entry.cost_nano_usd,
-        tally={"calls": 1, "tokens": entry.usage.total},
-    )
+        The permit's estimate is safe for nearly all texts; money is held for a token per byte, which none exceeds.
+        """
+        tokens = request.upper_bound() + OVERHEAD_TOKENS
+        most = Usage(input_tokens=2 * (tokens - request.max_output_tokens), output_tokens=request.max_output_tokens)
+        return tokens, Worst(most, cost_nano_usd(name, model, most))
 
 
 def _allowance(limits: Limits) -> Allowance:

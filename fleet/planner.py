@@ -17,10 +17,11 @@ from fleet import checks
 from fleet.config import Frozen
 from fleet.context import Context
 from fleet.documents import parse
+from fleet.entries import Purpose
 from fleet.errors import BadInputError, PlanError
-from fleet.executor import Purpose, ask
+from fleet.executor import ask
 from fleet.items import read_item
-from fleet.jobs import AUTO, Step, check_steps
+from fleet.jobs import AUTO, Step, check_steps, in_order
 from fleet.router import start_tier
 from fleet.store import COORDINATOR, Job
 from queues.store import NewSubtask
@@ -147,7 +148,8 @@ class Planner:
         """
         if job.steps:
             return job.steps
-        steps = job.spec.steps or await self._ask(job, fence)
+        given = job.spec.steps or await self._ask(job, fence)
+        steps = tuple(in_order({step.id: step for step in given}))
         _check_size(steps, len(job.items))
         await self._context.jobs.set_plan(job.id, steps)
         return steps
@@ -155,11 +157,7 @@ class Planner:
     async def expand(self, job: Job) -> None:
         """Write the gate, then the subtasks behind it. Safe to repeat after a crash."""
         members = list(job.members())
-        if job.spec.review is not None:
-            body = NewSubtask(id=job.review_id(1), task=REVIEW_TASK, tier="flagship", payload="")
-        else:
-            body = NewSubtask(id=f"{job.id}/end.1", task=END_TASK, tier=COORDINATOR, payload="")
-        gate_of = await self._context.gates.open(body, members)
+        gate_of = await self._context.gates.open(body_of(job, job.round), members)
         await self._context.store.add(self._subtasks(job, gate_of))
 
     def _subtasks(self, job: Job, gate_of: dict[str, tuple[str, int]]) -> Iterable[NewSubtask]:
@@ -173,15 +171,7 @@ class Planner:
                     task=RUN_TASK,
                     tier=tier,
                     payload=json.dumps({"step": step.id, "item": item if each else None}),
-                    needs=tuple(
-                        need
-                        for needed in (job.step(name) for name in step.needs)
-                        for need in (
-                            [job.subtask_id(needed.id, item)]
-                            if each and needed.each is not None
-                            else job.ids_of(needed)
-                        )
-                    ),
+                    needs=job.needs_of(step, item),
                     cost=step.max_output_tokens,
                     gate=gate,
                     gate_index=index,
@@ -234,6 +224,13 @@ class Planner:
         except ValueError as error:
             raise BadInputError(f"the plan: {error}") from error
         return steps
+
+
+def body_of(job: Job, round_: int) -> NewSubtask:
+    """The body of the gate that gathers a round: the review, or the end of a job without one."""
+    if job.spec.review is not None:
+        return NewSubtask(id=job.review_id(round_), task=REVIEW_TASK, tier="flagship", payload="")
+    return NewSubtask(id=f"{job.id}/end.{round_}", task=END_TASK, tier=COORDINATOR, payload="")
 
 
 def _check_size(steps: Iterable[Step], items: int) -> None:

@@ -15,8 +15,9 @@ from typing import Any, Literal
 from fleet import checks, packing
 from fleet.config import Frozen
 from fleet.context import Context
+from fleet.entries import Purpose
 from fleet.errors import FleetError
-from fleet.executor import Purpose, ask
+from fleet.executor import ask
 from fleet.items import read_item
 from fleet.jobs import Attempt, JobStatus, Outcome, Review
 from fleet.outcomes import Trail, output_of

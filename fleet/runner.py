@@ -15,10 +15,11 @@ from typing import Any
 from fleet import checks, templates
 from fleet.blobs import BlobError, Blobs
 from fleet.context import Context
+from fleet.entries import Call, Purpose
 from fleet.errors import BadInputError, BudgetExceededError, ProviderError
-from fleet.executor import Call, Purpose, ask
+from fleet.executor import GiveBack, JobCancelled, ask
 from fleet.items import read_item
-from fleet.jobs import Attempt, JobStatus, Step
+from fleet.jobs import Attempt, Step
 from fleet.outcomes import Trail, output_of
 from fleet.providers.base import Image
 from fleet.router import next_tier
@@ -69,6 +70,12 @@ class Runner:
         step = job.step(place["step"])
         try:
             return await self._attempt(claim, job, step, place["item"], trail)
+        except GiveBack as reason:
+            # No attempt was used: the subtask waits in its backlog, in front, until the job or another worker goes on.
+            await self._context.store.hand_on(claim, claim.tier, claim.trail)
+            raise NotOurs(str(reason)) from None
+        except JobCancelled as reason:
+            return await self._end(claim, "skipped", trail, error=str(reason))
         except BudgetExceededError as error:
             await self._context.jobs.cut_short(job.id, str(error))
             return await self._end(claim, "failed", trail, error=str(error))
@@ -84,7 +91,7 @@ class Runner:
     async def _attempt(self, claim: Claim, job: Job, step: Step, item: int | None, trail: Trail) -> dict[str, str]:
         if claim.kills >= MAX_KILLS:
             return await self._end(claim, "failed", trail, error=f"{claim.kills} workers died while running it")
-        if job.status.final or job.status is JobStatus.PAUSED:
+        if job.status.final:
             return await self._end(claim, "skipped", trail, error=f"the job is {job.status}")
         values: dict[str, Any] = {"goal": job.spec.goal, "items": _Items(self._context.blobs, job)}
         if item is not None:

@@ -13,10 +13,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from fleet.errors import JobNotFoundError
+from redis.exceptions import OutOfMemoryError
+
+from fleet.errors import JobNotFoundError, StoreUnavailableError
 from fleet.items import ItemIndex
 from fleet.jobs import JobSpec, JobStatus, Step
-from queues.store import NewSubtask, Store
+from queues.store import NewSubtask, NotDurableError, Store
 
 PLAN_TASK = "fleet.plan_job.v1"
 COORDINATOR = "coordinator"
@@ -65,6 +67,16 @@ class Job:
         else:
             yield from (self.subtask_id(step.id, item) for item in range(len(self.items)))
 
+    def needs_of(self, step: Step, item: int) -> tuple[str, ...]:
+        """The ids that one subtask of a step waits for: of its own item, or of all items where it is not one per item."""
+        return tuple(
+            need
+            for needed in (self.step(name) for name in step.needs)
+            for need in (
+                [self.subtask_id(needed.id, item)] if step.each and needed.each is not None else self.ids_of(needed)
+            )
+        )
+
     def review_id(self, round_: int) -> str:
         return f"{self.id}/review.{round_}"
 
@@ -83,10 +95,11 @@ class JobStore:
         self._plans: OrderedDict[str, Job] = OrderedDict()
 
     async def create(self, job_id: str, spec: JobSpec, items: ItemIndex, *, tenant: str, simulated: bool) -> None:
-        """Accept a job: its document first, then the subtask that plans it, which is what makes it move."""
-        await self._store.open_job(job_id, tenant=tenant, share=SHARES[spec.priority])
-        if spec.budget_nano_usd is not None:
-            await self._store.set_cap(job_id, spec.budget_nano_usd)
+        """Accept a job: once this returns, its document and the subtask that plans it are on the store's disk.
+
+        Raises:
+            StoreUnavailableError: the store is full, or keeps nothing on disk; nothing, or nothing durable, was written.
+        """
         document: dict[str, str | int | float] = {
             "tenant": tenant,
             "spec": spec.model_dump_json(),
@@ -96,10 +109,25 @@ class JobStore:
             "simulated": int(simulated),
             "created_at": time.time(),
         }
-        pairs = [part for pair in document.items() for part in pair]
-        await self._link.execute("HSET", self._key(job_id), *pairs, idempotent=True)
-        await self._link.execute("ZADD", self._key(), document["created_at"], job_id, idempotent=True)
-        await self._store.add([NewSubtask(id=f"{job_id}/plan.1", task=PLAN_TASK, tier=COORDINATOR, payload="")])
+        start = NewSubtask(id=f"{job_id}/plan.1", task=PLAN_TASK, tier=COORDINATOR, payload="")
+        try:
+            await self._store.accept(
+                job_id,
+                start,
+                tenant=tenant,
+                share=SHARES[spec.priority],
+                cap=spec.budget_nano_usd,
+                document=(f"job:{job_id}", document),
+                index=("jobs", time.time()),
+            )
+            await self._store.on_disk()
+        except OutOfMemoryError as error:
+            raise StoreUnavailableError(
+                "The store is full, so the job was not accepted and nothing of it is kept; give the store more memory "
+                "(maxmemory) or finish other jobs first."
+            ) from error
+        except NotDurableError as error:
+            raise StoreUnavailableError(str(error)) from error
 
     async def load(self, job_id: str) -> Job:
         """The job as it stands now.
@@ -112,13 +140,17 @@ class JobStore:
         if "spec" not in fields:
             raise JobNotFoundError(f'There is no job "{job_id}" in this store; `fleet jobs list` shows what there is.')
         spec = JobSpec.model_validate_json(fields["spec"])
+        status = JobStatus(fields["status"])
+        # Whether a job is paused is the queues' to know: what it goes back to when it is resumed stays written here.
+        if not status.final and await self._store.stopped(job_id) == "paused":
+            status = JobStatus.PAUSED
         planned = json.loads(fields["plan"]) if "plan" in fields else []
         return Job(
             id=job_id,
             tenant=fields["tenant"],
             spec=spec,
             items=ItemIndex.model_validate_json(fields["items"]),
-            status=JobStatus(fields["status"]),
+            status=status,
             steps=tuple(Step.model_validate(step) for step in planned),
             round=int(fields["round"]),
             simulated=fields["simulated"] == "1",
@@ -129,7 +161,7 @@ class JobStore:
         )
 
     async def planned(self, job_id: str) -> Job:
-        """The job with its plan from memory where it is known; only `status` and `round` are sure to be of now."""
+        """The job with its plan from memory where it is known; only `round`, and a final `status`, are sure to be of now."""
         job = self._plans.get(job_id)
         if job is None:
             job = await self.load(job_id)
@@ -168,6 +200,13 @@ class JobStore:
             fields["result"] = json.dumps(result)
         open_states = [state for state in JobStatus if not state.final]
         return await self._store.advance(f"job:{job_id}", "status", open_states, status, fields)
+
+    async def reopen(self, job_id: str, round_: int) -> None:
+        """Let an ended job run again in round `round_`; what it ended with is forgotten, its plan and outputs are not."""
+        key = self._key(job_id)
+        await self._link.execute("HDEL", key, "error", "result", "finished_at", "cut_short", idempotent=True)
+        ended = [JobStatus.COMPLETED, JobStatus.FAILED]
+        await self._store.advance(f"job:{job_id}", "status", ended, JobStatus.RUNNING, {"round": round_})
 
     async def cut_short(self, job_id: str, reason: str) -> None:
         """Note that a job could not do all its work; the first reason stays. It then ends as failed, its outputs kept."""

@@ -15,6 +15,7 @@ from celery.exceptions import Ignore
 
 from fleet.duties import Duties
 from fleet.planner import END_TASK, REVIEW_TASK, RUN_TASK
+from fleet.retry import RETRY_TASK
 from fleet.runner import NotOurs, Runner
 from fleet.store import PLAN_TASK
 from queues.bridge import await_
@@ -32,6 +33,7 @@ def register(app: Celery, connect: Callable[[], tuple[Runner, Duties]]) -> None:
     _register(app, RUN_TASK, lambda: connect()[0].run)
     _register(app, PLAN_TASK, lambda: connect()[1].plan)
     _register(app, REVIEW_TASK, lambda: connect()[1].review)
+    _register(app, RETRY_TASK, lambda: connect()[1].retry)
     _register(app, END_TASK, lambda: connect()[1].end)
     _register(app, GATHER_TASK, lambda: connect()[1].gather)
 

@@ -12,6 +12,7 @@ from celery import signals
 
 from fleet import tasks
 from fleet.config import Environment
+from fleet.context import Context
 from fleet.duties import Duties
 from fleet.runner import Runner
 from fleet.runtime import Runtime
@@ -24,11 +25,13 @@ from queues.reconciler import Reconciler
 runtime = Runtime.from_environment(Environment())
 app = runtime.app
 _claims: list[Claims] = []
+_contexts: list[Context] = []
 
 
 @cache
 def _work() -> tuple[Runner, Duties]:
     context = runtime.context(_claims[0])
+    _contexts.append(context)
     return Runner(context), Duties(context)
 
 
@@ -55,6 +58,13 @@ def _services(instance: Any, **_: Any) -> None:
             await runtime.aclose()
 
     background.add(live)
+
+    @signals.worker_shutting_down.connect(weak=False)
+    def _drain(**_: Any) -> None:
+        # Called inside a signal handler: the loop is told, and gives back what waits as soon as it runs.
+        if _contexts:
+            instance.pool.loop.call_soon_threadsafe(_contexts[0].executor.draining.set)
+
     if COORDINATOR in tiers:
         dispatcher = Dispatcher(app, runtime.store, runtime.gates, list(runtime.tiers))
         background.add(dispatcher.run)

@@ -15,6 +15,8 @@ from enum import StrEnum
 from itertools import islice
 from typing import Any, Literal, TypeVar
 
+from redis.exceptions import ResponseError
+
 from queues.link import Link
 
 T = TypeVar("T")
@@ -159,6 +161,10 @@ class Released:
     gate_index: int | None
 
 
+class NotDurableError(Exception):
+    """What was written is not on the disk of the store."""
+
+
 class Store:
     """All scripts of the store over one `Link`. Errors: `queues.link.LinkError` when the store does not answer."""
 
@@ -173,6 +179,48 @@ class Store:
     async def open_job(self, job: str, *, tenant: str, share: float) -> None:
         """Let `job` take part in the fair order; `share` is its weight among its tenant's jobs."""
         await self.link.execute("HSET", self._key("j", job), "tenant", tenant, "share", share, idempotent=True)
+
+    async def accept(
+        self,
+        job: str,
+        start: NewSubtask,
+        *,
+        tenant: str,
+        share: float,
+        cap: int | None,
+        document: tuple[str, Mapping[str, str | int | float]],
+        index: tuple[str, float],
+    ) -> bool:
+        """Open a job with its document, its place in an index, its quota's cap and the subtask that starts it, or nothing.
+
+        `document`: key below the namespace and fields; `index`: key and score. False when the document exists.
+        """
+        fields = [part for pair in document[1].items() for part in pair]
+        head = [job, tenant, share, "" if cap is None else cap, document[0], *index, start.id, start.task, start.tier]
+        return bool(await self._call("accept", *head, *fields))
+
+    async def on_disk(self) -> None:
+        """Wait until everything written on this link so far is on the disk of the store.
+
+        Raises:
+            NotDurableError: the store keeps nothing on disk, or did not manage within 10 s.
+        """
+        try:
+            local, _ = await self.link.execute("WAITAOF", 1, 0, 10_000)
+        except ResponseError:
+            # A server without WAITAOF, or without an AOF: only one that syncs each write before it answers will do.
+            info = (await self.link.execute("INFO", "persistence", idempotent=True)).decode()
+            setting = await self.link.execute("CONFIG", "GET", "appendfsync", idempotent=True)
+            if "aof_enabled:1" in info and setting[1:] == [b"always"]:
+                return
+            raise NotDurableError(
+                "The store keeps nothing on disk at once, so no job is accepted: set appendonly yes "
+                "(and appendfsync always on servers without WAITAOF)."
+            ) from None
+        if local < 1:
+            raise NotDurableError(
+                "The store did not write to its disk within 10 s; look at its disk, then submit again."
+            )
 
     async def add(self, subtasks: Iterable[NewSubtask]) -> int:
         """Add subtasks in order, in shards; the number that were new. Safe to repeat."""
@@ -262,6 +310,15 @@ class Store:
         """Put back into the backlog what should be moving and is not; each with the state it was found in."""
         flat = await self.link.call("reconcile", [self.namespace], [most])
         return [(id_.decode(), State(state.decode())) for id_, state in _shards(flat, 2)]
+
+    async def memo(self, job: str, name: str) -> str | None:
+        """What was written down for a job under `name`, None where nothing was."""
+        body = await self.link.execute("HGET", self._key("m", job), name, idempotent=True)
+        return None if body is None else str(body.decode())
+
+    async def set_memo(self, job: str, name: str, body: str, charges: Sequence[Charge] = ()) -> None:
+        """Write something down for a job, together with charges; what stands under `name` already stays."""
+        await self._call("memo", job, name, body, _charges(charges))
 
     async def records(self, record: str) -> dict[str, str]:
         """The entries written by charges under `record`, by id."""

@@ -4,6 +4,7 @@
 --       b:TIER… backlog: tenants, their jobs (zsets by virtual time), a job's subtasks (list) · out:TIER released (set)
 --       watch: when the reconciler looks (zset) · wake: rings the dispatcher (list) · w:TIER workers (zset by expiry)
 --       r:RECORD entries (hash) · rp:RECORD which of them are guesses (hash) · t:RECORD their tally (hash)
+--       m:JOB what was written down for a job, by name (hash)
 --       q:QUOTA cap, used, held · qh:QUOTA holds (hash) · i:QUOTA intents, by hold: what was about to be used (hash)
 local ns = KEYS[1]
 local clock = redis.call('TIME')

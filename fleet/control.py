@@ -1,0 +1,73 @@
+"""Pause, resume, cancel, and retry of what failed: what a user may do to a job that was accepted.
+
+It changes states in the store; running calls end by themselves or lose their claim. It calls no model.
+"""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+from fleet.errors import BadInputError
+from fleet.jobs import JobStatus
+from fleet.prices import NANO_PER_USD
+from fleet.retry import RETRY_TASK, failed_again
+from fleet.runtime import Runtime
+from fleet.store import COORDINATOR
+from queues.store import NewSubtask
+
+
+class Control:
+    """Acts on the jobs of one fleet."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+        self._tiers = list(runtime.tiers)
+
+    async def pause(self, job_id: str) -> None:
+        """Start no further call of a job; running ones end."""
+        await self._check_open(job_id, "paused")
+        await self._runtime.store.stop(job_id, "paused", self._tiers)
+
+    async def resume(self, job_id: str, *, budget_usd: Decimal | None = None) -> None:
+        """Let a paused job go on, with a new cap where one is given."""
+        await self._runtime.jobs.load(job_id)
+        await self._new_cap(job_id, budget_usd)
+        if not await self._runtime.store.resume(job_id, self._tiers):
+            raise BadInputError(f"The job {job_id} is not paused.")
+
+    async def cancel(self, job_id: str) -> None:
+        """End a job: no further call starts, running ones lose their claim, and what was done is kept."""
+        await self._check_open(job_id, "cancelled")
+        await self._runtime.store.stop(job_id, "cancelled", self._tiers)
+        await self._runtime.jobs.end(job_id, JobStatus.CANCELLED, error="cancelled by a user")
+
+    async def retry_failed(self, job_id: str, *, budget_usd: Decimal | None = None) -> int:
+        """Run the failed subtasks of an ended job again, and what was skipped because of them; how many.
+
+        What was accepted stays, and costs nothing again.
+
+        Raises:
+            BadInputError: the job has not ended, was cancelled, never got a plan, or nothing in it failed.
+        """
+        job = await self._runtime.jobs.load(job_id)
+        if job.status not in (JobStatus.COMPLETED, JobStatus.FAILED):
+            raise BadInputError(f"The job {job_id} is {job.status}; only what failed in an ended job can be retried.")
+        if not job.steps:
+            raise BadInputError(f"The job {job_id} never got a plan; submit it again.")
+        again = await failed_again(job, self._runtime.store, self._runtime.config)
+        if not again:
+            raise BadInputError(f"No subtask of the job {job_id} failed; there is nothing to retry.")
+        await self._new_cap(job_id, budget_usd)
+        # The coordinator does it, under a claim: a client that dies here leaves nothing half done.
+        duty = NewSubtask(id=f"{job_id}/retry.{job.round + 1}", task=RETRY_TASK, tier=COORDINATOR, payload="")
+        await self._runtime.store.add([duty])
+        return len(again)
+
+    async def _new_cap(self, job_id: str, budget_usd: Decimal | None) -> None:
+        if budget_usd is not None:
+            await self._runtime.store.set_cap(job_id, int(budget_usd * NANO_PER_USD))
+
+    async def _check_open(self, job_id: str, what: str) -> None:
+        job = await self._runtime.jobs.load(job_id)
+        if job.status.final:
+            raise BadInputError(f"The job {job_id} is {job.status} and cannot be {what}.")

@@ -1,0 +1,149 @@
+"""Ledger entries as they come to be: drafted before a call, closed by its answer, its error, or the loss of its worker.
+
+An entry travels as a charge, which the store writes once by call id. It knows prices only as numbers handed to it.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+
+from fleet.ledger import CallStatus, LedgerEntry, Role
+from fleet.prices import Usage
+from fleet.providers.base import Completion
+from queues.store import Charge, Intent
+
+#: Reason of an entry for a call whose worker vanished between sending it and writing what came of it.
+WORKER_LOST = "worker lost"
+
+
+@dataclass(frozen=True, slots=True)
+class Purpose:
+    """What a call is for: the fields of its ledger entry that the caller knows."""
+
+    job: str
+    #: The subtask (or memo key) that the call works for; it holds the budget, so one call at a time per subtask.
+    subtask: str
+    fence: int
+    step: str
+    kind: str
+    role: Role
+    tier: str
+
+
+@dataclass(frozen=True, slots=True)
+class Worst:
+    """The most that a call can use, and what that would cost in nano-dollars."""
+
+    usage: Usage
+    cost_nano_usd: int
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """An entry before its call: enough to close it in any of the ways in which a call can end."""
+
+    entry: LedgerEntry
+    worst: Worst
+
+    def answered(self, completion: Completion, cost: int) -> LedgerEntry:
+        """The entry of an answer; its verdict is still to come."""
+        return self._closed(
+            answered_model=completion.model,
+            usage=completion.usage,
+            usage_reported=completion.usage_reported,
+            cost_nano_usd=cost,
+            request_id=completion.request_id,
+        )
+
+    def failed(self, reason: str, *, maybe_billed: bool, request_id: str | None = None) -> LedgerEntry:
+        """The entry of a call without an answer; one that may be on the bill is booked at its worst case, and marked."""
+        return self._closed(
+            usage=self.worst.usage if maybe_billed else Usage(),
+            usage_reported=not maybe_billed,
+            cost_nano_usd=self.worst.cost_nano_usd if maybe_billed else 0,
+            status="failed",
+            reason=reason,
+            request_id=request_id,
+        )
+
+    def intent(self, handle: str | None = None) -> Intent:
+        """The intent to make this call: its note is the entry to book should nobody see the call's end.
+
+        `handle`: the vendor's id of a call that runs in the background, by which it can be asked for later.
+        """
+        lost = self.failed(WORKER_LOST, maybe_billed=True)
+        note = json.dumps({"entry": lost.model_dump(mode="json"), "handle": handle})
+        return Intent(self.entry.job, self.entry.subtask or "", self.entry.call_id, self.worst.cost_nano_usd, note)
+
+    def _closed(self, **fields: object) -> LedgerEntry:
+        finished = time.time()
+        latency = round((finished - self.entry.started_at) * 1000)
+        return self.entry.model_copy(update={"finished_at": finished, "latency_ms": max(0, latency)} | fields)
+
+
+@dataclass(frozen=True, slots=True)
+class Unsettled:
+    """A call that an earlier worker made and whose end nobody saw."""
+
+    lost: LedgerEntry
+    handle: str | None
+
+    @classmethod
+    def of(cls, note: str) -> Unsettled:
+        data = json.loads(note)
+        return cls(LedgerEntry.model_validate(data["entry"]), data["handle"])
+
+    def draft(self) -> Draft:
+        """The draft of the same call, to close it with the answer that was fetched after all."""
+        entry = self.lost.model_copy(update={"status": "ok", "reason": None, "usage_reported": True})
+        return Draft(entry, Worst(self.lost.usage, self.lost.cost_nano_usd))
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """An answered call whose entry waits for its verdict: write `charge(...)` with what comes of the answer."""
+
+    completion: Completion
+    entry: LedgerEntry
+
+    def charge(self, status: CallStatus, reason: str | None = None) -> Charge:
+        return charge(self.entry.model_copy(update={"status": status, "reason": reason}))
+
+
+def draft(purpose: Purpose, call_id: str, *, model: str, provider: str, waited_ms: int, worst: Worst) -> Draft:
+    """The entry of a call that is about to be made."""
+    now = time.time()
+    entry = LedgerEntry(
+        call_id=call_id,
+        job=purpose.job,
+        subtask=purpose.subtask,
+        step=purpose.step,
+        kind=purpose.kind,
+        role=purpose.role,
+        tier=purpose.tier,
+        model=model,
+        provider=provider,
+        cost_nano_usd=0,
+        status="ok",
+        fence=purpose.fence,
+        started_at=now,
+        finished_at=now,
+        waited_ms=waited_ms,
+    )
+    return Draft(entry, worst)
+
+
+def charge(entry: LedgerEntry) -> Charge:
+    """The entry as the store takes it; that of a lost call is a guess until its worker turns up."""
+    return Charge(
+        record=entry.job,
+        id=entry.call_id,
+        body=entry.model_dump_json(),
+        quota=entry.job,
+        hold=entry.subtask or "",
+        amount=entry.cost_nano_usd,
+        tally={"calls": 1, "tokens": entry.usage.total},
+        provisional=entry.reason == WORKER_LOST,
+    )
