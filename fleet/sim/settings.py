@@ -28,7 +28,12 @@ class Latency(_Frozen):
 
 
 class Faults(_Frozen):
-    """How often a call goes wrong, each a share of all calls. One call has at most one of them."""
+    """How often a call goes wrong, each a share of all calls. One call has at most one of them.
+
+    In the background half of `error_5xx` are begun and end as failed (not billed), `hang` stays in progress, and what
+    befalls the connection befalls that of the creating request while the call runs on; `error_5xx`, `reset` and
+    `malformed_json` also befall each request that asks for a response or cancels it, at the same rates.
+    """
 
     #: HTTP 500 or 503 before any work: not billed.
     error_5xx: Rate = 0
@@ -85,6 +90,8 @@ class SimSettings(_Frozen):
     #: By model; left out, by the model's rank in price.
     invalid_output: dict[str, Rate] = {}
     faults: Faults = Faults()
+    #: How long a call in the background is queued before its answer begins (and is billed), in the model's time.
+    queued_s: NotNegative = 0.2
     #: Refuse parameters that are unknown or not simulated, as the vendor refuses unknown ones; else they are ignored.
     strict: bool = True
 
