@@ -71,6 +71,9 @@ class TierConfig(Frozen):
     concurrency: Count = 100
     #: Longest a single call may take.
     timeout_s: Seconds = 120
+    #: Calls that run in the background at the vendor, where another worker can collect them after a crash; `auto`:
+    #: those that are expected to be long or dear.
+    background: Literal["auto", "always", "never"] = "auto"
     escalate_to: str | None = None
 
 

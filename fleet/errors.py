@@ -40,6 +40,7 @@ ProviderErrorKind = Literal[
     "bad_request",
     "not_found",
     "malformed",
+    "cancelled",
 ]
 
 

@@ -1,14 +1,33 @@
-"""Which tier a subtask starts on and which one takes over: pure functions of step and configuration."""
+"""Which tier a subtask starts on, which one takes over, and which calls run in the background.
+
+Pure functions of step and configuration; it knows no provider (whether one can run calls in the background is asked
+elsewhere) and no state.
+"""
 
 from __future__ import annotations
 
 import re
 
-from fleet.config import FleetConfig
+from fleet.config import FleetConfig, TierConfig
 from fleet.jobs import AUTO, Step
 
 #: Kinds of work that the cheapest tier usually does well; other kinds start one tier up.
 _BULK = re.compile(r"classif|extract|rank|filter|label|triage|topic|sort|detect|tag|route|score|dedup|match", re.I)
+
+#: From so many output tokens a call counts as long: at the 50 to 100 a second that large models write, the limit is
+#: minutes away, longer than a worker that is told to stop is given to end. Answers of a step (2,000 by default) end
+#: in time; reviews do not.
+LONG_OUTPUT_TOKENS = 8_000
+#: From here a call counts as dear (5 cents at worst). Asking for it adds a second or so and some requests that cost
+#: nothing, which is not worth it for the fractions of a cent that bulk calls cost.
+DEAR_NANO_USD = 50_000_000
+
+
+def runs_in_background(tier: TierConfig, max_output_tokens: int, worst_nano_usd: int) -> bool:
+    """Whether a call of the tier with this output limit and highest cost is one to run in the background."""
+    if tier.background != "auto":
+        return tier.background == "always"
+    return max_output_tokens >= LONG_OUTPUT_TOKENS or worst_nano_usd >= DEAR_NANO_USD
 
 
 def start_tier(step: Step, config: FleetConfig) -> str:

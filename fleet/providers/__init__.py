@@ -1,6 +1,6 @@
 """Vendors: `PROVIDERS` names the kinds there are, `connect` opens an account of the configuration.
 
-A new kind is one class with the two methods of `fleet.providers.base.Provider` and one entry here.
+A new kind is one class with the methods of `fleet.providers.base.Provider` and one entry here.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ A provider authenticates and speaks a wire; it knows no job, no budget and no li
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -38,6 +38,9 @@ class ModelRequest:
     max_output_tokens: int = 4096
     reasoning_effort: str | None = None
     timeout_s: float = 120.0
+    #: Run it in the background at the vendor, so that another process can collect the answer; heeded by providers that
+    #: reattach, else without effect.
+    background: bool = False
 
     def input_estimate(self) -> int:
         """Estimated input tokens: instructions, prompt, schema and pictures."""
@@ -63,17 +66,48 @@ class Completion:
     usage_reported: bool
     #: The model that answered, as the vendor names it.
     model: str
+    #: The vendor's id of the call; of a call in the background its handle.
     request_id: str | None
+
+
+#: Told the handle of a call that has begun in the background.
+Started = Callable[[str], Awaitable[None]]
 
 
 class Provider(Protocol):
     """An account with a vendor."""
 
-    async def complete(self, request: ModelRequest) -> Completion:
+    @property
+    def reattaches(self) -> bool:
+        """Whether a call can run in the background here and be asked for later, by whoever holds its handle."""
+
+    async def complete(self, request: ModelRequest, started: Started | None = None) -> Completion:
         """The answer of the model.
+
+        With `request.background`, where the provider reattaches, the call runs at the vendor whatever becomes of this
+        process: `started` is awaited with its handle as soon as that is known and before anything else, and what it
+        raises passes through. An error after that is of that one call, which still runs at the vendor if the error's
+        kind is `timeout`: collect or cancel it before paying for another.
 
         Raises:
             ProviderError: there was none; the error says whether and when to ask again.
+        """
+
+    async def collect(self, handle: str, request: ModelRequest) -> Completion:
+        """The answer of a call that was begun in the background, waited for up to `request.timeout_s` from now.
+
+        It pays for nothing. Of `request` only what names and bounds the call is used, and its texts where the vendor
+        reports no usage.
+
+        Raises:
+            ProviderError: as `complete` after `started`; kind `not_found` if the vendor no longer knows the handle
+                (it may have been billed, and asking again is no use).
+        """
+
+    async def cancel(self, handle: str) -> None:
+        """Ask the vendor to stop a call in the background; best effort: it raises no ProviderError.
+
+        One that has ended, or that the vendor does not know, is left as it is. What was generated may be billed.
         """
 
     async def aclose(self) -> None:

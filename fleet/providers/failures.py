@@ -23,6 +23,11 @@ _PLAIN = re.compile(r"[\w.\[\]-]{1,80}")
 _QUOTA_CODES = frozenset(
     ("insufficient_quota", "billing_hard_limit_reached", "billing_not_active", "access_terminated", "quota_exceeded")
 )
+#: Codes of a failed answer that blame the request: the same one fails again. Source: the client's `ResponseError.code`.
+_INPUT_CODES = re.compile(
+    r"invalid_prompt|data_residency_mismatch|\w+_policy(_violation)?|failed_to_download_image|empty_image_file"
+    r"|unsupported_image_media_type|(invalid_(base64_)?)?image_\w+|invalid_image"
+)
 #: Raised before a single byte of the request was sent.
 _BEFORE_SENDING = (
     aiohttp.ClientConnectorError,
@@ -86,13 +91,50 @@ def malformed(provider: str, request_id: str | None) -> ProviderError:
     )
 
 
-def failed_answer(provider: str, code: str, request_id: str | None) -> ProviderError:
-    limited = code == "rate_limit_exceeded"
+def failed_answer(provider: str, code: str, request_id: str | None, *, billed: bool = False) -> ProviderError:
+    """The error of an answer whose status says that there is none, as the vendor's error code (or the status) tells."""
+    if code == "cancelled":
+        return ProviderError(
+            f"{provider} reports that the call was cancelled.",
+            kind="cancelled",
+            retryable=False,
+            # How far it came before that is not always told.
+            maybe_billed=True,
+            request_id=request_id,
+        )
+    kind: ProviderErrorKind = "server"
+    if code == "rate_limit_exceeded":
+        kind = "rate_limit"
+    elif _INPUT_CODES.fullmatch(code):
+        kind = "bad_request"
     return ProviderError(
         f"{provider} reports that the model failed (code {code if _PLAIN.fullmatch(code) else 'unknown'}).",
-        kind="rate_limit" if limited else "server",
-        retryable=True,
+        kind=kind,
+        retryable=kind != "bad_request",
+        maybe_billed=billed,
         request_id=request_id,
+    )
+
+
+def unknown_handle(provider: str, handle: str) -> ProviderError:
+    return ProviderError(
+        f"{provider} no longer knows a call that was begun in the background; its answer is lost.",
+        kind="not_found",
+        retryable=False,
+        maybe_billed=True,
+        request_id=handle,
+    )
+
+
+def while_it_runs(error: ProviderError, handle: str) -> ProviderError:
+    """The error of asking for a call in the background: that call was sent, whatever became of the asking."""
+    return ProviderError(
+        str(error),
+        kind=error.kind,
+        retryable=error.retryable,
+        retry_after=error.retry_after,
+        maybe_billed=True,
+        request_id=handle,
     )
 
 

@@ -7,7 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-from urllib.parse import urlsplit
+import logging
+import re
+import time
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+from urllib.parse import quote, urlsplit
 
 import aiohttp
 import httpx2
@@ -17,7 +23,8 @@ from fleet.config import ProviderConfig
 from fleet.errors import ProviderError
 from fleet.prices import Usage
 from fleet.providers import failures
-from fleet.providers.base import Completion, ModelRequest
+from fleet.providers.background import UNFINISHED, EndedError, Follower, Unfinished
+from fleet.providers.base import Completion, ModelRequest, Started
 from fleet.providers.wires import ChatWire, FailedAnswerError, Found, ResponsesWire, Wire
 from fleet.tokens import estimate_tokens
 
@@ -28,6 +35,16 @@ MAX_CONNECTIONS = 4000
 #: Shorter than servers keep idle connections, so that none is closed under a request that is just being sent.
 KEEPALIVE_S = 30.0
 CONNECT_TIMEOUT_S = 10.0
+#: Cancelling saves money at best, so it may not hold anybody up for long.
+CANCEL_TIMEOUT_S = 5.0
+CANCEL_TRIES = 3
+CANCEL_WAIT_S = 0.2
+#: It becomes part of a path and is journalled, so nothing odd is taken for one.
+_HANDLE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:=~-]{0,255}")
+#: What reading something else than an answer raises.
+UNREADABLE = (ValueError, LookupError, TypeError, AttributeError)
+
+logger = logging.getLogger(__name__)
 
 
 class OpenAIProvider:
@@ -57,20 +74,97 @@ class OpenAIProvider:
             ),
         )
 
-    async def complete(self, request: ModelRequest) -> Completion:
+    @property
+    def reattaches(self) -> bool:
+        """True on the responses wire. A server of that wire which lacks it is for tiers with `background: never`."""
+        return isinstance(self._wire, ResponsesWire)
+
+    async def complete(self, request: ModelRequest, started: Started | None = None) -> Completion:
         """The answer of the model, within `request.timeout_s` seconds all told.
 
         Raises:
             ProviderError: there was none; the error says whether and when to ask again.
         """
-        answer = await self._post(request)
+        if request.background and self.reattaches:
+            return await self._in_background(request, started)
+        answer = await self._send("POST", self._wire.path, request, request.timeout_s, self._wire.body(request))
         request_id = answer.headers.get("x-request-id")
         try:
-            found = self._wire.read(json.loads(answer.content))
+            return self._completion(json.loads(answer.content), request, request_id)
         except FailedAnswerError as error:
-            raise failures.failed_answer(self._name, str(error), request_id) from None
-        except (ValueError, LookupError, TypeError, AttributeError):
+            raise failures.failed_answer(self._name, str(error), request_id, billed=error.billed) from None
+        except UNREADABLE:
             raise failures.malformed(self._name, request_id) from None
+
+    async def collect(self, handle: str, request: ModelRequest) -> Completion:
+        """The answer of a call begun in the background; see `Provider.collect`.
+
+        Raises:
+            ProviderError: there is none, or none in time.
+        """
+        if not self.reattaches:
+            # The wire was changed since the call was begun: nobody here can be asked for it.
+            raise failures.unknown_handle(self._name, handle)
+        return await self._followed(handle, request, request.timeout_s)
+
+    async def cancel(self, handle: str) -> None:
+        """Ask the vendor to stop a call in the background; best effort."""
+        if not self.reattaches:
+            return
+        nobody = ModelRequest(call_id="cancel", model="any model", prompt="")
+        for _ in range(CANCEL_TRIES):
+            try:
+                await self._send("POST", f"{self._path_of(handle)}/cancel", nobody, CANCEL_TIMEOUT_S)
+            except ProviderError as error:
+                # A refusal is final: the call has ended, or is not known.
+                if not error.retryable:
+                    return
+                await asyncio.sleep(CANCEL_WAIT_S)
+            else:
+                return
+        logger.warning("%s could not be asked to cancel a call in the background.", self._name)
+
+    async def aclose(self) -> None:
+        await self._client.close()
+
+    async def _in_background(self, request: ModelRequest, started: Started | None) -> Completion:
+        began = time.monotonic()
+        answer = await self._send("POST", self._wire.path, request, request.timeout_s, self._wire.body(request))
+        handle = _handle(answer.content)
+        if handle is None:
+            raise failures.malformed(self._name, answer.headers.get("x-request-id"))
+        if started is not None:
+            await started(handle)
+        return await self._followed(handle, request, request.timeout_s - (time.monotonic() - began), answer)
+
+    async def _followed(
+        self, handle: str, request: ModelRequest, timeout_s: float, first: httpx2.Response | None = None
+    ) -> Completion:
+        """Follows a call to its end; `first` is what the vendor said of it already."""
+
+        async def look(within_s: float) -> Unfinished | Completion:
+            nonlocal first
+            answer, first = first, None
+            if answer is None:
+                answer = await self._send("GET", self._path_of(handle), request, within_s)
+            try:
+                body = json.loads(answer.content)
+                if body.get("status") in UNFINISHED:
+                    return Unfinished(failures.retry_after(answer.headers))
+                return self._completion(body, request, handle)
+            except FailedAnswerError as error:
+                ended = failures.failed_answer(self._name, str(error), handle, billed=error.billed)
+            except UNREADABLE:
+                raise failures.malformed(self._name, handle) from None
+            raise EndedError(ended)
+
+        return await Follower(self._name, handle, look, timeout_s).follow()
+
+    def _path_of(self, handle: str) -> str:
+        return f"{self._wire.path}/{quote(handle, safe='')}"
+
+    def _completion(self, answer: Mapping[str, Any], request: ModelRequest, request_id: str | None) -> Completion:
+        found = self._wire.read(answer)
         return Completion(
             text=found.text,
             finish=found.finish,
@@ -80,19 +174,17 @@ class OpenAIProvider:
             request_id=request_id,
         )
 
-    async def aclose(self) -> None:
-        await self._client.close()
-
-    async def _post(self, request: ModelRequest) -> httpx2.Response:
-        timeout_s = request.timeout_s
+    async def _send(
+        self, method: str, path: str, request: ModelRequest, timeout_s: float, body: dict[str, Any] | None = None
+    ) -> httpx2.Response:
         failure: ProviderError
+        send = self._client.get if method == "GET" else partial(self._client.post, body=body)
         try:
             async with asyncio.timeout(timeout_s):
                 # The raw response: the client's own model classes cost as much as all the rest of a call.
-                return await self._client.post(
-                    self._wire.path,
+                return await send(
+                    path,
                     cast_to=httpx2.Response,
-                    body=self._wire.body(request),
                     options={
                         "headers": {"X-Client-Request-Id": request.call_id},
                         "timeout": httpx2.Timeout(timeout_s, connect=min(CONNECT_TIMEOUT_S, timeout_s)),
@@ -120,6 +212,15 @@ def _wire(config: ProviderConfig, base_url: str) -> Wire:
     if config.wire == "chat":
         return ChatWire("max_completion_tokens" if is_vendor(base_url) else "max_tokens")
     return ResponsesWire()
+
+
+def _handle(content: bytes) -> str | None:
+    """The id of the call that was begun."""
+    try:
+        handle = json.loads(content)["id"]
+    except UNREADABLE:
+        return None
+    return handle if isinstance(handle, str) and _HANDLE.fullmatch(handle) else None
 
 
 def _estimated(request: ModelRequest, found: Found) -> Usage:

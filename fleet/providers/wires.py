@@ -17,7 +17,16 @@ from fleet.providers.structured import is_strict
 
 
 class FailedAnswerError(Exception):
-    """The vendor answered with a status that says it failed; the text is its error code."""
+    """The vendor answered with a status that says it failed; the text is its error code.
+
+    Args:
+        code: the vendor's error code, or the status itself.
+        billed: whether the vendor states usage.
+    """
+
+    def __init__(self, code: str, *, billed: bool = False) -> None:
+        super().__init__(code)
+        self.billed = billed
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +70,11 @@ class ResponsesWire:
             "model": request.model,
             "input": [{"role": "user", "content": content}] if request.images else request.prompt,
             "max_output_tokens": request.max_output_tokens,
-            # The fleet keeps its own record; nothing of it stays with the vendor.
-            "store": False,
+            # The fleet keeps its own record; nothing of it stays with the vendor but what is still to be collected.
+            "store": request.background,
         }
+        if request.background:
+            body["background"] = True
         if request.instructions:
             body["instructions"] = request.instructions
         if request.schema is not None:
@@ -75,7 +86,8 @@ class ResponsesWire:
     def read(self, answer: Mapping[str, Any]) -> Found:
         status = answer.get("status", "completed")
         if status not in ("completed", "incomplete"):
-            raise FailedAnswerError(str((answer.get("error") or {}).get("code") or status))
+            code = str((answer.get("error") or {}).get("code") or status)
+            raise FailedAnswerError(code, billed=bool((answer.get("usage") or {}).get("total_tokens")))
         parts = [part for item in answer["output"] if item["type"] == "message" for part in item["content"]]
         text = "".join(part["text"] for part in parts if part["type"] == "output_text")
         refusal = "".join(part["refusal"] for part in parts if part["type"] == "refusal")

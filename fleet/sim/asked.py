@@ -55,6 +55,7 @@ class Asked:
     #: Chat completions report usage on a stream only when asked to.
     stream_usage: bool = False
     store: bool = False
+    background: bool = False
     #: The request as it came, for fields the answer repeats.
     body: Mapping[str, Any] = field(default_factory=dict)
 

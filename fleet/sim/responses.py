@@ -6,17 +6,20 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from fleet.prices import Usage
 from fleet.sim.asked import ApiError, Asked, Parameters, checked_schema, text_and_images, words_of
 from fleet.sim.produce import Produced
 
 PARAMETERS = Parameters(
-    simulated=words_of("input model instructions text max_output_tokens reasoning stream stream_options store"),
+    simulated=words_of(
+        "input model instructions text max_output_tokens reasoning stream stream_options store background"
+    ),
     harmless=words_of(
         "temperature top_p user metadata service_tier safety_identifier prompt_cache_key prompt_cache_retention "
         "prompt_cache_options parallel_tool_calls truncation include max_tool_calls"
     ),
     refused=words_of(
-        "tools tool_choice previous_response_id conversation background background_options prompt top_logprobs image "
+        "tools tool_choice previous_response_id conversation background_options prompt top_logprobs image "
         "context_management moderation access_programs"
     ),
 )
@@ -46,6 +49,16 @@ def read(body: Mapping[str, Any]) -> Asked:
         schema, name = checked_schema(form, "text.format")
     elif form.get("type") == "json_object":
         schema = {"type": "object"}
+    background = body.get("background") is True
+    if background and body.get("store") is False:
+        raise ApiError(400, "Background mode needs a stored response: set 'store' to true.", param="store")
+    if background and body.get("stream"):
+        raise ApiError(
+            400,
+            "Streaming a response in the background is not simulated.",
+            code="unsupported_parameter",
+            param="stream",
+        )
     return Asked(
         model=str(body.get("model", "")),
         instructions="\n".join(filter(None, instructions)),
@@ -58,6 +71,7 @@ def read(body: Mapping[str, Any]) -> Asked:
         effort=(body.get("reasoning") or {}).get("effort"),
         stream=bool(body.get("stream")),
         store=body.get("store") is not False,
+        background=background,
         body=body,
     )
 
@@ -70,8 +84,23 @@ def write(asked: Asked, produced: Produced, *, ident: str, model: str, created: 
         "status": "incomplete" if cut else "completed",
         "incomplete_details": {"reason": "max_output_tokens"} if cut else None,
         "output": [_message(ident, [_part(produced, produced.text)], "incomplete" if cut else "completed")],
-        "usage": _usage(produced),
+        "usage": _usage(produced.usage),
     }
+
+
+def unfinished(asked: Asked, status: str, *, ident: str, model: str, created: int) -> dict[str, Any]:
+    """The `response` object of a call in the background that has not ended: `queued` or `in_progress`."""
+    return {**_frame(asked, ident=ident, model=model, created=created), "status": status}
+
+
+def failed(answer: Mapping[str, Any], code: str, message: str) -> dict[str, Any]:
+    """What an unfinished response becomes when the model fails."""
+    return {**answer, "status": "failed", "error": {"code": code, "message": message}}
+
+
+def cancelled(answer: Mapping[str, Any], usage: Usage | None) -> dict[str, Any]:
+    """What an unfinished response becomes when it is cancelled; usage where there was some."""
+    return {**answer, "status": "cancelled", "usage": None if usage is None else _usage(usage)}
 
 
 def events(asked: Asked, produced: Produced, pieces: list[str], answer: Mapping[str, Any]) -> Iterator[str]:
@@ -114,7 +143,7 @@ def _frame(asked: Asked, *, ident: str, model: str, created: float) -> dict[str,
         "object": "response",
         "created_at": created,
         "status": "in_progress",
-        "background": False,
+        "background": asked.background,
         "error": None,
         "incomplete_details": None,
         "instructions": body.get("instructions"),
@@ -148,8 +177,7 @@ def _part(produced: Produced, text: str) -> dict[str, Any]:
     return {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
 
 
-def _usage(produced: Produced) -> dict[str, Any]:
-    usage = produced.usage
+def _usage(usage: Usage) -> dict[str, Any]:
     return {
         "input_tokens": usage.input_tokens,
         "input_tokens_details": {"cached_tokens": usage.cached_tokens, "cache_write_tokens": 0},

@@ -15,6 +15,7 @@ import socket
 import struct
 import sys
 import time
+import uuid
 from collections.abc import Iterator, Mapping
 from typing import Any, Protocol, cast
 
@@ -30,14 +31,13 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from fleet.config import FleetConfig
 from fleet.sim import chat, responses
 from fleet.sim.asked import ApiError, Asked, Parameters
+from fleet.sim.background import HANG_S, Background
 from fleet.sim.charges import ChargeLog
-from fleet.sim.produce import Produced
+from fleet.sim.produce import Fault, Produced
 from fleet.sim.settings import SimSettings
-from fleet.sim.vendor import SUFFIX, Call, Vendor
+from fleet.sim.vendor import Call, Vendor
 
 MAX_BODY_BYTES = 32_000_000
-#: A hung call is let go after this: longer than any client waits.
-HANG_S = 900.0
 #: Longer than clients keep idle connections, so that none is closed under a request that is just being sent.
 KEEP_ALIVE_S = 75
 BACKLOG = 2048
@@ -62,7 +62,7 @@ class ChatWire:
     read = staticmethod(chat.read)
 
     def write(self, call: Call, produced: Produced, ident: str) -> dict[str, Any]:
-        return chat.write(produced, ident=ident, model=_simulated(call), created=int(time.time()))
+        return chat.write(produced, ident=ident, model=call.answers_as, created=int(time.time()))
 
     def events(self, asked: Asked, produced: Produced, answer: dict[str, Any]) -> Iterator[str]:
         return chat.chunks(asked, produced, _pieces(produced.text), answer)
@@ -73,7 +73,7 @@ class ResponsesWire:
     read = staticmethod(responses.read)
 
     def write(self, call: Call, produced: Produced, ident: str) -> dict[str, Any]:
-        return responses.write(call.asked, produced, ident=ident, model=_simulated(call), created=int(time.time()))
+        return responses.write(call.asked, produced, ident=ident, model=call.answers_as, created=int(time.time()))
 
     def events(self, asked: Asked, produced: Produced, answer: dict[str, Any]) -> Iterator[str]:
         return responses.events(asked, produced, _pieces(produced.text), answer)
@@ -82,9 +82,10 @@ class ResponsesWire:
 class Endpoint:
     """`POST` of one wire, as an ASGI application: it needs the connection itself for the faults."""
 
-    def __init__(self, vendor: Vendor, wire: Wire) -> None:
+    def __init__(self, vendor: Vendor, wire: Wire, background: Background) -> None:
         self._vendor = vendor
         self._wire = wire
+        self._background = background
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
@@ -93,10 +94,14 @@ class Endpoint:
             content = await _content(request)
             asked = self._asked(content)
             call = self._vendor.admit(asked, content, request.headers.get("x-client-request-id"))
+            begun = self._background.begin(call) if asked.background else None
         except ApiError as error:
             await _refusal(error)(scope, receive, send)
             return
         except ClientDisconnect:
+            return
+        if begun is not None:
+            await _deliver(begun, call.fault, self._vendor.headers(call), scope, receive, send)
             return
         try:
             await self._serve(call, scope, receive, send)
@@ -120,7 +125,7 @@ class Endpoint:
     async def _serve(self, call: Call, scope: Scope, receive: Receive, send: Send) -> None:
         vendor = self._vendor
         produced = vendor.generate(call)
-        answer = self._wire.write(call, produced, call.request_id.removeprefix("req_"))
+        answer = self._wire.write(call, produced, call.ident)
         if call.asked.store:
             vendor.store(answer)
         headers = vendor.headers(call)
@@ -128,15 +133,12 @@ class Endpoint:
             await _until_gone(receive)
         elif call.fault == "reset":
             await vendor.pause(produced.first_s)
-            scope["state"]["reset"]()
+            await _deliver("", call.fault, headers, scope, receive, send)
         elif call.asked.stream:
             await self._stream(call, produced, answer, headers, send)
         else:
             await vendor.pause(produced.first_s + produced.rest_s)
-            text = json.dumps(answer)
-            if call.fault == "malformed_json":
-                text = text[: len(text) // 2]
-            await Response(text, media_type="application/json", headers=headers)(scope, receive, send)
+            await _deliver(json.dumps(answer), call.fault, headers, scope, receive, send)
 
     async def _stream(
         self, call: Call, produced: Produced, answer: dict[str, Any], headers: dict[str, str], send: Send
@@ -155,6 +157,33 @@ class Endpoint:
         await send({"type": "http.response.body", "body": b""})
 
 
+class Kept:
+    """`GET` of a response, or `POST` that cancels it."""
+
+    def __init__(self, vendor: Vendor, background: Background) -> None:
+        self._vendor = vendor
+        self._background = background
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope, receive)
+        try:
+            _authorize(request, self._vendor.settings)
+            ident = request.path_params["ident"]
+            answer = self._background.find(ident) or self._vendor.stored.get(ident)
+            if answer is None:
+                raise ApiError(404, f"Response with id '{ident}' not found.")
+            fault = self._vendor.fault_of_look(ident)
+            if request.method == "POST":
+                answer = self._background.cancel(ident)
+                if answer is None:
+                    raise ApiError(400, "Only a response in the background can be cancelled.")
+        except ApiError as error:
+            await _refusal(error)(scope, receive, send)
+            return
+        headers = {"x-request-id": f"req_{uuid.uuid4().hex}"}
+        await _deliver(answer, fault, headers, scope, receive, send)
+
+
 def create_app(settings: SimSettings, config: FleetConfig, charges: ChargeLog | None = None) -> Starlette:
     """The provider as an ASGI application; faults of the connection need the server that `serve` runs."""
     vendor = Vendor(settings, config, charges or ChargeLog(settings.charges))
@@ -169,19 +198,14 @@ def create_app(settings: SimSettings, config: FleetConfig, charges: ChargeLog | 
         vendor.model(name)
         return _json(_model(name))
 
-    async def response(request: Request) -> Response:
-        _authorize(request, settings)
-        ident = request.path_params["ident"]
-        found = vendor.stored.get(ident)
-        if found is None:
-            raise ApiError(404, f"Response with id '{ident}' not found.")
-        return _json(found)
-
+    background = Background(vendor)
+    kept = Kept(vendor, background)
     return Starlette(
         routes=[
-            Route("/v1/chat/completions", Endpoint(vendor, ChatWire()), methods=["POST"]),
-            Route("/v1/responses", Endpoint(vendor, ResponsesWire()), methods=["POST"]),
-            Route("/v1/responses/{ident}", response),
+            Route("/v1/chat/completions", Endpoint(vendor, ChatWire(), background), methods=["POST"]),
+            Route("/v1/responses", Endpoint(vendor, ResponsesWire(), background), methods=["POST"]),
+            Route("/v1/responses/{ident}", kept, methods=["GET"]),
+            Route("/v1/responses/{ident}/cancel", kept, methods=["POST"]),
             Route("/v1/models", models),
             Route("/v1/models/{name}", model),
         ],
@@ -276,12 +300,20 @@ async def _until_gone(receive: Receive) -> None:
         return
 
 
+async def _deliver(
+    text: str, fault: Fault | None, headers: Mapping[str, str], scope: Scope, receive: Receive, send: Send
+) -> None:
+    """Sends an answer, as far as the connection lets it through."""
+    if fault == "reset":
+        scope["state"]["reset"]()
+        return
+    if fault == "malformed_json":
+        text = text[: len(text) // 2]
+    await Response(text, media_type="application/json", headers=dict(headers))(scope, receive, send)
+
+
 def _pieces(text: str) -> list[str]:
     return [piece for piece in PIECE.findall(text) if piece]
-
-
-def _simulated(call: Call) -> str:
-    return call.asked.model.removesuffix(SUFFIX) + SUFFIX
 
 
 def _model(name: str) -> dict[str, Any]:

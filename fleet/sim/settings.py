@@ -28,7 +28,12 @@ class Latency(_Frozen):
 
 
 class Faults(_Frozen):
-    """How often a call goes wrong, each a share of all calls. One call has at most one of them."""
+    """How often a call goes wrong, each a share of all calls. One call has at most one of them.
+
+    In the background half of `error_5xx` are begun and end as failed (not billed), `hang` stays in progress, and what
+    befalls the connection befalls that of the creating request while the call runs on; `error_5xx`, `reset` and
+    `malformed_json` also befall each request that asks for a response or cancels it, at the same rates.
+    """
 
     #: HTTP 500 or 503 before any work: not billed.
     error_5xx: Rate = 0
@@ -87,6 +92,8 @@ class SimSettings(_Frozen):
     faults: Faults = Faults()
     #: Share of reviews that send one or two of the shown subtasks back, while the prompt leaves a round for it.
     rework: Rate = 0
+    #: How long a call in the background is queued before its answer begins (and is billed), in the model's time.
+    queued_s: NotNegative = 0.2
     #: Refuse parameters that are unknown or not simulated, as the vendor refuses unknown ones; else they are ignored.
     strict: bool = True
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import math
 import random
 import time
@@ -12,9 +13,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from fleet.config import FleetConfig, ModelConfig
+from fleet.prices import Usage
 from fleet.sim.asked import ApiError, Asked
 from fleet.sim.caching import PrefixCache
-from fleet.sim.charges import ChargeLog
+from fleet.sim.charges import ChargeLog, Line
 from fleet.sim.produce import Fault, Produced, dice_for, fault_of, input_tokens, produce
 from fleet.sim.settings import SimSettings
 from fleet.sim.window import Refused, SlidingMinute
@@ -38,6 +40,18 @@ class Call:
     request_id: str
     call_id: str | None
     tokens_in: int
+    #: Its line of the bill, once there is one.
+    line: Line | None = None
+
+    @property
+    def ident(self) -> str:
+        """What the ids of its answer have in common."""
+        return self.request_id.removeprefix("req_")
+
+    @property
+    def answers_as(self) -> str:
+        """The model's name in its answer."""
+        return self.asked.model.removesuffix(SUFFIX) + SUFFIX
 
     def leave(self) -> None:
         self.window.leave()
@@ -49,8 +63,8 @@ class Vendor:
     def __init__(self, settings: SimSettings, config: FleetConfig, charges: ChargeLog) -> None:
         self.settings = settings
         self.config = config
-        #: Answers kept for `GET /v1/responses/{id}`, the last 1,000.
-        self.stored: OrderedDict[str, dict[str, Any]] = OrderedDict()
+        #: Answers kept for `GET /v1/responses/{id}`, the last 1,000, as JSON.
+        self.stored: OrderedDict[str, str] = OrderedDict()
         self._manners = settings.manners(config)
         self._windows = {name: SlidingMinute(model.limits) for name, model in config.models.items()}
         self._cache = PrefixCache()
@@ -98,17 +112,10 @@ class Vendor:
         dice = dice_for(self.settings.seed, content, call_id, self._repetition(content, call_id))
         fault = fault_of(self.settings.faults, dice)
         request_id = f"req_{dice.getrandbits(128):032x}"
-        if fault == "error_5xx":
+        # In the background half of them are begun and fail later.
+        if fault == "error_5xx" and not (asked.background and dice.random() < 0.5):
             window.leave()
-            overloaded = dice.random() < 0.5
-            raise ApiError(
-                503 if overloaded else 500,
-                "The engine is currently overloaded, please try again later."
-                if overloaded
-                else "The server had an error while processing your request.",
-                kind="server_error",
-                headers={"x-request-id": request_id},
-            )
+            raise _out_of_order(dice, request_id)
         return Call(asked, model, window, dice, fault, request_id, call_id, tokens_in)
 
     def generate(self, call: Call) -> Produced:
@@ -126,17 +133,38 @@ class Vendor:
             tokens_cached=min(cached, call.tokens_in),
             max_output_tokens=asked.max_output_tokens or call.model.max_output_tokens,
         )
-        self._charges.bill(
+        call.line = self._charges.bill(
             call_id=call.call_id, name=name, model=call.model, usage=produced.usage, request_id=call.request_id
         )
         return produced
+
+    def amend(self, call: Call, usage: Usage) -> None:
+        """Bills a call for less than was billed when its answer began."""
+        if call.line is not None:
+            self._charges.amend(call.line, usage)
+
+    def fault_of_look(self, ident: str) -> Fault | None:
+        """What befalls a request about a response that exists: a fault of the connection or the front door, by chance.
+
+        Raises:
+            ApiError: 500 or 503.
+        """
+        dice = dice_for(self.settings.seed, ident.encode(), "look", self._repetition(ident.encode(), "look"))
+        fault = fault_of(self.settings.faults, dice)
+        if fault == "error_5xx":
+            raise _out_of_order(dice, f"req_{dice.getrandbits(128):032x}")
+        return fault if fault in ("reset", "malformed_json") else None
 
     async def pause(self, seconds: float) -> None:
         """Waits so many seconds of the model's time."""
         await asyncio.sleep(seconds / self.settings.speed)
 
+    def model_time(self, seconds: float) -> float:
+        """Seconds of the clock in the model's time."""
+        return seconds * self.settings.speed
+
     def store(self, answer: dict[str, Any]) -> None:
-        self.stored[answer["id"]] = answer
+        self.stored[answer["id"]] = json.dumps(answer)
         while len(self.stored) > MAX_STORED:
             self.stored.popitem(last=False)
 
@@ -155,6 +183,18 @@ class Vendor:
         while len(self._seen) > MAX_REMEMBERED:
             self._seen.popitem(last=False)
         return count
+
+
+def _out_of_order(dice: random.Random, request_id: str) -> ApiError:
+    overloaded = dice.random() < 0.5
+    return ApiError(
+        503 if overloaded else 500,
+        "The engine is currently overloaded, please try again later."
+        if overloaded
+        else "The server had an error while processing your request.",
+        kind="server_error",
+        headers={"x-request-id": request_id},
+    )
 
 
 def _over_limit(refused: Refused, model: str, headers: dict[str, str]) -> ApiError:
