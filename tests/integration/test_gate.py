@@ -179,7 +179,7 @@ def test_a_chord_that_was_lost_is_fired_by_the_reconciler_under_the_same_id(runn
 
         async def parts_counted() -> bool:
             with running.valkey.client() as client:
-                return client.zcard(f"celery-taskset-meta-{review}.j") == 2
+                return int(client.zcard(f"celery-taskset-meta-{review}.j")) == 2
 
         await eventually(lambda: left("1"), "the two notes")
         await eventually(parts_counted, "the chord to count them")

@@ -20,7 +20,7 @@ ITEMS = [{"text": "The roof leaks."}, {"text": "The stock is wet."}]
 
 def step(id_: str = "note", **fields: Any) -> dict[str, Any]:
     """A planned step that is fine unless `fields` say otherwise."""
-    plain = {"id": id_, "each": "items", "tier": "nano", "kind": "note", "needs": [], "when": None}
+    plain: dict[str, Any] = {"id": id_, "each": "items", "tier": "nano", "kind": "note", "needs": [], "when": None}
     return plain | {"prompt": "Note on {{ item.text }}", "output": []} | fields
 
 

@@ -12,7 +12,6 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-
 from tests.support.valkey import Valkey
 
 ROOT = Path(__file__).parents[2]
