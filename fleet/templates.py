@@ -20,9 +20,19 @@ MAX_TEMPLATE_CHARS = 100_000
 MAX_RENDERED_CHARS = 4_000_000
 
 
+#: What makes a long text of a short one by a number: a worker's memory must not hang on the number.
+_GROWING_METHODS = frozenset(["center", "expandtabs", "format", "format_map", "ljust", "rjust", "zfill"])
+_GROWING_FILTERS = ("batch", "center", "format", "indent", "slice", "wordwrap")
+
+
 class _Environment(ImmutableSandboxedEnvironment):
     # Not a number of Jinja's own: `{{ "x" * 10**9 }}` and `range(10**9)` must not take the worker's memory.
-    intercepted_binops = frozenset(["*", "**"])
+    intercepted_binops = frozenset(["*", "**", "%"])
+
+    def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
+        if isinstance(obj, str) and attr in _GROWING_METHODS:
+            return False
+        return super().is_safe_attribute(obj, attr, value)
 
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
         if operator == "**" or not all(isinstance(side, (int, float)) for side in (left, right)):
@@ -31,6 +41,9 @@ class _Environment(ImmutableSandboxedEnvironment):
 
 
 _ENVIRONMENT = _Environment(undefined=jinja2.StrictUndefined, autoescape=False, keep_trailing_newline=False)
+for _name in _GROWING_FILTERS:
+    del _ENVIRONMENT.filters[_name]
+del _ENVIRONMENT.globals["lipsum"]
 _ENVIRONMENT.policies["json.dumps_kwargs"] = {"ensure_ascii": False, "sort_keys": False}
 
 

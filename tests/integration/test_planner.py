@@ -20,7 +20,7 @@ ITEMS = [{"text": "The roof leaks."}, {"text": "The stock is wet."}]
 
 def step(id_: str = "note", **fields: Any) -> dict[str, Any]:
     """A planned step that is fine unless `fields` say otherwise."""
-    plain = {"id": id_, "each": "items", "tier": "nano", "kind": "note", "needs": [], "when": None}
+    plain: dict[str, Any] = {"id": id_, "each": "items", "tier": "nano", "kind": "note", "needs": [], "when": None}
     return plain | {"prompt": "Note on {{ item.text }}", "output": []} | fields
 
 
@@ -44,7 +44,7 @@ def test_a_job_without_steps_runs_the_flagships_plan(valkey: Valkey, tmp_path: P
 
 
 #: What is wrong with a plan, and the words of the sentence that say so.
-UNUSABLE = {
+UNUSABLE: dict[str, tuple[Reply | str | dict[str, Any], str]] = {
     "no JSON": ("Classify everything, then summarise.", "the answer is not JSON"),
     "cut off": (Reply('{"steps": [', finish="length"), "the answer was not whole"),
     "no steps": (plan(), "steps breaks the schema's rule minItems: 1"),

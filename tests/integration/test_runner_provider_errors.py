@@ -16,6 +16,7 @@ from tests.support.bench import BREAKS, DEAR, GOOD, Bench, bench, books, config,
 from tests.support.scripted import Reply, scripted
 from tests.support.sim import RunningSim
 from tests.support.valkey import Valkey
+from tests.support.worker import eventually
 
 WRITE = {"id": "write", "tier": "nano", "prompt": "Write it.", "max_output_tokens": 100}
 
@@ -82,8 +83,7 @@ def test_a_429_pauses_the_account_for_the_whole_fleet_and_is_no_attempt(valkey: 
                 job_id = await fleet.submit(steps=[WRITE])
                 running = asyncio.create_task(fleet.run(job_id))
                 # Another process of the fleet, as soon as the ledger has the refusal.
-                while not await fleet.ledger(job_id):  # noqa: ASYNC110  the event is in the store
-                    await asyncio.sleep(0.005)
+                await eventually(lambda: fleet.ledger(job_id), "the refusal")
                 elsewhere = Limiter(other, fleet.runtime.store.namespace)
                 with pytest.raises(PermitError, match="paused"):
                     for n in range(100):

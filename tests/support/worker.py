@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Protocol, TypeVar
 
 from tests.support.valkey import Valkey
 
 ROOT = Path(__file__).parents[2]
+T = TypeVar("T")
 
 
 class Worker:
@@ -71,7 +74,14 @@ class Worker:
             self.process.wait(10)
 
 
-def until(condition: Callable[[], object], what: str, worker: Worker | None = None, timeout: float = 30) -> None:
+class Watched(Protocol):
+    """A process with a log."""
+
+    log: Path
+    process: subprocess.Popen[bytes]
+
+
+def until(condition: Callable[[], object], what: str, worker: Watched | None = None, timeout: float = 30) -> None:
     """Wait for `condition` for at most `timeout` seconds, and show the worker's log if it does not come."""
     deadline = time.monotonic() + timeout
     while not condition():
@@ -81,3 +91,12 @@ def until(condition: Callable[[], object], what: str, worker: Worker | None = No
             log = worker.log.read_text()[-6000:] if worker is not None else ""
             raise AssertionError(f"Waited in vain for {what}.\n{log}")
         time.sleep(0.02)
+
+
+async def eventually(look: Callable[[], Awaitable[T]], what: str, timeout_s: float = 30) -> T:
+    """What `look` gives, as soon as it gives something, in at most `timeout_s` seconds."""
+    deadline = time.monotonic() + timeout_s
+    while not (found := await look()):
+        assert time.monotonic() < deadline, f"Waited in vain for {what}."
+        await asyncio.sleep(0.02)
+    return found
