@@ -23,6 +23,7 @@ from fleet.recipes import recipe
 from fleet.runtime import Runtime
 from fleet.sources import check_source
 from fleet.store import COORDINATOR, Job, new_job_id
+from queues.failpoints import failpoint
 
 POLL_S = 0.25
 #: Fields of an item that do not name it: its text, and where its picture is kept.
@@ -52,6 +53,7 @@ class FleetClient:
             items = await asyncio.to_thread(pack_items, spec.items, self.runtime.blobs, f"{job_id}/items.jsonl")
         simulated = self.runtime.environment.simulated
         await self.runtime.jobs.create(job_id, spec, items, tenant=tenant, simulated=simulated)
+        failpoint("accepted")
         return job_id
 
     async def latest(self, most: int) -> list[str]:

@@ -20,6 +20,7 @@ from fleet.retry import retry
 from fleet.reviewer import Reviewer
 from fleet.runner import MAX_KILLS, NotOurs
 from fleet.store import Job
+from queues.failpoints import failpoint
 from queues.limits import PermitError
 from queues.link import LinkError
 from queues.store import Claim, Refusal, Status
@@ -67,6 +68,7 @@ class Duties:
             if claim.status is not None:
                 return {"id": subtask_id, "status": claim.status}
             raise NotOurs(claim.why)
+        failpoint("claimed")
         async with self._context.claims.held(claim):
             error: str | None = None
             job_id = subtask_id.split("/", 1)[0]

@@ -35,7 +35,8 @@ START_S = 30.0
 #: Longest that a worker may take to end its running calls, and any other process to end at all.
 DRAIN_S = 120.0
 END_S = 10.0
-MAX_RESTARTS = 5
+#: More restarts of one process than this in so many seconds are no accident.
+MAX_RESTARTS, RESTART_WINDOW_S = 5, 30.0
 _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 
@@ -54,7 +55,7 @@ class Child:
     log: Path
     stdin: bytes | None = None
     grace_s: float = END_S
-    restarts: int = 0
+    restarts: list[float] = field(default_factory=list)
     process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
 
     def start(self) -> None:
@@ -163,12 +164,13 @@ class EmbeddedFleet:
         self._write_address()
 
     def supervise(self) -> None:
-        """Start again what has ended by itself; FleetError when one process keeps ending. Call it now and then."""
+        """Start again what has ended by itself; FleetError when one process keeps ending. Call it every second or so."""
         for child in self._children:
             if not child.running:
-                if child.restarts >= MAX_RESTARTS:
+                now = time.monotonic()
+                child.restarts = [at for at in child.restarts if now - at < RESTART_WINDOW_S] + [now]
+                if len(child.restarts) > MAX_RESTARTS:
                     raise FleetError(f"The process {child.name} keeps ending; see {child.log}.")
-                child.restarts += 1
                 child.start()
 
     def stop(self) -> None:

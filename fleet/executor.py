@@ -20,6 +20,8 @@ from fleet.entries import Call, Draft, Purpose, Unsettled, Worst, charge, draft
 from fleet.errors import BudgetExceededError, ProviderError
 from fleet.prices import Usage, cost_nano_usd, usd
 from fleet.providers.base import Completion, ModelRequest, Provider
+from fleet.router import runs_in_background
+from queues.failpoints import failpoint
 from queues.limits import Allowance, Limiter, Permit
 from queues.store import Refused, Store
 
@@ -67,14 +69,18 @@ class Executor:
             GiveBack, JobCancelled: the call was not made.
         """
         name, model = self._config.model_of(purpose.tier)
+        tier = self._config.tiers[purpose.tier]
         request = replace(
             request,
             model=name,
             max_output_tokens=min(request.max_output_tokens, model.max_output_tokens),
             reasoning_effort=model.reasoning_effort,
-            timeout_s=self._config.tiers[purpose.tier].timeout_s,
+            timeout_s=tier.timeout_s,
         )
         tokens, worst = self._bounds(name, model, request)
+        if self._providers[model.provider].reattaches:
+            background = runs_in_background(tier, request.max_output_tokens, worst.cost_nano_usd)
+            request = replace(request, background=background)
         failures = 0
         asked = 0
         deadline = time.monotonic() + PATIENCE_S
@@ -82,6 +88,7 @@ class Executor:
             asked += 1
             attempt = replace(request, call_id=f"{purpose.subtask}.{purpose.fence}.{asked}")
             permit = await self._permit(model, attempt, tokens, deadline)
+            failpoint("permitted")
             drafted = draft(
                 purpose, attempt.call_id, model=name, provider=model.provider, waited_ms=permit.waited_ms, worst=worst
             )
@@ -125,25 +132,34 @@ class Executor:
     async def _made(self, drafted: Draft, attempt: ModelRequest, permit: Permit) -> Call:
         """The answer to a call whose intent is journalled; without one its entry is written here."""
         provider = self._providers[drafted.entry.provider]
+        handles: list[str] = []
 
         async def started(handle: str) -> None:
             # From here on another worker can ask for the answer, instead of for another answer.
+            handles.append(handle)
             await self._store.intend(drafted.intent(handle))
+            failpoint("begun")
 
         try:
             completion = await provider.complete(attempt, started if attempt.background else None)
         except ProviderError as error:
+            if handles and error.kind == "timeout":
+                await provider.cancel(handles[0])
             entry = drafted.failed(error.kind, maybe_billed=error.maybe_billed, request_id=error.request_id)
             await self._limiter.settle(permit, entry.usage.total)
             await self._store.settle([charge(entry)])
             raise
         except BaseException as error:
+            await self._limiter.settle(permit, drafted.worst.usage.total)
+            if handles:
+                if await self._store.stopped(drafted.entry.job) != "cancelled":
+                    raise  # It runs on at the vendor, and whoever takes the subtask over asks for its answer.
+                await provider.cancel(handles[0])
             # Cancelled, or a defect of ours: the call may have gone out all the same.
             reason = "cancelled" if isinstance(error, asyncio.CancelledError) else f"internal: {type(error).__name__}"
-            entry = drafted.failed(reason, maybe_billed=True)
-            await self._limiter.settle(permit, entry.usage.total)
-            await self._store.settle([charge(entry)])
+            await self._store.settle([charge(drafted.failed(reason, maybe_billed=True))])
             raise
+        failpoint("answered")
         await self._limiter.settle(permit, completion.usage.total)
         return self._answered(drafted, completion)
 
@@ -153,6 +169,7 @@ class Executor:
         while True:
             match await self._store.intend(drafted.intent()):
                 case None:
+                    failpoint("intended")
                     return None
                 case Refused("unsettled", note=note):
                     if (call := await self._taken_up(Unsettled.of(note), request)) is not None:

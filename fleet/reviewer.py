@@ -24,6 +24,7 @@ from fleet.outcomes import Trail, output_of
 from fleet.planner import REVIEW_TASK
 from fleet.router import next_tier
 from fleet.store import Job
+from queues.failpoints import failpoint
 from queues.store import NewSubtask, Reopened
 
 logger = logging.getLogger(__name__)
@@ -101,6 +102,7 @@ class Reviewer:
         may_rework = round_ <= review.rounds
         prompt = await self._prompt(job, review, outcomes, round_, fence, may_rework)
         verdict = await self._verdict(job, review, prompt, round_, fence)
+        failpoint("reviewed")
         known = {short: (subtask, outcome) for subtask, short, _, outcome in outcomes}
         rework = [entry for entry in verdict.rework if entry.subtask in known][:MAX_REWORK]
         if verdict.verdict == "rework" and may_rework and rework:

@@ -24,6 +24,7 @@ from fleet.outcomes import Trail, output_of
 from fleet.providers.base import Image
 from fleet.router import next_tier
 from fleet.store import Job
+from queues.failpoints import failpoint
 from queues.limits import PermitError
 from queues.link import LinkError
 from queues.store import Charge, Claim, Refusal, Status
@@ -60,6 +61,7 @@ class Runner:
             if claim.status is not None:
                 return {"id": subtask_id, "status": claim.status}
             raise NotOurs(claim.why)
+        failpoint("claimed")
         async with self._context.claims.held(claim):
             return await self._claimed(claim)
 
@@ -155,6 +157,7 @@ class Runner:
         document = trail.document(output=output, model=model, error=error)
         if not await self._context.store.finish(claim, status, document, charges or ()):
             raise NotOurs("the claim was lost before the end was written")
+        failpoint("finished")
         return {"id": claim.id, "status": status}
 
     def _images(self, item: Any) -> tuple[Image, ...]:

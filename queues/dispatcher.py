@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from celery import Celery
 from kombu.exceptions import OperationalError
 
+from queues.failpoints import failpoint
 from queues.gate import Gates
 from queues.link import LinkError
 from queues.store import Released, Store
@@ -52,7 +53,9 @@ class Dispatcher:
         for tier in self._tiers:
             released = await self._store.release(tier, BATCH)
             if released:
+                failpoint("released")
                 await self._send(tier, released)
+                failpoint("sent")
                 sent += len(released)
         return sent
 

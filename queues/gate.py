@@ -14,6 +14,7 @@ from typing import Any
 from celery import Celery
 from celery.canvas import Signature
 
+from queues.failpoints import failpoint
 from queues.store import NewSubtask, Store
 
 #: Wire name of the body of an inner chord: it only passes on that its members are final.
@@ -52,6 +53,7 @@ class Gates:
             if (await self._store.fields(gate_id, "state"))[0] is None:
                 self._app.backend.set_chord_size(gate_id, size)
                 await self._store.add([self._subtask(body, gate_id, parent, index, size)])
+        failpoint("gate_opened")
         leaves = [gate_id for gate_id in plan if gate_id not in {parent for parent, _, _ in plan.values()}]
         return {
             member: (leaves[position // self._width], position % self._width) for position, member in enumerate(members)

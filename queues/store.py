@@ -17,6 +17,7 @@ from typing import Any, Literal, TypeVar
 
 from redis.exceptions import ResponseError
 
+from queues.failpoints import failpoint
 from queues.link import Link
 
 T = TypeVar("T")
@@ -230,6 +231,7 @@ class Store:
                 {name: value for name, value in asdict(subtask).items() if value is not None} for subtask in shard
             ]
             added += await self._call("add", json.dumps(documents))
+            failpoint("shard_added")
         return added
 
     async def release(self, tier: str, most: int) -> list[Released]:

@@ -12,7 +12,7 @@ from tests.support.valkey import Valkey
 @pytest.fixture(scope="session")
 def valkey_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Valkey]:
     """One Valkey for the whole run."""
-    server = Valkey(tmp_path_factory.mktemp("valkey"), "--appendonly", "yes", "--appendfsync", "always")
+    server = Valkey(tmp_path_factory.mktemp("valkey"))
     yield server
     server.stop()
 

@@ -21,7 +21,7 @@ from fleet.duties import Duties
 from fleet.jobs import JobSpec, Outcome
 from fleet.ledger import LedgerEntry
 from fleet.planner import END_TASK, REVIEW_TASK, RUN_TASK
-from fleet.providers.base import Completion, ModelRequest, Provider
+from fleet.providers.base import Completion, ModelRequest, Provider, Started
 from fleet.runner import NotOurs, Runner
 from fleet.runtime import Runtime
 from fleet.store import PLAN_TASK, Job
@@ -64,11 +64,21 @@ class Recording:
     asked: list[ModelRequest] = field(default_factory=list)
     answered: list[Completion] = field(default_factory=list)
 
-    async def complete(self, request: ModelRequest) -> Completion:
+    @property
+    def reattaches(self) -> bool:
+        return self.inner.reattaches
+
+    async def complete(self, request: ModelRequest, started: Started | None = None) -> Completion:
         self.asked.append(request)
-        completion = await self.inner.complete(request)
+        completion = await self.inner.complete(request, started)
         self.answered.append(completion)
         return completion
+
+    async def collect(self, handle: str, request: ModelRequest) -> Completion:
+        return await self.inner.collect(handle, request)
+
+    async def cancel(self, handle: str) -> None:
+        await self.inner.cancel(handle)
 
     async def aclose(self) -> None:
         await self.inner.aclose()

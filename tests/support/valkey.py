@@ -25,7 +25,9 @@ class Valkey:
     def start(self) -> None:
         """Start (again, after `kill`) and wait until it answers, at most 10 s."""
         command = [str(get_binary_path()), "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder)]
-        command += ["--save", "", "--maxmemory-policy", "noeviction", *self.options]
+        command += ["--save", "", "--maxmemory-policy", "noeviction"]
+        # A store that keeps nothing on disk accepts no job.
+        command += ["--appendonly", "yes", "--appendfsync", "always", *self.options]
         with (self.folder / "valkey.log").open("ab") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=log)
         deadline = time.monotonic() + 10
