@@ -88,7 +88,9 @@ def test_an_answer_nested_deeper_than_the_schema_can_be_followed_is_refused() ->
         checks.parse("[" * 900 + "]" * 900, tree)
 
 
-@pytest.mark.parametrize("text", ['{"n": NaN}', '{"n": Infinity}', '{"n": -Infinity}'])
+@pytest.mark.parametrize(
+    "text", ['{"n": NaN}', '{"n": Infinity}', '{"n": -Infinity}', '{"n": 1e999}', '{"n": ' + "1" * 5_000 + "}"]
+)
 def test_numbers_that_json_does_not_have_are_no_json(text: str) -> None:
     with pytest.raises(checks.Rejected, match="not JSON"):
         checks.parse(text, {"type": "object"})

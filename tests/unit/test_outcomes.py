@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fleet.jobs import Attempt
@@ -15,6 +15,7 @@ COUNTS = st.integers(min_value=0, max_value=10**12)
 TEXTS = st.text(st.characters(codec="utf-8"), max_size=50)
 
 
+@settings(deadline=None)  # the machine is shared
 @given(
     st.lists(st.builds(Attempt, tier=TEXTS, model=TEXTS, answer=TEXTS, reason=TEXTS), max_size=4),
     COUNTS,

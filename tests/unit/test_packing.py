@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fleet.jobs import Outcome
@@ -13,6 +14,7 @@ from fleet.packing import MAX_LINE_CHARS, MAX_NAMED, coverage, label_of, line_of
 TEXTS = st.lists(st.text(st.characters(codec="utf-8"), max_size=60), max_size=40)
 
 
+@settings(deadline=None)  # the machine is shared
 @given(TEXTS, st.integers(min_value=4, max_value=200))
 def test_packing_keeps_the_order_and_no_run_is_over_the_size(texts: list[str], most: int) -> None:
     runs = pack(texts, most)
@@ -30,10 +32,11 @@ def test_packing_keeps_the_order_and_no_run_is_over_the_size(texts: list[str], m
         assert len("\n".join(run).encode()) <= most
 
 
+@settings(deadline=None)  # the machine is shared
 @given(TEXTS, st.integers(min_value=4, max_value=200))
 def test_a_run_ends_only_where_the_next_text_would_not_fit(texts: list[str], most: int) -> None:
     runs = pack(texts, most)
-    for run, following in zip(runs, runs[1:], strict=False):
+    for run, following in itertools.pairwise(runs):
         assert sum(len(text.encode()) + 1 for text in run) + len(following[0].encode()) + 1 > most
 
 

@@ -59,7 +59,7 @@ def test_no_way_leads_to_the_internals(source: str) -> None:
 )
 def test_what_it_is_given_cannot_be_changed(source: str) -> None:
     item, items = dict(ITEM), [2, 1]
-    with pytest.raises(BadInputError, match="unsafe|not safely"):
+    with pytest.raises(BadInputError, match=r"unsafe|not safely"):
         templates.render(source, {"item": item, "items": items})
     assert (item, items) == (ITEM, [2, 1])
 
@@ -146,7 +146,7 @@ def test_conditions_are_expressions_over_the_needs(expression: str, expected: bo
     "expression", ["classify.missing", "classify.score > 'x'", "nothing", "classify.__class__", "1 / 0"]
 )
 def test_a_condition_that_fails_is_an_error_not_a_no(expression: str) -> None:
-    with pytest.raises(BadInputError, match="^when: "):
+    with pytest.raises(BadInputError, match=r"^when: "):
         templates.holds(expression, {"classify": {"score": 1}})
 
 
