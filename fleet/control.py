@@ -13,7 +13,7 @@ from fleet.prices import NANO_PER_USD
 from fleet.retry import RETRY_TASK, failed_again
 from fleet.runtime import Runtime
 from fleet.store import COORDINATOR
-from queues.store import NewSubtask
+from queues.subtasks import NewSubtask
 
 
 class Control:

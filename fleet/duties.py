@@ -23,7 +23,7 @@ from fleet.store import Job
 from queues.failpoints import failpoint
 from queues.limits import PermitError
 from queues.link import LinkError
-from queues.store import Claim, Refusal, Status
+from queues.subtasks import Claim, Refusal, Status
 
 logger = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from fleet.ledger import CallStatus, LedgerEntry, Role
 from fleet.prices import Usage
 from fleet.providers.base import Completion
-from queues.store import Charge, Intent
+from queues.subtasks import Charge, Intent
 
 #: Reason of an entry for a call whose worker vanished between sending it and writing what came of it.
 WORKER_LOST = "worker lost"

@@ -23,7 +23,8 @@ from fleet.providers.base import Completion, ModelRequest, Provider
 from fleet.router import runs_in_background
 from queues.failpoints import failpoint
 from queues.limits import Allowance, Limiter, Permit
-from queues.store import Refused, Store
+from queues.store import Store
+from queues.subtasks import Refused
 
 logger = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from typing import Any
 from fleet.entries import Call
 from fleet.jobs import Attempt, Outcome
 from fleet.prices import NANO_PER_USD, Usage
-from queues.store import Result
+from queues.subtasks import Result
 
 
 @dataclass

@@ -24,7 +24,7 @@ from fleet.items import read_item
 from fleet.jobs import AUTO, Step, check_steps, in_order
 from fleet.router import start_tier
 from fleet.store import COORDINATOR, Job
-from queues.store import NewSubtask
+from queues.subtasks import NewSubtask
 
 logger = logging.getLogger(__name__)
 

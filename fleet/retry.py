@@ -11,7 +11,8 @@ from fleet.outcomes import output_of
 from fleet.planner import body_of
 from fleet.router import start_tier
 from fleet.store import Job
-from queues.store import Reopened, Store
+from queues.store import Store
+from queues.subtasks import Reopened
 
 RETRY_TASK = "fleet.retry_job.v1"
 

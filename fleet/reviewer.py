@@ -25,7 +25,7 @@ from fleet.planner import REVIEW_TASK
 from fleet.router import next_tier
 from fleet.store import Job
 from queues.failpoints import failpoint
-from queues.store import NewSubtask, Reopened
+from queues.subtasks import NewSubtask, Reopened
 
 logger = logging.getLogger(__name__)
 

@@ -27,7 +27,7 @@ from fleet.store import Job
 from queues.failpoints import failpoint
 from queues.limits import PermitError
 from queues.link import LinkError
-from queues.store import Charge, Claim, Refusal, Status
+from queues.subtasks import Charge, Claim, Refusal, Status
 
 logger = logging.getLogger(__name__)
 

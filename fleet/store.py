@@ -18,7 +18,8 @@ from redis.exceptions import OutOfMemoryError
 from fleet.errors import JobNotFoundError, StoreUnavailableError
 from fleet.items import ItemIndex
 from fleet.jobs import JobSpec, JobStatus, Step
-from queues.store import NewSubtask, NotDurableError, Store
+from queues.store import NotDurableError, Store
+from queues.subtasks import NewSubtask
 
 PLAN_TASK = "fleet.plan_job.v1"
 COORDINATOR = "coordinator"

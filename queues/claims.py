@@ -15,7 +15,8 @@ import socket
 from collections.abc import AsyncIterator, Callable, Sequence
 
 from queues.link import LinkError
-from queues.store import Claim, Store
+from queues.store import Store
+from queues.subtasks import Claim
 
 logger = logging.getLogger(__name__)
 

@@ -16,7 +16,8 @@ from kombu.exceptions import OperationalError
 from queues.failpoints import failpoint
 from queues.gate import Gates
 from queues.link import LinkError
-from queues.store import Released, Store
+from queues.store import Store
+from queues.subtasks import Released
 
 logger = logging.getLogger(__name__)
 

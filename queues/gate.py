@@ -15,7 +15,8 @@ from celery import Celery
 from celery.canvas import Signature
 
 from queues.failpoints import failpoint
-from queues.store import NewSubtask, Store
+from queues.store import Store
+from queues.subtasks import NewSubtask
 
 #: Wire name of the body of an inner chord: it only passes on that its members are final.
 GATHER_TASK = "queues.gather.v1"

@@ -10,8 +10,7 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from enum import StrEnum
+from dataclasses import asdict
 from itertools import islice
 from typing import Any, Literal, TypeVar
 
@@ -19,147 +18,24 @@ from redis.exceptions import ResponseError
 
 from queues.failpoints import failpoint
 from queues.link import Link
+from queues.subtasks import (
+    Charge,
+    Claim,
+    Intent,
+    NewSubtask,
+    Refusal,
+    Refused,
+    Released,
+    Reopened,
+    Result,
+    State,
+    Status,
+)
 
 T = TypeVar("T")
 
-Status = Literal["ok", "failed", "skipped"]
 #: Subtasks added, reopened or read in one script or batch: bounds how long the server is busy with one of them.
 SHARD = 500
-
-
-class State(StrEnum):
-    """Where a subtask stands, and who moves it on.
-
-    | state | moved on by |
-    |---|---|
-    | waiting | `finish` of its last need -> ready; for the body of a gate -> queued (its chord delivers it) |
-    | ready | `release` by the dispatcher -> queued; `claim` by an earlier message -> running |
-    | queued | `claim` by a worker -> running; no worker in time: `reconcile` -> ready |
-    | running | `finish` -> final; `hand_on` -> ready, on this or another tier; claim expired: `reconcile` -> ready |
-    | final | nobody; `reopen` -> ready for another round |
-    """
-
-    WAITING = "waiting"
-    READY = "ready"
-    QUEUED = "queued"
-    RUNNING = "running"
-    FINAL = "final"
-
-
-@dataclass(frozen=True, slots=True)
-class NewSubtask:
-    """A subtask to add. Its `id` is `JOB/...`; adding the same id again changes nothing."""
-
-    id: str
-    #: Wire name of the Celery task that runs it.
-    task: str
-    tier: str
-    payload: str
-    #: Ids it waits for; it may be added before them.
-    needs: tuple[str, ...] = ()
-    #: Share of capacity it takes, in the unit that fairness is counted in.
-    cost: int = 1
-    #: The body of the gate that gathers it, and its place there.
-    gate: str | None = None
-    gate_index: int | None = None
-    #: For the body of a gate: how many members it waits for.
-    members: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Claim:
-    """A fenced, expiring right to work on one subtask."""
-
-    id: str
-    tier: str
-    fence: int
-    payload: str
-    #: What earlier attempts left behind; opaque.
-    trail: str
-    #: How many workers died holding it.
-    kills: int
-
-
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """Why there is no claim: another worker holds it, it is final (with its status), on another tier, or unknown."""
-
-    why: Literal["busy", "final", "elsewhere", "gone"]
-    status: Status | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Charge:
-    """An entry written once by id, and what it means for a quota: `amount` is used and the `hold` is free again."""
-
-    record: str
-    id: str
-    body: str
-    quota: str
-    hold: str
-    amount: int
-    #: Counters kept beside the record, and what this entry adds to each.
-    tally: Mapping[str, int] = field(default_factory=dict)
-    #: A guess about something whose end nobody saw; a true entry under the same id takes its place.
-    provisional: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Intent:
-    """What is about to be used: journalled under its hold before it is, settled by the charge with the same `id`."""
-
-    quota: str
-    #: A subtask or a part of one; one intent at a time.
-    hold: str
-    id: str
-    #: The most it can use.
-    amount: int
-    #: What to do about it should nobody see its end; opaque.
-    note: str
-
-
-@dataclass(frozen=True, slots=True)
-class Refused:
-    """Why an intent was not journalled: the quota is short, an earlier intent was never settled, the job was stopped."""
-
-    why: Literal["short", "unsettled", "paused", "cancelled"]
-    #: What others hold of the quota and may still free.
-    others: int = 0
-    #: The note of the earlier intent.
-    note: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """What is known of a subtask; `status` and `output` once it is final."""
-
-    id: str
-    state: State
-    tier: str
-    status: Status | None
-    output: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class Reopened:
-    """A final subtask that is to run again: where, with what trail, after what, and which gate gathers it now."""
-
-    id: str
-    tier: str
-    trail: str
-    gate: str
-    gate_index: int
-    needs: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Released:
-    """A subtask whose wake-up message is to be sent."""
-
-    id: str
-    task: str
-    gate: str | None
-    gate_index: int | None
 
 
 class NotDurableError(Exception):

@@ -15,7 +15,7 @@ import pytest
 
 from fleet.jobs import JobStatus
 from queues.dispatcher import Dispatcher
-from queues.store import NewSubtask
+from queues.subtasks import NewSubtask
 from tests.support.bench import Bench, bench, books, config
 from tests.support.processes import FleetProcess
 from tests.support.sim import RunningSim

@@ -119,7 +119,7 @@ def test_a_call_of_unknown_end_is_booked_at_its_worst_and_marked(valkey: Valkey,
 
 def test_an_error_of_our_own_in_a_provider_is_booked_and_frees_what_it_held(valkey: Valkey, tmp_path: Path) -> None:
     async def scenario(fleet: Bench) -> None:
-        async def breaks(_: object) -> object:
+        async def breaks(*_: object) -> object:
             raise ZeroDivisionError
 
         fleet.provider.complete = breaks  # type: ignore[method-assign,assignment]

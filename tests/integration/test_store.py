@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 
-from queues.store import Charge, Intent, Refusal, Refused, Reopened, State
+from queues.subtasks import Charge, Intent, Refusal, Refused, Reopened, State
 from tests.support.stores import claimed, new, open_store
 from tests.support.valkey import Valkey
 

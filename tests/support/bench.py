@@ -26,7 +26,7 @@ from fleet.runner import NotOurs, Runner
 from fleet.runtime import Runtime
 from fleet.store import PLAN_TASK, Job
 from queues.gate import GATHER_TASK
-from queues.store import Released
+from queues.subtasks import Released
 from tests.support.valkey import Valkey
 
 MAX_ROUNDS = 200

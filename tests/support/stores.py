@@ -6,7 +6,8 @@ import contextlib
 from collections.abc import AsyncIterator
 
 from queues.link import Link
-from queues.store import Claim, NewSubtask, Store
+from queues.store import Store
+from queues.subtasks import Claim, NewSubtask
 from tests.support.valkey import Valkey
 
 NAMESPACE = "test"

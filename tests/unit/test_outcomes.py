@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from fleet.jobs import Attempt
 from fleet.outcomes import Trail, output_of
 from fleet.prices import Usage
-from queues.store import Result, State
+from queues.subtasks import Result, State
 
 COUNTS = st.integers(min_value=0, max_value=10**12)
 TEXTS = st.text(st.characters(codec="utf-8"), max_size=50)
