@@ -9,13 +9,10 @@ import json
 import time
 from dataclasses import dataclass
 
-from fleet.ledger import CallStatus, LedgerEntry, Role
+from fleet.ledger import WORKER_LOST, CallStatus, LedgerEntry, Role
 from fleet.prices import Usage
 from fleet.providers.base import Completion
 from queues.subtasks import Charge, Intent
-
-#: Reason of an entry for a call whose worker vanished between sending it and writing what came of it.
-WORKER_LOST = "worker lost"
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,9 @@ from fleet.config import Frozen
 from fleet.prices import Usage
 
 CallStatus = Literal["ok", "rejected", "failed"]
+#: Reason of an entry for a call whose worker vanished between sending it and writing what came of it.
+WORKER_LOST = "worker lost"
+
 Role = Literal["plan", "work", "review", "reduce"]
 NotNegative = Annotated[int, Field(ge=0)]
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from fleet.config import FleetConfig, Frozen
 from fleet.errors import BadInputError
 from fleet.jobs import JobStatus, Outcome
-from fleet.ledger import LedgerEntry
+from fleet.ledger import WORKER_LOST, LedgerEntry
 from fleet.prices import Usage, cost_nano_usd
 
 FLAGSHIP = "flagship"
@@ -53,6 +53,8 @@ class Receipt(Frozen):
     calls: int
     #: Calls whose usage the provider did not report, so that it is estimated.
     usage_estimated_calls: int
+    #: Calls whose worker died between sending them and writing what came of them; booked at their worst case.
+    possibly_paid_twice: int
     tiers: dict[str, TierReceipt]
     #: Cost by what the calls were for: plan, work, review, reduce.
     roles: dict[str, int]
@@ -124,7 +126,7 @@ def build_receipt(
     sums: dict[str, dict[str, int]] = {}
     roles: dict[str, int] = {}
     subtasks: dict[str, _Subtask] = {}
-    waited_ms = latency_ms = estimated = 0
+    waited_ms = latency_ms = estimated = lost = 0
     for entry in entries:
         tier = sums.setdefault(entry.tier, dict.fromkeys(TierReceipt.model_fields, 0))
         for key, amount in _amounts(entry).items():
@@ -133,6 +135,7 @@ def build_receipt(
         waited_ms += entry.waited_ms
         latency_ms += entry.latency_ms
         estimated += not entry.usage_reported
+        lost += entry.reason == WORKER_LOST
         if entry.role == "work" and entry.subtask is not None:
             subtasks.setdefault(entry.subtask, _Subtask()).add(entry)
     for subtask in subtasks.values():
@@ -161,6 +164,7 @@ def build_receipt(
         cost_nano_usd=cost,
         calls=sum(tier.calls for tier in tiers.values()),
         usage_estimated_calls=estimated,
+        possibly_paid_twice=lost,
         tiers=tiers,
         roles=dict(sorted(roles.items())),
         accepted=counts["ok"],

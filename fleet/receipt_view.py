@@ -104,6 +104,8 @@ def _figures(receipt: Receipt) -> Table:
     if receipt.gaps:
         outcomes += f"; gaps: {receipt.gaps:,}"
     table.add_row("Outcomes", outcomes)
+    if receipt.possibly_paid_twice:
+        table.add_row("Possibly paid twice", f"{receipt.possibly_paid_twice:,} calls: their worker died under way")
     if receipt.cost_per_accepted_nano_usd is not None:
         table.add_row("Per accepted outcome", fine_usd(receipt.cost_per_accepted_nano_usd))
     table.add_row("Cost of", ", ".join(f"{role} {usd(cost)}" for role, cost in receipt.roles.items()) or "nothing")

@@ -22,6 +22,7 @@ from fleet.jobs import JobSpec, Outcome
 from fleet.ledger import LedgerEntry
 from fleet.planner import END_TASK, REVIEW_TASK, RUN_TASK
 from fleet.providers.base import Completion, ModelRequest, Provider, Started
+from fleet.retry import RETRY_TASK
 from fleet.runner import NotOurs, Runner
 from fleet.runtime import Runtime
 from fleet.store import PLAN_TASK, Job
@@ -135,6 +136,7 @@ class Bench:
             PLAN_TASK: self.duties.plan,
             REVIEW_TASK: self.duties.review,
             END_TASK: self.duties.end,
+            RETRY_TASK: self.duties.retry,
             GATHER_TASK: self.duties.gather,
         }
         with contextlib.suppress(NotOurs):

@@ -52,6 +52,7 @@ def test_time_and_tokens_follow_from_what_was_written() -> None:
         ASKED,
         manner=FREE,
         fault=None,
+        rework=0,
         dice=random.Random(3),
         tokens_in=1000,
         tokens_cached=0,

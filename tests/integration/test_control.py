@@ -1,0 +1,131 @@
+"""Pause, resume, cancel and retry over a real store and provider."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from fleet.control import Control
+from fleet.errors import BadInputError, ProviderError
+from fleet.jobs import JobStatus
+from fleet.providers.base import Completion, ModelRequest, Started
+from fleet.runner import NotOurs
+from tests.support.bench import Bench, books, config, on_bench
+from tests.support.sim import RunningSim
+from tests.support.valkey import Valkey
+
+STEPS = [
+    {"id": "read", "each": "items", "tier": "nano", "prompt": "Read {{ item.name }}.", "max_output_tokens": 50},
+    {
+        "id": "write",
+        "each": "items",
+        "needs": ["read"],
+        "tier": "mini",
+        "prompt": "Write about {{ read }}.",
+        "max_output_tokens": 50,
+    },
+]
+ITEMS = [{"name": f"item{i}"} for i in range(4)]
+
+
+def test_a_paused_job_makes_no_call_until_it_is_resumed(valkey: Valkey, tmp_path: Path, sim: RunningSim) -> None:
+    async def scenario(fleet: Bench) -> None:
+        control = Control(fleet.runtime)
+        job_id = await fleet.submit(items=ITEMS, steps=STEPS)
+        await fleet.run_until(job_id, "fleet.run_subtask.v1")
+        await control.pause(job_id)
+        for item in range(len(ITEMS)):  # their messages are under way and come too late
+            with pytest.raises(NotOurs):
+                await fleet.runner.run(f"{job_id}/read/{item}", "nano")
+        job = await fleet.run(job_id)
+        assert job.status is JobStatus.PAUSED
+        before = len(fleet.provider.asked)
+        await fleet.run(job_id)
+        assert len(fleet.provider.asked) == before
+        await control.resume(job_id)
+        with pytest.raises(BadInputError, match="is not paused"):
+            await control.resume(job_id)
+        job = await fleet.run(job_id)
+        assert job.status is JobStatus.COMPLETED
+        assert {outcome.status for outcome in (await fleet.outcomes(job)).values()} == {"ok"}
+        assert len(fleet.provider.asked) == len(await fleet.ledger(job_id)) == 8
+
+    on_bench(scenario, valkey, tmp_path, config(), sim=sim.url)
+
+
+def test_a_cancelled_job_makes_no_further_call_and_keeps_what_it_has(
+    valkey: Valkey, tmp_path: Path, sim: RunningSim
+) -> None:
+    async def scenario(fleet: Bench) -> None:
+        control = Control(fleet.runtime)
+        job_id = await fleet.submit(items=ITEMS, steps=STEPS)
+        held = await fleet.run_until(job_id, "fleet.run_subtask.v1")
+        await fleet.runner.run(held.id, "nano")
+        await control.cancel(job_id)
+        job = await fleet.run(job_id)
+        assert job.status is JobStatus.CANCELLED
+        assert len(await fleet.ledger(job_id)) == 1
+        assert (await fleet.outcomes(job))[held.id.removeprefix(f"{job_id}/")].status == "ok"
+        assert (await fleet.money(job_id))[1] == 0
+        for act in (control.pause, control.cancel, control.retry_failed):
+            with pytest.raises(BadInputError, match="is cancelled"):
+                await act(job_id)
+
+    on_bench(scenario, valkey, tmp_path, config(), sim=sim.url)
+
+
+def test_retry_runs_what_failed_and_what_was_skipped_for_it_and_nothing_else(
+    valkey: Valkey, tmp_path: Path, sim: RunningSim
+) -> None:
+    async def scenario(fleet: Bench) -> None:
+        control = Control(fleet.runtime)
+        real = fleet.provider.complete
+
+        async def refuses(request: ModelRequest, started: Started | None = None) -> Completion:
+            if request.prompt.startswith("Read item2"):
+                raise ProviderError("The vendor refused it.", kind="bad_request", retryable=False)
+            return await real(request, started)
+
+        fleet.provider.complete = refuses  # type: ignore[method-assign]
+        job_id = await fleet.submit(items=ITEMS, steps=STEPS, review={"prompt": "Say it.", "rounds": 0})
+        job = await fleet.run(job_id)
+        assert job.status is JobStatus.COMPLETED
+        outcomes = await fleet.outcomes(job)
+        assert (outcomes["read/2"].status, outcomes["write/2"].status) == ("failed", "skipped")
+        calls = len(await fleet.ledger(job_id))
+
+        fleet.provider.complete = real  # type: ignore[method-assign]
+        assert await control.retry_failed(job_id) == 2
+        job = await fleet.run(job_id)
+        assert (job.status, job.round) == (JobStatus.COMPLETED, 2)
+        assert {outcome.status for outcome in (await fleet.outcomes(job)).values()} == {"ok"}
+        again = (await fleet.ledger(job_id))[calls:]
+        assert {entry.call_id.split(".")[0].removeprefix(f"{job_id}/") for entry in again} == {
+            "read/2",
+            "write/2",
+            "review",
+        }
+        books(await fleet.ledger(job_id), sim.charges(), job_id)
+        with pytest.raises(BadInputError, match="nothing to retry"):
+            await control.retry_failed(job_id)
+
+    on_bench(scenario, valkey, tmp_path, config(), sim=sim.url)
+
+
+def test_a_job_cut_short_by_its_budget_goes_on_with_a_higher_one(
+    valkey: Valkey, tmp_path: Path, sim: RunningSim
+) -> None:
+    async def scenario(fleet: Bench) -> None:
+        control = Control(fleet.runtime)
+        job_id = await fleet.submit(items=ITEMS, steps=STEPS, budget_usd=Decimal("0.00009"))
+        job = await fleet.run(job_id)
+        assert job.status is JobStatus.FAILED
+        assert "budget" in str(job.error)
+        assert await control.retry_failed(job_id, budget_usd=Decimal("1")) > 0
+        job = await fleet.run(job_id)
+        assert (job.status, job.error) == (JobStatus.COMPLETED, None)
+        books(await fleet.ledger(job_id), sim.charges(), job_id)
+
+    on_bench(scenario, valkey, tmp_path, config(), sim=sim.url)

@@ -1,0 +1,189 @@
+"""A worker that vanishes in the middle of a call: what is paid again, what is not, and what the books say."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fleet.jobs import JobStatus
+from fleet.ledger import WORKER_LOST
+from fleet.providers.base import Completion, ModelRequest, Started
+from queues.claims import ClaimLost
+from tests.support.bench import Bench, books, config, on_bench
+from tests.support.sim import RunningSim
+from tests.support.valkey import Valkey
+from tests.support.worker import eventually
+
+WRITE = {"id": "write", "tier": "nano", "prompt": "Write it.", "max_output_tokens": 100}
+LEASE_S = 0.2
+
+
+class Vanishing:
+    """Takes the place of `complete` once: the call is made, and its worker stands still until `wakes`."""
+
+    def __init__(self, fleet: Bench, *, after_start: bool) -> None:
+        self._real = fleet.provider.complete
+        self._fleet = fleet
+        self._after_start = after_start
+        self.made = asyncio.Event()
+        self.wakes = asyncio.Event()
+        fleet.provider.complete = self  # type: ignore[method-assign]
+
+    async def __call__(self, request: ModelRequest, started: Started | None = None) -> Completion:
+        self._fleet.provider.complete = self._real  # type: ignore[method-assign]
+        if not self._after_start:
+            answer = await self._real(request, started)
+            self.made.set()
+            await self.wakes.wait()
+            return answer
+
+        async def journalled(handle: str) -> None:
+            assert started is not None
+            await started(handle)
+            self.made.set()
+            await self.wakes.wait()
+
+        return await self._real(request, journalled)
+
+
+async def vanished(fleet: Bench, *, after_start: bool = False) -> tuple[str, asyncio.Task[Any], Vanishing]:
+    """A job whose only subtask is held by a worker that vanished under its call, its claim expired and put back."""
+    job_id = await fleet.submit(steps=[WRITE])
+    await fleet.run_until(job_id, "fleet.run_subtask.v1")
+    vanishing = Vanishing(fleet, after_start=after_start)
+    zombie = asyncio.create_task(fleet.runner.run(f"{job_id}/write", "nano"))
+    await vanishing.made.wait()
+    await asyncio.sleep(LEASE_S)  # the lease is what is tested
+    return job_id, zombie, vanishing
+
+
+def lease(background: str = "never") -> Any:
+    made = config(claim_s=LEASE_S).model_dump()
+    for tier in made["tiers"].values():
+        tier["background"] = background
+    return type(config()).model_validate(made)
+
+
+def test_a_lost_answer_is_paid_again_once_and_the_books_say_so(valkey: Valkey, tmp_path: Path, sim: RunningSim) -> None:
+    async def scenario(fleet: Bench) -> None:
+        job_id, zombie, _ = await vanished(fleet)
+        job = await fleet.run(job_id)
+        assert job.status is JobStatus.COMPLETED
+        lost, paid = await fleet.ledger(job_id)
+        assert (lost.call_id, lost.status, lost.reason) == (f"{job_id}/write.1.1", "failed", WORKER_LOST)
+        assert paid.status == "ok"
+        charged = {c["call_id"]: c["cost_nano_usd"] for c in sim.charges() if c["call_id"].startswith(job_id)}
+        assert charged.keys() == {lost.call_id, paid.call_id}
+        assert lost.cost_nano_usd >= charged[lost.call_id], "booked at its worst case"
+        assert (await fleet.client.receipt(job)).possibly_paid_twice == 1
+        assert await fleet.money(job_id) == (lost.cost_nano_usd + paid.cost_nano_usd, 0)
+        zombie.cancel()
+        await asyncio.wait({zombie})
+
+    on_bench(scenario, valkey, tmp_path, lease(), sim=sim.url)
+
+
+def test_a_zombie_cannot_write_but_its_bill_is_put_right(valkey: Valkey, tmp_path: Path, sim: RunningSim) -> None:
+    async def scenario(fleet: Bench) -> None:
+        job_id, zombie, vanishing = await vanished(fleet)
+        job = await fleet.run(job_id)
+        output = (await fleet.outcomes(job))["write"]
+        vanishing.wakes.set()
+        await asyncio.wait({zombie})
+        assert zombie.exception() is not None, "it was told that there is nothing of it to write"
+        assert (await fleet.outcomes(job))["write"] == output
+        books(await fleet.ledger(job_id), sim.charges(), job_id)
+        assert (await fleet.client.receipt(job)).possibly_paid_twice == 0
+        assert (await fleet.money(job_id))[1] == 0
+
+    on_bench(scenario, valkey, tmp_path, lease(), sim=sim.url)
+
+
+@pytest.mark.parametrize("wakes", [False, True])
+def test_a_call_in_the_background_is_collected_and_paid_once(
+    valkey: Valkey, tmp_path: Path, sim: RunningSim, wakes: bool
+) -> None:
+    async def scenario(fleet: Bench) -> None:
+        job_id, zombie, vanishing = await vanished(fleet, after_start=True)
+        job = await fleet.run(job_id)
+        assert job.status is JobStatus.COMPLETED
+        if wakes:
+            vanishing.wakes.set()
+        else:
+            zombie.cancel()
+        await asyncio.wait({zombie})
+        (entry,) = await fleet.ledger(job_id)
+        assert (entry.call_id, entry.status) == (f"{job_id}/write.1.1", "ok")
+        books([entry], sim.charges(), job_id)
+        assert (await fleet.client.receipt(job)).possibly_paid_twice == 0
+        assert await fleet.money(job_id) == (entry.cost_nano_usd, 0)
+
+    on_bench(scenario, valkey, tmp_path, lease("always"), sim=sim.url)
+
+
+def test_a_subtask_whose_workers_die_three_times_is_quarantined(
+    valkey: Valkey, tmp_path: Path, sim: RunningSim
+) -> None:
+    async def scenario(fleet: Bench) -> None:
+        job_id = await fleet.submit(steps=[WRITE, {**WRITE, "id": "other"}])
+        await fleet.run_until(job_id, "fleet.run_subtask.v1")
+        for _ in range(3):
+            assert (await fleet.runtime.store.claim(f"{job_id}/write", "nano")) is not None
+            await asyncio.sleep(LEASE_S * 1.1)  # the claim expires: its worker is dead
+            await fleet.runtime.store.reconcile()
+        job = await fleet.run(job_id)
+        outcomes = await fleet.outcomes(job)
+        assert outcomes["write"].status == "failed"
+        assert "3 workers died" in str(outcomes["write"].error)
+        assert outcomes["other"].status == "ok"
+        assert len(await fleet.ledger(job_id)) == 1, "nothing was spent on the one that kills"
+
+    on_bench(scenario, valkey, tmp_path, lease(), sim=sim.url)
+
+
+def test_a_draining_worker_gives_back_what_waits_and_ends_what_runs(
+    valkey: Valkey, tmp_path: Path, sim: RunningSim
+) -> None:
+    async def scenario(fleet: Bench) -> None:
+        job_id = await fleet.submit(steps=[WRITE])
+        await fleet.run_until(job_id, "fleet.run_subtask.v1")
+        await fleet.context.executor._limiter.pause("openai/good", 3_600)
+        waiting = asyncio.create_task(fleet.runner.run(f"{job_id}/write", "nano"))
+
+        async def running() -> bool:
+            return (await fleet.runtime.store.counts(job_id))["nano"].get("running") == 1
+
+        await eventually(running, "the claim")
+        fleet.context.executor.draining.set()
+        await asyncio.wait({waiting})
+        assert (await fleet.runtime.store.counts(job_id))["nano"]["ready"] == 1
+        assert await fleet.ledger(job_id) == []
+        assert await fleet.money(job_id) == (0, 0)
+
+    on_bench(scenario, valkey, tmp_path, config(), sim=sim.url)
+
+
+def test_claims_are_renewed_while_a_call_runs_and_lost_when_another_takes_over(
+    valkey: Valkey, tmp_path: Path, sim: RunningSim
+) -> None:
+    async def scenario(fleet: Bench) -> None:
+        job_id = await fleet.submit(steps=[WRITE])
+        await fleet.run_until(job_id, "fleet.run_subtask.v1")
+        vanishing = Vanishing(fleet, after_start=False)
+        running = asyncio.create_task(fleet.runner.run(f"{job_id}/write", "nano"))
+        keeping = asyncio.create_task(fleet.context.claims.keep())
+        await vanishing.made.wait()
+        await asyncio.sleep(3 * LEASE_S)  # three leases: without renewal the claim would be gone
+        assert await fleet.runtime.store.reconcile() == []
+        # The reconciler takes the claim away, as it does when this process was paused for longer than its lease.
+        await fleet.runtime.link.execute("ZADD", "fleet:watch", 0, f"{job_id}/write")
+        assert len(await fleet.runtime.store.reconcile()) == 1
+        await asyncio.wait({running})
+        assert isinstance(running.exception(), ClaimLost)
+        keeping.cancel()
+        await asyncio.wait({keeping})
+
+    on_bench(scenario, valkey, tmp_path, lease(), sim=sim.url)
