@@ -24,10 +24,7 @@ _QUOTA_CODES = frozenset(
     ("insufficient_quota", "billing_hard_limit_reached", "billing_not_active", "access_terminated", "quota_exceeded")
 )
 #: Codes of a failed answer that blame the request: the same one fails again. Source: the client's `ResponseError.code`.
-_INPUT_CODES = re.compile(
-    r"invalid_prompt|data_residency_mismatch|\w+_policy(_violation)?|failed_to_download_image|empty_image_file"
-    r"|unsupported_image_media_type|(invalid_(base64_)?)?image_\w+|invalid_image"
-)
+_INPUT_CODES = re.compile(r"invalid_prompt|data_residency_mismatch|\w+_policy(_violation)?|\w*image\w*")
 #: Raised before a single byte of the request was sent.
 _BEFORE_SENDING = (
     aiohttp.ClientConnectorError,

@@ -63,8 +63,6 @@ class Background:
         running = _Running(call, created, answer)
         self._running[answer["id"]] = running
         running.task = asyncio.create_task(self._work(running))
-        # Not in the task: one that is cancelled before its first step runs no line of it.
-        running.task.add_done_callback(lambda _: call.leave())
         return json.dumps(answer)
 
     def find(self, ident: str) -> str | None:
@@ -118,8 +116,11 @@ class Background:
         self._end(running, responses.failed(running.answer, "server_error", message))
 
     def _end(self, running: _Running, answer: dict[str, Any]) -> None:
+        if self._running.pop(answer["id"], None) is None:
+            return
+        # Here and not in the task: one that is cancelled before its first step runs no line of it.
+        running.call.leave()
         now = time.monotonic()
-        self._running.pop(answer["id"], None)
         self._ended[answer["id"]] = now, json.dumps(answer)
         while len(self._ended) > KEPT:
             oldest = next(iter(self._ended.values()))[0]

@@ -9,38 +9,31 @@ from __future__ import annotations
 import asyncio
 import hmac
 import json
-import os
 import re
 import socket
-import struct
-import sys
 import time
 import uuid
 from collections.abc import Iterator, Mapping
 from typing import Any, Protocol, cast
 
-import uvicorn
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from fleet.config import FleetConfig
 from fleet.sim import chat, responses
 from fleet.sim.asked import ApiError, Asked, Parameters
 from fleet.sim.background import HANG_S, Background
 from fleet.sim.charges import ChargeLog
+from fleet.sim.listener import listen
 from fleet.sim.produce import Fault, Produced
 from fleet.sim.settings import SimSettings
 from fleet.sim.vendor import Call, Vendor
 
 MAX_BODY_BYTES = 32_000_000
-#: Longer than clients keep idle connections, so that none is closed under a request that is just being sent.
-KEEP_ALIVE_S = 75
-BACKLOG = 2048
 #: Text of one streamed event: about four words.
 PIECE = re.compile(r"(?:\S*\s*){1,4}", re.S)
 
@@ -222,58 +215,7 @@ def serve(settings: SimSettings, config: FleetConfig) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as listener, ChargeLog(settings.charges) as charges:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(("127.0.0.1", settings.port))
-        listener.listen(BACKLOG)
-        _Server(settings, _uvicorn(create_app(settings, config, charges)), listener).run(sockets=[listener])
-
-
-def _uvicorn(app: Starlette) -> uvicorn.Config:
-    return uvicorn.Config(
-        app,
-        loop="uvloop",
-        http=_ResettableProtocol,
-        ws="none",
-        lifespan="off",
-        log_level="warning",
-        access_log=False,
-        server_header=False,
-        backlog=BACKLOG,
-        timeout_keep_alive=KEEP_ALIVE_S,
-        # Calls that hang would hold up the end for as long as they hang.
-        timeout_graceful_shutdown=1,
-    )
-
-
-class _Server(uvicorn.Server):
-    def __init__(self, settings: SimSettings, config: uvicorn.Config, listener: socket.socket) -> None:
-        super().__init__(config)
-        self._ready_file = settings.ready_file
-        self._url = f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        if self._ready_file is None:
-            sys.stdout.write(f"The simulated provider answers at {self._url}\n")
-            sys.stdout.flush()
-        else:
-            # Renamed into place, so that whoever waits for the file never reads half of it.
-            draft = self._ready_file.with_name(f"{self._ready_file.name}.{os.getpid()}")
-            draft.write_text(self._url)
-            draft.replace(self._ready_file)
-
-
-class _ResettableProtocol(H11Protocol):
-    """Gives each connection's requests a `reset()` in their state, which ASGI has no word for."""
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
-
-        def reset() -> None:
-            connection = transport.get_extra_info("socket")
-            # Lingering for 0 s makes the close a TCP reset.
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            transport.abort()
-
-        self.app_state = {**self.app_state, "reset": reset}
+        listen(create_app(settings, config, charges), listener, settings.ready_file)
 
 
 def _authorize(request: Request, settings: SimSettings) -> None:

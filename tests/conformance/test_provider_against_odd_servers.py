@@ -12,7 +12,7 @@ import pytest
 
 from fleet.config import ProviderConfig
 from fleet.errors import ProviderError
-from fleet.providers.base import Completion, ModelRequest
+from fleet.providers.base import Completion, ModelRequest, Started
 from fleet.providers.openai import OpenAIProvider
 from fleet.tokens import estimate_tokens
 
@@ -22,7 +22,9 @@ PROMPT = "How deep is the well behind the house?"
 Answering = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
-def answered_by(answering: Answering, *, wire: Any = "chat", timeout_s: float = 10.0) -> Completion:
+def answered_by(
+    answering: Answering, *, wire: Any = "chat", timeout_s: float = 10.0, started: Started | None = None
+) -> Completion:
     """The provider's answer from a server that reads a request, then does as told, then closes."""
 
     async def call() -> Completion:
@@ -44,7 +46,8 @@ def answered_by(answering: Answering, *, wire: Any = "chat", timeout_s: float = 
             port = server.sockets[0].getsockname()[1]
             provider = OpenAIProvider(ProviderConfig(wire=wire), f"http://127.0.0.1:{port}/v1", "key")
             try:
-                return await provider.complete(ModelRequest("c", "m", PROMPT, timeout_s=timeout_s))
+                asked = ModelRequest("c", "m", PROMPT, timeout_s=timeout_s, background=started is not None)
+                return await provider.complete(asked, started)
             finally:
                 await provider.aclose()
                 await asyncio.wait_for(ended.wait(), 10)
@@ -52,11 +55,11 @@ def answered_by(answering: Answering, *, wire: Any = "chat", timeout_s: float = 
     return asyncio.run(call())
 
 
-def served(raw: bytes, *, wire: Any = "chat") -> Completion:
+def served(raw: bytes, *, wire: Any = "chat", started: Started | None = None) -> Completion:
     async def answering(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(raw)
 
-    return answered_by(answering, wire=wire)
+    return answered_by(answering, wire=wire, started=started)
 
 
 def http(body: bytes, status: str = "200 OK", *, length: int | None = None, headers: str = "") -> bytes:
@@ -129,6 +132,46 @@ def test_a_failed_response_may_be_tried_again() -> None:
         served(http(json.dumps(failed).encode()), wire="responses")
     assert (caught.value.kind, caught.value.retryable) == ("server", True)
     assert "secret" not in str(caught.value)
+
+
+def told_handles() -> tuple[list[str], Started]:
+    handles: list[str] = []
+
+    async def started(handle: str) -> None:
+        handles.append(handle)
+
+    return handles, started
+
+
+def test_a_server_that_answers_at_once_what_was_to_run_in_the_background_is_not_asked_again() -> None:
+    handles, started = told_handles()
+    message = {"type": "message", "content": [{"type": "output_text", "text": "Nine metres."}]}
+    answer = {"id": "resp_1", "status": "completed", "model": "m-1", "output": [message]}
+
+    found = served(http(json.dumps(answer).encode()), wire="responses", started=started)
+
+    assert (found.text, found.request_id, handles) == ("Nine metres.", "resp_1", ["resp_1"])
+
+
+def test_a_call_in_the_background_that_failed_is_not_asked_for_again() -> None:
+    handles, started = told_handles()
+    failed = {"id": "resp_1", "status": "failed", "error": {"code": "invalid_prompt"}, "usage": {"total_tokens": 9}}
+
+    with pytest.raises(ProviderError) as caught:
+        served(http(json.dumps(failed).encode()), wire="responses", started=started)
+
+    assert (caught.value.kind, caught.value.retryable, caught.value.maybe_billed) == ("bad_request", False, True)
+    assert (caught.value.request_id, handles) == ("resp_1", ["resp_1"])
+
+
+@pytest.mark.parametrize("handle", [None, 5, "", "../models", "a/b", "resp 1", "x\r\nhost: y", "r" * 300])
+def test_what_cannot_be_a_handle_is_taken_for_none(handle: Any) -> None:
+    handles, started = told_handles()
+
+    with pytest.raises(ProviderError) as caught:
+        served(http(json.dumps({"id": handle, "status": "queued"}).encode()), wire="responses", started=started)
+
+    assert (caught.value.kind, caught.value.maybe_billed, handles) == ("malformed", True, [])
 
 
 @pytest.mark.parametrize("url", ["ftp://127.0.0.1/v1", "127.0.0.1:9/v1", "http://127.0.0.1:99999/v1"])

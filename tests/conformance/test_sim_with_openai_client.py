@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 
 import openai
 import pytest
@@ -87,6 +88,38 @@ def test_response_created_and_retrieved(client: OpenAI) -> None:
     assert again.metadata == {"a": "b"}
     assert answer.usage is not None
     assert answer.usage.output_tokens > 0
+
+
+def test_response_in_the_background_created_retrieved_and_cancelled(sims: Sims, client: OpenAI) -> None:
+    with client:
+        answer = client.responses.create(model=MODELS[1], input=PROMPT, background=True, metadata={"a": "b"})
+        assert (answer.status, answer.background, answer.output_text) == ("queued", True, "")
+        deadline = time.monotonic() + 20
+        seen = []
+        while answer.status in ("queued", "in_progress") and time.monotonic() < deadline:
+            answer = client.responses.retrieve(answer.id)
+            seen.append(answer.status)
+        ended = client.responses.cancel(answer.id)
+        direct = client.responses.create(model=MODELS[1], input=PROMPT)
+        with pytest.raises(openai.BadRequestError, match="in the background"):
+            client.responses.cancel(direct.id)
+        with pytest.raises(openai.NotFoundError):
+            client.responses.cancel("resp_unknown")
+        with pytest.raises(openai.BadRequestError) as unstored:
+            client.responses.create(model=MODELS[1], input=PROMPT, background=True, store=False)
+    assert set(seen) <= {"queued", "in_progress", "completed"}
+    assert (answer.status, answer.metadata, answer.error) == ("completed", {"a": "b"}, None)
+    assert answer.output_text == direct.output_text
+    assert answer.usage is not None
+    assert ended == answer
+    assert unstored.value.param == "store"
+
+    patient = sims(SimSettings(queued_s=60))
+    with OpenAI(base_url=patient.url, api_key="any", max_retries=0) as waiting:
+        begun = waiting.responses.create(model=MODELS[0], input=PROMPT, background=True)
+        assert waiting.responses.cancel(begun.id).status == "cancelled"
+        assert waiting.responses.cancel(begun.id).status == "cancelled"
+        assert waiting.responses.retrieve(begun.id).usage is None
 
 
 def test_response_parsed_into_a_model(client: OpenAI) -> None:

@@ -106,6 +106,34 @@ def test_a_failed_answer_says_its_code_and_no_more() -> None:
     assert "my secret" not in str(failed_answer("openai", "my secret", None))
 
 
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [
+        ("server_error", "server"),
+        ("vector_store_timeout", "server"),
+        ("one_of_next_year", "server"),
+        ("invalid_prompt", "bad_request"),
+        ("bio_policy", "bad_request"),
+        ("misalignment_policy_violation", "bad_request"),
+        ("image_content_policy_violation", "bad_request"),
+        ("invalid_base64_image", "bad_request"),
+        ("invalid_image_url", "bad_request"),
+        ("image_file_too_large", "bad_request"),
+        ("cancelled", "cancelled"),
+    ],
+)
+def test_a_failed_answer_is_asked_again_unless_the_request_is_to_blame(code: str, kind: str) -> None:
+    error = failed_answer("openai", code, None)
+    assert (error.kind, error.retryable) == (kind, kind == "server")
+
+
+def test_a_failed_answer_is_billed_as_the_vendor_states() -> None:
+    assert not failed_answer("openai", "server_error", None).maybe_billed
+    assert failed_answer("openai", "server_error", None, billed=True).maybe_billed
+    # Nobody says how far a cancelled call came.
+    assert failed_answer("openai", "cancelled", None).maybe_billed
+
+
 def environment(**given: Any) -> Environment:
     unset = {"openai_api_key": None, "openai_base_url": None}
     return Environment(**{**unset, **given})
