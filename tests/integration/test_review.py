@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+import pytest
+
 from fleet.jobs import JobStatus
 from fleet.planner import REVIEW_TASK
 from tests.support.bench import Bench, bench, books, config, on_bench
@@ -130,24 +132,28 @@ def test_a_review_too_big_for_the_window_is_reduced_once_and_remembered(
     on_bench(scenario, valkey, tmp_path, config(context_tokens=6_000), sim=sim.url)
 
 
+@pytest.mark.parametrize("later", [False, True], ids=["at once", "when the second round is done"])
 def test_a_crash_after_the_flagships_answer_pays_nothing_twice_and_sends_back_once(
-    valkey: Valkey, tmp_path: Path, demanding_sim: RunningSim
+    valkey: Valkey, tmp_path: Path, demanding_sim: RunningSim, later: bool
 ) -> None:
     async def scenario(fleet: Bench) -> None:
         job_id = await fleet.submit(items=ITEMS, steps=[NOTE], review=REVIEW)
-        message = await fleet.run_until(job_id, REVIEW_TASK)
-        await fleet.perform(message, "flagship")
-        reopened = await fleet.runtime.store.counts(job_id)
-        calls = len(fleet.provider.asked)
-        await _forget_the_end(fleet, job_id, message.id)
-        await fleet.perform(message, "flagship")
-        assert len(fleet.provider.asked) == calls
+        first = await fleet.run_until(job_id, REVIEW_TASK)
+        await fleet.perform(first, "flagship")
+        second = await fleet.run_until(job_id, REVIEW_TASK) if later else None
         counts = await fleet.runtime.store.counts(job_id)
-        assert counts["mini"] == reopened["mini"], "what was sent back is sent back once"
+        calls = len(fleet.provider.asked)
+        await _forget_the_end(fleet, job_id, first.id)
+        await fleet.perform(first, "flagship")
+        assert len(fleet.provider.asked) == calls
+        again = await fleet.runtime.store.counts(job_id)
+        assert (again["nano"], again["mini"]) == (counts["nano"], counts["mini"]), "sent back once"
+        if second is not None:
+            await fleet.perform(second, "flagship")
         job = await fleet.run(job_id)
         assert job.status is JobStatus.COMPLETED
         assert job.result is not None
-        assert job.result["rounds"] == 2
+        assert (job.result["rounds"], job.round) == (2, 2)
         ledger = await fleet.ledger(job_id)
         assert [entry.role for entry in ledger].count("review") == 2
         books(ledger, demanding_sim.charges(), job_id)
