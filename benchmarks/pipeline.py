@@ -77,14 +77,14 @@ def job(seed: int) -> JobSpec:
         {
             "name": f"pipeline {seed}",
             "goal": "measure",
-            "items": [{"waits": waits} for waits in latencies(seed)],
+            "items": [{"waits": [f"{wait:.3f}" for wait in waits]} for waits in latencies(seed)],
             "steps": [
                 {
                     "id": name,
                     "each": "items",
                     "tier": STEPS[number],
                     "needs": names[number - 1 : number] if number else [],
-                    "prompt": "wait {{ '%.3f' % item.waits[" + str(number) + "] }} s",
+                    "prompt": "wait {{ item.waits[" + str(number) + "] }} s",
                     "max_output_tokens": 50,
                 }
                 for number, name in enumerate(names)

@@ -23,6 +23,8 @@ class Trail:
     calls: int = 0
     usage: Usage = field(default_factory=Usage)
     cost_nano_usd: int = 0
+    #: The accepted output (and its model) that a review sent back: what stays if there is no better one.
+    kept: tuple[Any, str] | None = None
 
     @classmethod
     def load(cls, text: str) -> Trail:
@@ -34,6 +36,7 @@ class Trail:
             data["calls"],
             Usage.model_validate(data["usage"]),
             data["cost_nano_usd"],
+            None if data["kept"] is None else (data["kept"][0], data["kept"][1]),
         )
 
     def dump(self) -> str:
@@ -43,6 +46,7 @@ class Trail:
                 "calls": self.calls,
                 "usage": self.usage.model_dump(),
                 "cost_nano_usd": self.cost_nano_usd,
+                "kept": self.kept,
             }
         )
 

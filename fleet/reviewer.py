@@ -220,7 +220,8 @@ class Reviewer:
                 tier=tier, model=outcome.model or "", answer=answer, reason=f"the review: {reason}"[:2_000]
             )
             cost = round(outcome.cost_usd * 1_000_000_000)
-            trail = Trail([attempt], outcome.attempts, outcome.usage, cost)
+            kept = (outcome.output, outcome.model or "") if outcome.status == "ok" else None
+            trail = Trail([attempt], outcome.attempts, outcome.usage, cost, kept)
             gate, index = gate_of[id_]
             above = next_tier(step, tier, self._context.config) or tier
             members.append(Reopened(id_, above, trail.dump(), gate, index))

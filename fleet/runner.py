@@ -154,6 +154,13 @@ class Runner:
         error: str | None = None,
         charges: list[Charge] | None = None,
     ) -> dict[str, str]:
+        if status != "ok" and trail.kept is not None:
+            # A review asked for a better answer and there is none: the accepted one is not lost over that.
+            status, (output, model), error = (
+                "ok",
+                trail.kept,
+                f"the earlier answer is kept, the new one failed: {error}",
+            )
         document = trail.document(output=output, model=model, error=error)
         if not await self._context.store.finish(claim, status, document, charges or ()):
             raise NotOurs("the claim was lost before the end was written")

@@ -18,6 +18,9 @@ from fleet.errors import BadInputError
 
 MAX_TEMPLATE_CHARS = 100_000
 MAX_RENDERED_CHARS = 4_000_000
+MAX_NESTED_LOOPS = 2
+#: What a template could double its own text with, again and again.
+_UNBOUNDED = (nodes.Assign, nodes.AssignBlock, nodes.Macro, nodes.CallBlock, nodes.FilterBlock)
 
 
 #: What makes a long text of a short one by a number: a worker's memory must not hang on the number.
@@ -47,7 +50,8 @@ class _Environment(ImmutableSandboxedEnvironment):
 _ENVIRONMENT = _Environment(undefined=jinja2.StrictUndefined, autoescape=False, keep_trailing_newline=False)
 for _name in _GROWING_FILTERS:
     del _ENVIRONMENT.filters[_name]
-del _ENVIRONMENT.globals["lipsum"]
+for _name in ("lipsum", "namespace", "range", "cycler", "joiner"):
+    del _ENVIRONMENT.globals[_name]
 _ENVIRONMENT.policies["json.dumps_kwargs"] = {"ensure_ascii": False, "sort_keys": False}
 
 
@@ -116,11 +120,28 @@ def _parse(source: str) -> nodes.Template:
     if len(source) > MAX_TEMPLATE_CHARS:
         raise BadInputError(f"The template is over {MAX_TEMPLATE_CHARS:,} characters.")
     try:
-        return _ENVIRONMENT.parse(source)
+        tree = _ENVIRONMENT.parse(source)
     except jinja2.TemplateSyntaxError as error:
         raise BadInputError(f"The template is wrong in line {error.lineno}: {error.message}.") from error
     except RecursionError as error:
         raise BadInputError("The template is nested too deep.") from error
+    _check_shape(tree)
+    return tree
+
+
+def _check_shape(tree: nodes.Node, loops: int = 0) -> None:
+    """BadInputError for what lets a short template run or grow without a bound: names it sets itself, deep loops."""
+    for node in tree.iter_child_nodes():
+        if isinstance(node, _UNBOUNDED):
+            raise BadInputError(
+                f"The template is wrong in line {node.lineno}: set, macro, call and namespace are not allowed."
+            )
+        inner = loops + isinstance(node, nodes.For)
+        if inner > MAX_NESTED_LOOPS or (isinstance(node, nodes.For) and node.recursive):
+            raise BadInputError(
+                f"The template is wrong in line {node.lineno}: loops may be nested {MAX_NESTED_LOOPS} deep."
+            )
+        _check_shape(node, inner)
 
 
 @lru_cache(maxsize=512)
