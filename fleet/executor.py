@@ -141,10 +141,6 @@ class Executor:
             )
             try:
                 completion = await self._providers[model.provider].complete(attempt)
-            except asyncio.CancelledError:
-                await self._limiter.settle(permit, tokens)
-                await self._store.settle([_charge(_closed(draft, "cancelled", bound, worst))])
-                raise
             except ProviderError as error:
                 # A call whose end is unknown may be on the bill: it is booked at its worst case, and marked.
                 used, cost = (bound, worst) if error.maybe_billed else (Usage(), 0)
@@ -161,6 +157,14 @@ class Executor:
                 if failures >= self._config.call_tries:
                     raise
                 await asyncio.sleep(error.retry_after or _backoff(failures))
+            except BaseException as error:
+                # Cancelled, or a defect of ours: the call may have gone out all the same.
+                reason = (
+                    "cancelled" if isinstance(error, asyncio.CancelledError) else f"internal: {type(error).__name__}"
+                )
+                await self._limiter.settle(permit, tokens)
+                await self._store.settle([_charge(_closed(draft, reason, bound, worst))])
+                raise
             else:
                 await self._limiter.settle(permit, completion.usage.total)
                 cost = cost_nano_usd(model_name, model, completion.usage)

@@ -158,7 +158,7 @@ class Planner:
         if job.spec.review is not None:
             body = NewSubtask(id=job.review_id(1), task=REVIEW_TASK, tier="flagship", payload="")
         else:
-            body = NewSubtask(id=f"{job.id}/end", task=END_TASK, tier=COORDINATOR, payload="")
+            body = NewSubtask(id=f"{job.id}/end.1", task=END_TASK, tier=COORDINATOR, payload="")
         gate_of = await self._context.gates.open(body, members)
         await self._context.store.add(self._subtasks(job, gate_of))
 
@@ -189,19 +189,19 @@ class Planner:
 
     async def _ask(self, job: Job, fence: int) -> tuple[Step, ...]:
         prompt = self._prompt(job)
-        text, whole = await self._answer(job, fence, prompt, "plan")
+        text, whole = await self._answer(job, fence, prompt, "plan.1")
         try:
             return self._read(text, whole)
         except (checks.Rejected, BadInputError) as problem:
             repair = (
                 f"{prompt}\n\nYour plan cannot be used: {problem}\nYour plan was:\n{text[:MAX_PLAN_CHARS]}\nMend it."
             )
-        text, whole = await self._answer(job, fence, repair, "plan.repair")
+        text, whole = await self._answer(job, fence, repair, "plan.1.repair")
         try:
             return self._read(text, whole)
         except (checks.Rejected, BadInputError) as problem:
             raise PlanError(
-                f"The flagship's plan cannot be used, nor its repair: {problem} Give steps instead."
+                f"The flagship's plan cannot be used, nor its repair: {str(problem).rstrip('.')}. Give steps instead."
             ) from None
 
     async def _answer(self, job: Job, fence: int, prompt: str, memo: str) -> tuple[str, bool]:

@@ -28,7 +28,10 @@ CACHED_PLANS = 64
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A job as the store knows it."""
+    """A job as the store knows it.
+
+    What is done for a job as a whole has a dot in its id (`plan.1`, `review.2`, `end.1`); no step can be called so.
+    """
 
     id: str
     tenant: str
@@ -96,7 +99,7 @@ class JobStore:
         pairs = [part for pair in document.items() for part in pair]
         await self._link.execute("HSET", self._key(job_id), *pairs, idempotent=True)
         await self._link.execute("ZADD", self._key(), document["created_at"], job_id, idempotent=True)
-        await self._store.add([NewSubtask(id=f"{job_id}/plan", task=PLAN_TASK, tier=COORDINATOR, payload="")])
+        await self._store.add([NewSubtask(id=f"{job_id}/plan.1", task=PLAN_TASK, tier=COORDINATOR, payload="")])
 
     async def load(self, job_id: str) -> Job:
         """The job as it stands now.

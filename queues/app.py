@@ -7,8 +7,13 @@ from dataclasses import dataclass
 
 from celery import Celery
 from kombu import Exchange, Queue
+from kombu.connection import resolve_aliases
 
 from queues.tiers import Tier
+
+TRANSPORT = "queues.transport:Transport"
+# Flower and the logs show a connection as the URL that kombu makes of it: it should say redis://, not our class.
+resolve_aliases[TRANSPORT] = "redis"
 
 #: The queue of the work that is no tier's: plans, sweeps, reconciliation. Its name follows the namespace.
 COORDINATOR = "coordinator"
@@ -101,7 +106,7 @@ def build_app(settings: QueueSettings, tiers: Iterable[Tier]) -> Celery:
     )
     if on_redis:
         app.conf.update(
-            broker_transport="queues.transport:Transport",
+            broker_transport=TRANSPORT,
             broker_transport_options={
                 "visibility_timeout": settings.visibility_timeout,
                 "unacked_restore_interval": settings.restore_interval,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -21,6 +22,10 @@ Finish = Literal["stop", "length", "refusal"]
 REFUSAL = "I'm sorry, but I can't help with that request."
 #: Reasoning tokens of one answer by `reasoning.effort`, an order of magnitude as seen from vendors.
 REASONING = {"minimal": 16, "low": 64, "medium": 256, "high": 1024, "xhigh": 2048}
+
+#: What a review's prompt says when nothing can be sent back any more, and how it names a subtask.
+NO_ROUND_LEFT = "No round of rework is left"
+_SUBTASK = re.compile(r'"subtask": "([^"]+)"')
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +73,7 @@ def produce(
     asked: Asked,
     *,
     manner: Manner,
+    rework: float,
     fault: Fault | None,
     dice: random.Random,
     tokens_in: int,
@@ -83,6 +89,8 @@ def produce(
         text, finish = REFUSAL, "refusal"
     else:
         text = answer(asked.instructions, asked.prompt, asked.schema, asked.schema_name, room)
+        if rework and asked.schema_name == "review" and NO_ROUND_LEFT not in asked.prompt and dice.random() < rework:
+            text = sent_back(text, asked.prompt, dice)
         if asked.schema is not None and dice.random() < manner.invalid_output:
             text = broken(text, asked.schema, dice)
     if fault == "truncation":
@@ -111,6 +119,18 @@ def broken(text: str, schema: Mapping[str, Any], dice: random.Random) -> str:
     if way == 1 and text[:1] in ("{", "["):
         return text[: -max(2, len(text) // 8)] + "\n"
     return f"Here is the answer you asked for:\n{text}"
+
+
+def sent_back(text: str, prompt: str, dice: random.Random) -> str:
+    """The review `text` as one that wants one or two of the subtasks done again; as it is when the prompt shows none."""
+    shown = list(dict.fromkeys(_SUBTASK.findall(prompt)))
+    if not shown:
+        return text
+    chosen = dice.sample(shown, min(len(shown), dice.randint(1, 2)))
+    rework = [
+        {"subtask": subtask, "reason": "It names no consequence; add what follows from it."} for subtask in chosen
+    ]
+    return json.dumps(json.loads(text) | {"verdict": "rework", "result": "", "rework": rework}, ensure_ascii=False)
 
 
 def _cut(text: str, tokens: int) -> str:

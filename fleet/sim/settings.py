@@ -92,6 +92,8 @@ class SimSettings(_Frozen):
     faults: Faults = Faults()
     #: How long a call in the background is queued before its answer begins (and is billed), in the model's time.
     queued_s: NotNegative = 0.2
+    #: Share of reviews that send one or two of the shown subtasks back, while the prompt leaves a round for it.
+    rework: Rate = 0
     #: Refuse parameters that are unknown or not simulated, as the vendor refuses unknown ones; else they are ignored.
     strict: bool = True
 

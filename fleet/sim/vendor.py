@@ -126,6 +126,7 @@ class Vendor:
         produced = produce(
             asked,
             manner=self._manners[name],
+            rework=self.settings.rework,
             fault=call.fault,
             dice=call.dice,
             tokens_in=call.tokens_in,

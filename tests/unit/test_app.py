@@ -34,6 +34,7 @@ def test_messages_outlive_workers_and_only_json_is_read() -> None:
 def test_the_names_of_our_parts_lead_to_them() -> None:
     app = build_app(SETTINGS, [NANO])
     assert isinstance(app.connection_for_read().transport, Transport)
+    assert app.connection_for_read().as_uri(include_password=True) == "redis://127.0.0.1:1/0"
     assert app.conf.worker_pool == f"{AsyncioPool.__module__}:{AsyncioPool.__name__}"
     assert type(app.backend).__name__ == "LinkBackend"
 

@@ -1,0 +1,203 @@
+"""A fleet in one test process: the real store, runner, duties and provider client, with the test in Celery's place.
+
+`Bench.run` releases and runs what is ready until a job stands still. A gate's body is delivered by the reconciler, as
+it is when a chord was lost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fleet.client import FleetClient
+from fleet.config import Environment, FleetConfig
+from fleet.context import Context
+from fleet.duties import Duties
+from fleet.jobs import JobSpec, Outcome
+from fleet.ledger import LedgerEntry
+from fleet.planner import END_TASK, REVIEW_TASK, RUN_TASK
+from fleet.providers.base import Completion, ModelRequest, Provider, Started
+from fleet.runner import NotOurs, Runner
+from fleet.runtime import Runtime
+from fleet.store import PLAN_TASK, Job
+from queues.gate import GATHER_TASK
+from queues.store import Released
+from tests.support.valkey import Valkey
+
+MAX_ROUNDS = 200
+#: Models of the simulated provider, by how they behave; see tests/integration/conftest.py.
+GOOD, DEAR, BREAKS = "good", "dear", "breaks"
+
+
+def config(
+    nano: str = GOOD, mini: str = GOOD, flagship: str = DEAR, *, context_tokens: int = 400_000, **others: Any
+) -> FleetConfig:
+    """A configuration whose three tiers use the given models."""
+    prices = {GOOD: ("0.2", "1"), BREAKS: ("0.1", "0.5"), DEAR: ("2", "10")}
+    return FleetConfig.model_validate(
+        {
+            "models": {
+                name: {"context_tokens": context_tokens, "price": {"input": into, "output": out}}
+                for name, (into, out) in prices.items()
+            },
+            "tiers": {
+                "nano": {"model": nano, "escalate_to": "mini"},
+                "mini": {"model": mini, "escalate_to": "flagship"},
+                "flagship": {"model": flagship},
+            },
+            "claim_s": 600,
+        }
+        | others
+    )
+
+
+@dataclass
+class Recording:
+    """A provider that keeps what it was asked and what it answered."""
+
+    inner: Provider
+    asked: list[ModelRequest] = field(default_factory=list)
+    answered: list[Completion] = field(default_factory=list)
+
+    @property
+    def reattaches(self) -> bool:
+        return self.inner.reattaches
+
+    async def complete(self, request: ModelRequest, started: Started | None = None) -> Completion:
+        self.asked.append(request)
+        completion = await self.inner.complete(request, started)
+        self.answered.append(completion)
+        return completion
+
+    async def collect(self, handle: str, request: ModelRequest) -> Completion:
+        completion = await self.inner.collect(handle, request)
+        self.answered.append(completion)
+        return completion
+
+    async def cancel(self, handle: str) -> None:
+        await self.inner.cancel(handle)
+
+    async def aclose(self) -> None:
+        await self.inner.aclose()
+
+    def prompts(self, part: str) -> list[str]:
+        """The prompts of the calls whose id holds `part`, in order."""
+        return [request.prompt for request in self.asked if part in request.call_id]
+
+
+@dataclass
+class Bench:
+    """What a test works with."""
+
+    runtime: Runtime
+    context: Context
+    runner: Runner
+    duties: Duties
+    client: FleetClient
+    provider: Recording
+
+    async def submit(self, **spec: Any) -> str:
+        """Submit a job; `name` may be left out."""
+        return await self.client.submit(JobSpec.model_validate({"name": "test"} | spec))
+
+    async def run(self, job_id: str) -> Job:
+        """Run what is ready until nothing is; the job then."""
+        for _ in range(MAX_ROUNDS):
+            released = await self.release()
+            if not released and not await self.runtime.store.reconcile():
+                return await self.runtime.jobs.load(job_id)
+            await asyncio.gather(*(self.perform(one, tier) for one, tier in released))
+        raise AssertionError(f"the job {job_id} still moves after {MAX_ROUNDS} rounds")
+
+    async def run_until(self, job_id: str, task: str) -> Released:
+        """Run until a message for `task` is due, and give that message instead of running it."""
+        for _ in range(MAX_ROUNDS):
+            released = await self.release()
+            held = [one for one, _ in released if one.task == task]
+            await asyncio.gather(*(self.perform(one, tier) for one, tier in released if one.task != task))
+            if held:
+                return held[0]
+            if not released:
+                assert await self.runtime.store.reconcile(), f"{task} was never due"
+        raise AssertionError(f"the job {job_id} still moves after {MAX_ROUNDS} rounds")
+
+    async def release(self) -> list[tuple[Released, str]]:
+        """What the dispatcher would send now, with its tier."""
+        return [(one, tier) for tier in self.runtime.tiers for one in await self.runtime.store.release(tier, 200)]
+
+    async def perform(self, released: Released, tier: str) -> dict[str, str] | None:
+        """What the Celery task of a message does; None when there was nothing to do."""
+        works: dict[str, Callable[[str, str], Awaitable[dict[str, str]]]] = {
+            RUN_TASK: self.runner.run,
+            PLAN_TASK: self.duties.plan,
+            REVIEW_TASK: self.duties.review,
+            END_TASK: self.duties.end,
+            GATHER_TASK: self.duties.gather,
+        }
+        with contextlib.suppress(NotOurs):
+            return await works[released.task](released.id, tier)
+        return None
+
+    async def outcomes(self, job: Job) -> dict[str, Outcome]:
+        """The outcomes by subtask id without the job: `step` or `step/item`."""
+        found = [outcome async for outcome in self.client.outcomes(job)]
+        ids = [id_.removeprefix(f"{job.id}/") for id_ in job.members()]
+        return dict(zip(ids, found, strict=True))
+
+    async def ledger(self, job_id: str) -> list[LedgerEntry]:
+        return await self.client.ledger(job_id)
+
+    async def money(self, job_id: str) -> tuple[int, int]:
+        """(used, held) of the job's budget, in nano-dollars."""
+        _, used, held = await self.runtime.store.quota(job_id)
+        return used, held
+
+
+@contextlib.asynccontextmanager
+async def bench(
+    valkey: Valkey, folder: Path, config: FleetConfig, *, sim: str | None = None, **environment: Any
+) -> AsyncIterator[Bench]:
+    """A bench on the simulated provider at `sim`, or on whatever `environment` (`openai_base_url=...`) names."""
+    variables = {"openai_api_key": None, "openai_base_url": None, "fleet_broker_url": None} | environment
+    address = variables["openai_base_url"] or sim
+    assert str(address).startswith("http://127.0.0.1:"), "no test may reach a provider that charges"
+    settings = Environment(fleet_redis_url=valkey.url, fleet_blobs=folder / "blobs", fleet_sim_url=sim, **variables)
+    runtime = Runtime(settings, config, valkey.url)
+    runtime.store.gate_grace_ms = 0
+    context = runtime.context(runtime.claims([*runtime.tiers], lambda: 1_000))
+    provider = Recording(runtime.providers["openai"])
+    runtime.providers["openai"] = provider
+    for tier in runtime.tiers:
+        await runtime.store.register(tier, "bench", 1_000, 600_000)
+    try:
+        yield Bench(runtime, context, Runner(context), Duties(context), FleetClient(runtime), provider)
+    finally:
+        runtime.app.backend.client.connection_pool.disconnect()
+        runtime.app.close()
+        await runtime.aclose()
+
+
+def on_bench(
+    scenario: Callable[[Bench], Awaitable[None]], valkey: Valkey, folder: Path, config: FleetConfig, **environment: Any
+) -> None:
+    """Run a scenario on a bench of its own."""
+
+    async def run() -> None:
+        async with bench(valkey, folder, config, **environment) as fleet:
+            await scenario(fleet)
+
+    asyncio.run(run())
+
+
+def books(ledger: list[LedgerEntry], charges: list[dict[str, Any]], job_id: str) -> int:
+    """The job's nano-dollars, after checking that ledger and charge log agree call by call."""
+    charged = {c["call_id"]: c["cost_nano_usd"] for c in charges if str(c["call_id"]).startswith(f"{job_id}/")}
+    booked = {entry.call_id: entry.cost_nano_usd for entry in ledger}
+    assert len(booked) == len(ledger)
+    assert {call: cost for call, cost in booked.items() if cost} == charged, json.dumps(charged)
+    return sum(charged.values())
