@@ -44,7 +44,7 @@ def test_a_job_without_steps_runs_the_flagships_plan(valkey: Valkey, tmp_path: P
 
 
 #: What is wrong with a plan, and the words of the sentence that say so.
-UNUSABLE: dict[str, tuple[str | dict[str, Any], str]] = {
+UNUSABLE: dict[str, tuple[Reply | str | dict[str, Any], str]] = {
     "no JSON": ("Classify everything, then summarise.", "the answer is not JSON"),
     "cut off": (Reply('{"steps": [', finish="length"), "the answer was not whole"),
     "no steps": (plan(), "steps breaks the schema's rule minItems: 1"),
