@@ -144,7 +144,7 @@ class Executor:
         try:
             completion = await provider.complete(attempt, started if attempt.background else None)
         except ProviderError as error:
-            if handles and error.kind == "timeout":
+            if handles and error.kind in ("timeout", "malformed"):  # it may run on; another one would be paid beside it
                 await provider.cancel(handles[0])
             entry = drafted.failed(error.kind, maybe_billed=error.maybe_billed, request_id=error.request_id)
             await self._limiter.settle(permit, entry.usage.total)

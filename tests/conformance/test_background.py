@@ -36,9 +36,26 @@ def request(call_id: str, **fields: Any) -> ModelRequest:
     return ModelRequest(call_id=call_id, **given)
 
 
-def with_provider(url: str, work: Callable[[OpenAIProvider], Awaitable[T]], wire: Any = "responses") -> T:
+class Watched(OpenAIProvider):
+    """Notes what it sends, and what came of it."""
+
+    def __init__(self, *given: Any) -> None:
+        super().__init__(*given)
+        self.sent: list[str] = []
+        self.failed_looks = 0
+
+    async def _send(self, method: str, *given: Any) -> Any:
+        self.sent.append(method)
+        try:
+            return await super()._send(method, *given)
+        except ProviderError:
+            self.failed_looks += method == "GET"
+            raise
+
+
+def with_provider(url: str, work: Callable[[Watched], Awaitable[T]], wire: Any = "responses") -> T:
     async def run() -> T:
-        provider = OpenAIProvider(ProviderConfig(wire=wire), url, KEY)
+        provider = Watched(ProviderConfig(wire=wire), url, KEY)
         try:
             return await work(provider)
         finally:
@@ -63,7 +80,7 @@ def abandoned(url: str, asked: ModelRequest) -> str:
     """Begins a call and leaves as soon as its handle is known, as a worker does that is killed."""
     journal = Journal()
 
-    async def work(provider: OpenAIProvider) -> str:
+    async def work(provider: Watched) -> str:
         waiting = asyncio.create_task(provider.complete(asked, journal))
         await asyncio.wait_for(journal.told.wait(), 20)
         waiting.cancel()
@@ -74,7 +91,7 @@ def abandoned(url: str, asked: ModelRequest) -> str:
     return with_provider(url, work)
 
 
-def failed(url: str, work: Callable[[OpenAIProvider], Awaitable[Completion]]) -> ProviderError:
+def failed(url: str, work: Callable[[Watched], Awaitable[Completion]]) -> ProviderError:
     with pytest.raises(ProviderError) as caught:
         with_provider(url, work)
     shown = f"{caught.value!r} {caught.value.__cause__!r} {caught.value.__context__!r}"
@@ -86,12 +103,13 @@ def failed(url: str, work: Callable[[OpenAIProvider], Awaitable[Completion]]) ->
 def test_the_handle_is_told_before_the_answer_and_the_answer_is_the_direct_one(sim: RunningSim) -> None:
     seen: list[str] = []
 
-    async def work(provider: OpenAIProvider) -> tuple[Completion, Completion]:
+    async def work(provider: Watched) -> tuple[Completion, Completion]:
         assert provider.reattaches
 
         async def started(handle: str) -> None:
             # Nothing goes on in the caller until it has been journalled.
             await asyncio.sleep(0.05)
+            assert provider.sent == ["POST"]
             seen.append(handle)
 
         answer = await provider.complete(request("told", reasoning_effort="low"), started)
@@ -203,7 +221,7 @@ def test_a_handle_the_vendor_does_not_know_is_lost(sim: RunningSim) -> None:
 def test_errors_while_it_is_asked_for_are_survived_and_pay_nothing(sims: Sims) -> None:
     sim = sims(SimSettings(speed=20, faults=Faults(error_5xx=0.25, reset=0.2, malformed_json=0.05)))
 
-    async def work(provider: OpenAIProvider) -> dict[str, str]:
+    async def work(provider: Watched) -> dict[str, str]:
         async def one(call_id: str) -> tuple[str, str]:
             journal = Journal()
             try:
@@ -212,7 +230,10 @@ def test_errors_while_it_is_asked_for_are_survived_and_pay_nothing(sims: Sims) -
                 lost = "begun" if journal.handles else "create"
                 return call_id, f"{lost} {error.kind} {'maybe' if error.maybe_billed else 'not'} billed"
 
-        return dict(await asyncio.gather(*(one(f"storm-{number}") for number in range(40))))
+        found = dict(await asyncio.gather(*(one(f"storm-{number}") for number in range(40))))
+        assert provider.failed_looks > 10
+        assert provider.sent.count("POST") == 40
+        return found
 
     fates = with_provider(sim.url, work)
     charges = [charge["call_id"] for charge in sim.charges()]
@@ -277,7 +298,7 @@ def test_a_beginning_whose_answer_is_lost_may_have_been_billed(sims: Sims, fault
 def test_chat_runs_nothing_in_the_background(sim: RunningSim) -> None:
     journal = Journal()
 
-    async def work(provider: OpenAIProvider) -> Completion:
+    async def work(provider: Watched) -> Completion:
         assert not provider.reattaches
         await provider.cancel("resp_1")
         with pytest.raises(ProviderError) as caught:

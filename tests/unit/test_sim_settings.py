@@ -52,11 +52,11 @@ def test_time_and_tokens_follow_from_what_was_written() -> None:
         ASKED,
         manner=FREE,
         fault=None,
-        rework=0,
         dice=random.Random(3),
         tokens_in=1000,
         tokens_cached=0,
         max_output_tokens=400,
+        rework=0,
     )
     assert made.usage.reasoning_tokens == 100
     written = made.usage.output_tokens - 100
