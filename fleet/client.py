@@ -15,7 +15,6 @@ from fleet.errors import BadInputError
 from fleet.items import ItemIndex, pack_items, read_item
 from fleet.jobs import Items, JobSpec, JobStatus, Outcome
 from fleet.ledger import LedgerEntry
-from fleet.outcomes import output_of
 from fleet.packing import label_of
 from fleet.progress import Progress, TierProgress
 from fleet.receipt import Receipt, build_receipt
@@ -28,8 +27,6 @@ from queues.failpoints import failpoint
 POLL_S = 0.25
 #: Fields of an item that do not name it: its text, and where its picture is kept.
 _NOT_SHOWN = ("text", "image")
-#: Outcomes read at a time.
-PAGE = 500
 NO_ITEMS = ItemIndex(blob="", offsets="", count=0)
 
 
@@ -102,20 +99,17 @@ class FleetClient:
             await asyncio.sleep(POLL_S)
 
     async def outcomes(self, job: Job) -> AsyncIterator[Outcome]:
-        """One outcome per subtask, step by step in the order of the items."""
-        for step in job.steps:
-            ids = list(job.ids_of(step))
-            for start in range(0, len(ids), PAGE):
-                for position, result in enumerate(await self.runtime.store.results(ids[start : start + PAGE]), start):
-                    item = None
-                    if step.each is not None:
-                        item = _shown(read_item(self.runtime.blobs, job.items, position), position)
-                    yield output_of(result).model_copy(update={"step": step.id, "item": item})
+        """One outcome per subtask, item by item."""
+        async for place, outcome in self.runtime.archive.outcomes(job):
+            item = None
+            if place.item is not None:
+                item = _shown(read_item(self.runtime.blobs, job.items, place.item), place.item)
+            yield outcome.model_copy(update={"item": item})
 
     async def ledger(self, job_id: str) -> list[LedgerEntry]:
         """One entry per provider call of a job, in the order they were made."""
-        records = await self.runtime.store.records(job_id)
-        entries = [LedgerEntry.model_validate_json(body) for body in records.values()]
+        job = await self.runtime.jobs.load(job_id)
+        entries = [entry async for entry in self.runtime.archive.ledger(job)]
         return sorted(entries, key=lambda entry: (entry.started_at, entry.call_id))
 
     async def receipt(self, job: Job) -> Receipt:

@@ -1,15 +1,16 @@
-"""What the parts of one process share: configuration, store, job documents, blobs, gates and the door to the models."""
+"""What the parts of one process share: configuration, store, job documents, blobs, shards and the door to the models."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from fleet.archive import Archive
 from fleet.blobs import Blobs
 from fleet.config import FleetConfig
 from fleet.executor import Executor
+from fleet.rounds import Rounds
 from fleet.store import JobStore
 from queues.claims import Claims
-from queues.gate import Gates
 from queues.store import Store
 
 
@@ -19,6 +20,7 @@ class Context:
     store: Store
     jobs: JobStore
     blobs: Blobs
-    gates: Gates
+    rounds: Rounds
+    archive: Archive
     executor: Executor
     claims: Claims

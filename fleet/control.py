@@ -54,7 +54,7 @@ class Control:
             raise BadInputError(f"The job {job_id} is {job.status}; only what failed in an ended job can be retried.")
         if not job.steps:
             raise BadInputError(f"The job {job_id} never got a plan; submit it again.")
-        again = await failed_again(job, self._runtime.store, self._runtime.config)
+        again = await failed_again(job, self._runtime.archive, self._runtime.config)
         if not again:
             raise BadInputError(f"No subtask of the job {job_id} failed; there is nothing to retry.")
         await self._new_cap(job_id, budget_usd)

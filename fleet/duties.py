@@ -14,11 +14,11 @@ from fleet.context import Context
 from fleet.errors import FleetError
 from fleet.executor import GiveBack, JobCancelled
 from fleet.jobs import JobStatus
-from fleet.outcomes import output_of
 from fleet.planner import Planner
 from fleet.retry import retry
 from fleet.reviewer import Reviewer
 from fleet.runner import MAX_KILLS, NotOurs
+from fleet.shards import Shard
 from fleet.store import Job
 from queues.failpoints import failpoint
 from queues.limits import PermitError
@@ -47,6 +47,12 @@ class Duties:
 
     async def end(self, subtask_id: str, tier: str) -> dict[str, str]:
         return await self._perform(subtask_id, tier, self._end)
+
+    async def open_phase(self, subtask_id: str, tier: str) -> dict[str, str]:
+        return await self._perform(subtask_id, tier, self._open_phase)
+
+    async def close_shard(self, subtask_id: str, tier: str) -> dict[str, str]:
+        return await self._perform(subtask_id, tier, self._close_shard)
 
     async def gather(self, subtask_id: str, tier: str) -> dict[str, str]:
         """The body of an inner chord: all there is to say is that its members are final."""
@@ -99,8 +105,17 @@ class Duties:
 
     async def _plan(self, job: Job, claim: Claim) -> None:
         await self._planner.plan(job, claim.fence)
-        await self._planner.expand(await self._context.jobs.load(job.id))
+        await self._context.rounds.open_phase(await self._context.jobs.load(job.id), 0)
         await self._context.jobs.advance(job.id, [JobStatus.PLANNING], JobStatus.RUNNING)
+
+    async def _open_phase(self, job: Job, claim: Claim) -> None:
+        await self._context.rounds.open_phase(job, int(claim.id.rpartition(".")[2]))
+
+    async def _close_shard(self, job: Job, claim: Claim) -> None:
+        """Move a finished shard out of the store and let the next one in."""
+        shard = Shard.of(claim.id)
+        await self._context.archive.close(job, shard, self._context.rounds.ids(job, shard))
+        await self._context.rounds.open_next(job, shard)
 
     async def _review(self, job: Job, claim: Claim) -> None:
         if not await self._any_accepted(job):
@@ -118,12 +133,10 @@ class Duties:
     async def _any_accepted(self, job: Job) -> bool:
         """Whether any subtask was accepted; otherwise there is nothing to review and the job has failed."""
         reason = ""
-        for step in job.steps:
-            for result in await self._context.store.results(job.ids_of(step)):
-                outcome = output_of(result)
-                if outcome.status == "ok":
-                    return True
-                if outcome.status == "failed" and not reason:
-                    reason = f" The first: {outcome.error}"
+        async for _, outcome in self._context.archive.outcomes(job):
+            if outcome.status == "ok":
+                return True
+            if outcome.status == "failed" and not reason:
+                reason = f" The first: {outcome.error}"
         await self._context.jobs.end(job.id, JobStatus.FAILED, error=f"No subtask gave an accepted output.{reason}")
         return False

@@ -27,6 +27,8 @@ class Purpose:
     kind: str
     role: Role
     tier: str
+    #: Where the entry is written: with the subtask's shard, or with the job.
+    record: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,7 @@ class Draft:
 
     entry: LedgerEntry
     worst: Worst
+    record: str
 
     def answered(self, completion: Completion, cost: int) -> LedgerEntry:
         """The entry of an answer; its verdict is still to come."""
@@ -71,7 +74,7 @@ class Draft:
         `handle`: the vendor's id of a call that runs in the background, by which it can be asked for later.
         """
         lost = self.failed(WORKER_LOST, maybe_billed=True)
-        note = json.dumps({"entry": lost.model_dump(mode="json"), "handle": handle})
+        note = json.dumps({"entry": lost.model_dump(mode="json"), "handle": handle, "record": self.record})
         return Intent(self.entry.job, self.entry.subtask or "", self.entry.call_id, self.worst.cost_nano_usd, note)
 
     def _closed(self, **fields: object) -> LedgerEntry:
@@ -86,16 +89,17 @@ class Unsettled:
 
     lost: LedgerEntry
     handle: str | None
+    record: str
 
     @classmethod
     def of(cls, note: str) -> Unsettled:
         data = json.loads(note)
-        return cls(LedgerEntry.model_validate(data["entry"]), data["handle"])
+        return cls(LedgerEntry.model_validate(data["entry"]), data["handle"], data["record"])
 
     def draft(self) -> Draft:
         """The draft of the same call, to close it with the answer that was fetched after all."""
         entry = self.lost.model_copy(update={"status": "ok", "reason": None, "usage_reported": True})
-        return Draft(entry, Worst(self.lost.usage, self.lost.cost_nano_usd))
+        return Draft(entry, Worst(self.lost.usage, self.lost.cost_nano_usd), self.record)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,9 +108,10 @@ class Call:
 
     completion: Completion
     entry: LedgerEntry
+    record: str
 
     def charge(self, status: CallStatus, reason: str | None = None) -> Charge:
-        return charge(self.entry.model_copy(update={"status": status, "reason": reason}))
+        return charge(self.entry.model_copy(update={"status": status, "reason": reason}), self.record)
 
 
 def draft(purpose: Purpose, call_id: str, *, model: str, provider: str, waited_ms: int, worst: Worst) -> Draft:
@@ -129,13 +134,13 @@ def draft(purpose: Purpose, call_id: str, *, model: str, provider: str, waited_m
         finished_at=now,
         waited_ms=waited_ms,
     )
-    return Draft(entry, worst)
+    return Draft(entry, worst, purpose.record)
 
 
-def charge(entry: LedgerEntry) -> Charge:
+def charge(entry: LedgerEntry, record: str) -> Charge:
     """The entry as the store takes it; that of a lost call is a guess until its worker turns up."""
     return Charge(
-        record=entry.job,
+        record=record,
         id=entry.call_id,
         body=entry.model_dump_json(),
         quota=entry.job,

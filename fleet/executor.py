@@ -148,7 +148,7 @@ class Executor:
                 await provider.cancel(handles[0])
             entry = drafted.failed(error.kind, maybe_billed=error.maybe_billed, request_id=error.request_id)
             await self._limiter.settle(permit, entry.usage.total)
-            await self._store.settle([charge(entry)])
+            await self._store.settle([charge(entry, drafted.record)])
             raise
         except BaseException as error:
             await self._limiter.settle(permit, drafted.worst.usage.total)
@@ -158,7 +158,7 @@ class Executor:
                 await provider.cancel(handles[0])
             # Cancelled, or a defect of ours: the call may have gone out all the same.
             reason = "cancelled" if isinstance(error, asyncio.CancelledError) else f"internal: {type(error).__name__}"
-            await self._store.settle([charge(drafted.failed(reason, maybe_billed=True))])
+            await self._store.settle([charge(drafted.failed(reason, maybe_billed=True), drafted.record)])
             raise
         failpoint("answered")
         await self._limiter.settle(permit, completion.usage.total)
@@ -199,13 +199,13 @@ class Executor:
                 logger.warning("call %s could not be asked for again: %s", lost.call_id, error)
             else:
                 return self._answered(unsettled.draft(), completion)
-        await self._store.settle([charge(lost)])
+        await self._store.settle([charge(lost, unsettled.record)])
         return None
 
     def _answered(self, drafted: Draft, completion: Completion) -> Call:
         model = drafted.entry.model
         cost = cost_nano_usd(model, self._config.models[model], completion.usage)
-        return Call(completion, drafted.answered(completion, cost))
+        return Call(completion, drafted.answered(completion, cost), drafted.record)
 
     async def _permit(self, model: ModelConfig, attempt: ModelRequest, tokens: int, deadline: float) -> Permit:
         return await self._unless_draining(

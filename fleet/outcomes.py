@@ -12,7 +12,7 @@ from typing import Any
 from fleet.entries import Call
 from fleet.jobs import Attempt, Outcome
 from fleet.prices import NANO_PER_USD, Usage
-from queues.subtasks import Result
+from queues.subtasks import Result, Status
 
 
 @dataclass
@@ -69,17 +69,26 @@ class Trail:
         self.cost_nano_usd += call.entry.cost_nano_usd
 
 
+#: The outcome of a subtask that has not ended.
+NEVER_ENDED = Outcome(step="", status="failed", error="it never ended")
+
+
 def output_of(result: Result | None) -> Outcome:
-    """What became of a subtask, without its item; a subtask that is not final counts as failed."""
+    """What became of a subtask, without its item; `NEVER_ENDED` for one that is not final."""
     if result is None or result.status is None:
-        return Outcome(step="", status="failed", error="it never ended")
-    document = json.loads(result.output or "{}")
+        return NEVER_ENDED
+    return outcome_of(result.id, result.tier, result.status, result.output)
+
+
+def outcome_of(id_: str, tier: str, status: Status, end: str | None) -> Outcome:
+    """The outcome that the end of a subtask, as the store keeps it, stands for."""
+    document = json.loads(end or "{}")
     return Outcome(
-        step=result.id.split("/")[1],
-        status=result.status,
+        step=id_.split("/")[1],
+        status=status,
         output=document["output"],
         error=document["error"],
-        tier=result.tier,
+        tier=tier,
         model=document["model"],
         attempts=document["attempts"],
         usage=Usage.model_validate(document["usage"]),

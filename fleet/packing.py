@@ -36,23 +36,28 @@ def line_of(subtask: str, label: str, outcome: Outcome) -> str:
     return line if len(line) <= MAX_LINE_CHARS else line[:MAX_LINE_CHARS] + "…"
 
 
-def coverage(outcomes: Iterable[tuple[str, str, Outcome]]) -> str:
+class Coverage:
     """What the reviewer has to know about what it does not see: counts by step, and what failed, with reasons."""
-    counts: dict[str, Counter[str]] = {}
-    failed: list[str] = []
-    for subtask, label, outcome in outcomes:
-        counts.setdefault(outcome.step, Counter())[outcome.status] += 1
-        if outcome.status == "failed" and len(failed) < MAX_NAMED:
-            failed.append(f"- {subtask} ({label}): {outcome.error}"[:300])
-    lines = [
-        f"- {step}: " + ", ".join(f"{number} {status}" for status, number in sorted(by_status.items()))
-        for step, by_status in counts.items()
-    ]
-    text = "Coverage, by step:\n" + "\n".join(lines)
-    if failed:
-        total = sum(by_status["failed"] for by_status in counts.values())
-        text += f"\nMissing because it failed ({total}):\n" + "\n".join(failed)
-    return text
+
+    def __init__(self) -> None:
+        self._counts: dict[str, Counter[str]] = {}
+        self._failed: list[str] = []
+
+    def add(self, subtask: str, label: str, outcome: Outcome) -> None:
+        self._counts.setdefault(outcome.step, Counter())[outcome.status] += 1
+        if outcome.status == "failed" and len(self._failed) < MAX_NAMED:
+            self._failed.append(f"- {subtask} ({label}): {outcome.error}"[:300])
+
+    def text(self) -> str:
+        lines = [
+            f"- {step}: " + ", ".join(f"{number} {status}" for status, number in sorted(by_status.items()))
+            for step, by_status in self._counts.items()
+        ]
+        text = "Coverage, by step:\n" + "\n".join(lines)
+        if self._failed:
+            total = sum(by_status["failed"] for by_status in self._counts.values())
+            text += f"\nMissing because it failed ({total}):\n" + "\n".join(self._failed)
+        return text
 
 
 def pack(texts: Iterable[str], most_bytes: int) -> list[list[str]]:

@@ -1,4 +1,4 @@
-"""From a job to subtasks: the given steps or the flagship's plan, validated and capped, then expanded behind the gate.
+"""From a job to its plan: the given steps or the flagship's, validated and capped.
 
 It owns the plan's schema and prompt, and the order in which gate and subtasks are written: the gate first, so that no
 subtask can end before it is counted. It does not know how subtasks are run.
@@ -22,16 +22,13 @@ from fleet.errors import BadInputError, PlanError
 from fleet.executor import ask
 from fleet.items import read_item
 from fleet.jobs import AUTO, Step, check_steps, in_order
-from fleet.router import start_tier
-from fleet.store import COORDINATOR, Job
-from queues.subtasks import NewSubtask
+from fleet.store import Job
 
 logger = logging.getLogger(__name__)
 
-RUN_TASK = "fleet.run_subtask.v1"
-REVIEW_TASK = "fleet.review_job.v1"
-END_TASK = "fleet.end_job.v1"
 
+#: Shards of a job that may be open at a time.
+MIN_WINDOW, MAX_WINDOW = 8, 64
 MAX_PLANNED_STEPS = 12
 MAX_DEPTH = 6
 MAX_SUBTASKS = 1_000_000
@@ -151,31 +148,12 @@ class Planner:
         given = job.spec.steps or await self._ask(job, fence)
         steps = tuple(in_order({step.id: step for step in given}))
         _check_size(steps, len(job.items))
-        await self._context.jobs.set_plan(job.id, steps)
+        width = self._context.config.gate_width
+        capacity = max([await self._context.store.capacity(tier) for tier in self._context.config.tiers])
+        # Enough open shards to keep every worker busy while the slowest subtask of one ends.
+        window = min(MAX_WINDOW, max(MIN_WINDOW, -(-4 * capacity // width)))
+        await self._context.jobs.set_plan(job.id, steps, width=width, window=window)
         return steps
-
-    async def expand(self, job: Job) -> None:
-        """Write the gate, then the subtasks behind it. Safe to repeat after a crash."""
-        members = list(job.members())
-        gate_of = await self._context.gates.open(body_of(job, job.round), members)
-        await self._context.store.add(self._subtasks(job, gate_of))
-
-    def _subtasks(self, job: Job, gate_of: dict[str, tuple[str, int]]) -> Iterable[NewSubtask]:
-        for step in job.steps:
-            tier = start_tier(step, self._context.config)
-            for item, subtask in enumerate(job.ids_of(step)):
-                each = step.each is not None
-                gate, index = gate_of[subtask]
-                yield NewSubtask(
-                    id=subtask,
-                    task=RUN_TASK,
-                    tier=tier,
-                    payload=json.dumps({"step": step.id, "item": item if each else None}),
-                    needs=job.needs_of(step, item),
-                    cost=step.max_output_tokens,
-                    gate=gate,
-                    gate_index=index,
-                )
 
     async def _ask(self, job: Job, fence: int) -> tuple[Step, ...]:
         prompt = self._prompt(job)
@@ -195,7 +173,7 @@ class Planner:
             ) from None
 
     async def _answer(self, job: Job, fence: int, prompt: str, memo: str) -> tuple[str, bool]:
-        purpose = Purpose(job.id, f"{job.id}/{memo}", fence, "plan", "plan", "plan", "flagship")
+        purpose = Purpose(job.id, f"{job.id}/{memo}", fence, "plan", "plan", "plan", "flagship", record=job.id)
         request = ask(
             prompt, instructions=INSTRUCTIONS, schema=PLAN_SCHEMA, schema_name="plan", max_output_tokens=8_000
         )
@@ -224,13 +202,6 @@ class Planner:
         except ValueError as error:
             raise BadInputError(f"the plan: {error}") from error
         return steps
-
-
-def body_of(job: Job, round_: int) -> NewSubtask:
-    """The body of the gate that gathers a round: the review, or the end of a job without one."""
-    if job.spec.review is not None:
-        return NewSubtask(id=job.review_id(round_), task=REVIEW_TASK, tier="flagship", payload="")
-    return NewSubtask(id=f"{job.id}/end.{round_}", task=END_TASK, tier=COORDINATOR, payload="")
 
 
 def _check_size(steps: Iterable[Step], items: int) -> None:

@@ -69,10 +69,10 @@ def flower(
 def _work(tier: str, concurrency: int) -> None:
     logging.basicConfig(level=logging.INFO, format=LOG_FORMAT, stream=sys.stderr)
     # A line per task at INFO is a line too much at hundreds of calls a second; Flower and the ledger have them.
-    for name in ("celery.worker.strategy", "celery.app.trace", "httpx", "aiohttp"):
+    for name in ("celery", "kombu", "aiohttp"):
         logging.getLogger(name).setLevel(logging.WARNING)
     # Importing it connects a Celery app to the environment, which only a worker wants.
     from fleet.worker import app  # noqa: PLC0415
 
     arguments = ["worker", "-Q", tier, "-c", str(concurrency), "-n", f"{tier}.{os.getpid()}@%h", "--without-gossip"]
-    app.worker_main([*arguments, "--without-mingle", "--loglevel", "WARNING"])
+    app.worker_main([*arguments, "--without-mingle", "--loglevel", "INFO"])

@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 from typing import Any, Literal
 
 from fleet import checks, packing
@@ -20,12 +21,13 @@ from fleet.errors import FleetError
 from fleet.executor import ask
 from fleet.items import read_item
 from fleet.jobs import Attempt, JobStatus, Outcome, Review
-from fleet.outcomes import Trail, output_of
-from fleet.planner import REVIEW_TASK
+from fleet.outcomes import Trail
+from fleet.prices import NANO_PER_USD
+from fleet.rounds import Again
 from fleet.router import next_tier
+from fleet.shards import Place
 from fleet.store import Job
 from queues.failpoints import failpoint
-from queues.subtasks import NewSubtask, Reopened
 
 logger = logging.getLogger(__name__)
 
@@ -98,15 +100,12 @@ class Reviewer:
         if review is None:
             raise FleetError(f"The job {job.id} has no review.")
         await self._context.jobs.advance(job.id, [JobStatus.RUNNING], JobStatus.REVIEWING)
-        outcomes = await self._outcomes(job)
         may_rework = round_ <= review.rounds
-        prompt = await self._prompt(job, review, outcomes, round_, fence, may_rework)
+        prompt = await self._prompt(job, review, round_, fence, may_rework)
         verdict = await self._verdict(job, review, prompt, round_, fence)
         failpoint("reviewed")
-        known = {short: (subtask, outcome) for subtask, short, _, outcome in outcomes}
-        rework = [entry for entry in verdict.rework if entry.subtask in known][:MAX_REWORK]
-        if verdict.verdict == "rework" and may_rework and rework:
-            await self._send_back(job, round_, {known[e.subtask][0]: (known[e.subtask][1], e.reason) for e in rework})
+        if verdict.verdict == "rework" and may_rework and (rework := await self._rework(job, verdict)):
+            await self._send_back(job, round_, rework)
             return
         gaps = list(verdict.gaps)
         if verdict.verdict == "rework":
@@ -114,70 +113,69 @@ class Reviewer:
         result = {"text": verdict.result, "gaps": gaps, "verdict": verdict.verdict, "rounds": round_}
         await self._context.jobs.end(job.id, JobStatus.COMPLETED, result=result)
 
-    async def _outcomes(self, job: Job) -> list[tuple[str, str, str, Outcome]]:
-        """Every subtask as (id, id without the job, label of its item, outcome)."""
-        found: list[tuple[str, str, str, Outcome]] = []
-        for step in job.steps:
-            ids = list(job.ids_of(step))
-            for position, (id_, result) in enumerate(zip(ids, await self._context.store.results(ids), strict=True)):
-                item = read_item(self._context.blobs, job.items, position) if step.each is not None else None
-                label = packing.label_of(item, position if step.each is not None else None)
-                outcome = output_of(result).model_copy(update={"step": step.id})
-                found.append((id_, id_.removeprefix(f"{job.id}/"), label, outcome))
-        return found
-
-    async def _prompt(
-        self,
-        job: Job,
-        review: Review,
-        outcomes: Sequence[tuple[str, str, str, Outcome]],
-        round_: int,
-        fence: int,
-        may_rework: bool,
-    ) -> str:
+    async def _lines(self, job: Job, coverage: packing.Coverage | None = None) -> AsyncIterator[str]:
+        """One line per accepted output of the steps that no other needs; every subtask is counted into `coverage`."""
         shown = packing.terminal_steps([(step.id, step.needs) for step in job.steps])
-        lines = [
-            packing.line_of(short, label, outcome)
-            for _, short, label, outcome in outcomes
-            if outcome.status == "ok" and outcome.step in shown
-        ]
-        coverage = packing.coverage((short, label, outcome) for _, short, label, outcome in outcomes)
+        async for place, outcome in self._context.archive.outcomes(job):
+            item = None if place.item is None else read_item(self._context.blobs, job.items, place.item)
+            label = packing.label_of(item, place.item)
+            short = place.id_in("").removeprefix("/")
+            if coverage is not None:
+                coverage.add(short, label, outcome)
+            if outcome.status == "ok" and place.step in shown:
+                yield packing.line_of(short, label, outcome)
+
+    async def _prompt(self, job: Job, review: Review, round_: int, fence: int, may_rework: bool) -> str:
+        coverage = packing.Coverage()
+        size = 0
+        async for line in self._lines(job, coverage):
+            size += len(line.encode()) + 1
         head = (
-            f"Goal: {job.spec.goal or job.spec.name}\n\n{review.prompt}\n\n{coverage}\n"
+            f"Goal: {job.spec.goal or job.spec.name}\n\n{review.prompt}\n\n{coverage.text()}\n"
             + ("" if may_rework else "No round of rework is left: accept, or finish with gaps.\n")
             + f"{job.items.skipped_count} inputs could not be read and became no item.\n\nOutputs:\n"
         )
         room = self._room("flagship", review.max_output_tokens) - len(head.encode())
-        return head + "\n".join(await self._reduced(job, lines, room, round_, fence))
+        if size <= room:
+            return head + "\n".join([line async for line in self._lines(job)])
+        return head + "\n".join(await self._reduced(job, room, round_, fence))
 
-    async def _reduced(self, job: Job, texts: list[str], room: int, round_: int, fence: int) -> list[str]:
-        """`texts`, condensed level by level until they fit `room` bytes."""
-        for level in range(MAX_LEVELS):
+    async def _reduced(self, job: Job, room: int, round_: int, fence: int) -> list[str]:
+        """The outputs, condensed level by level until they fit `room` bytes; the first level reads them as a stream."""
+        texts = await self._level(job, self._lines(job), round_, 0, fence)
+        for level in range(1, MAX_LEVELS):
             if sum(len(text.encode()) + 1 for text in texts) <= room:
                 return texts
-            runs = packing.pack(texts, self._room("mini", REDUCE_TOKENS))
-            at_once = asyncio.Semaphore(REDUCE_AT_ONCE)
-            texts = list(
-                await asyncio.gather(
-                    *(
-                        self._reduce(job, run, f"reduce.{round_}.{level}.{position}", fence, at_once)
-                        for position, run in enumerate(runs)
-                    )
-                )
-            )
-        # Reducing does not converge on a window this small; the rest is cut, and the coverage above says how much
-        # there was.
+            texts = await self._level(job, _each(texts), round_, level, fence)
+        # Reducing does not converge on a window this small; the rest is cut, and the coverage says how much there was.
         return packing.pack(texts, room)[0]
 
-    async def _reduce(self, job: Job, run: list[str], memo: str, fence: int, at_once: asyncio.Semaphore) -> str:
-        purpose = Purpose(job.id, f"{job.id}/{memo}", fence, "review", "reduce", "reduce", "mini")
+    async def _level(self, job: Job, texts: AsyncIterator[str], round_: int, level: int, fence: int) -> list[str]:
+        """One condensed text per run of `texts` that fits the reducer, some runs at a time."""
+        room = self._room("mini", REDUCE_TOKENS)
+        found: list[str] = []
+        async with aclosing(_runs(texts, room)) as runs:
+            batch: list[list[str]] = []
+            async for run in runs:
+                batch.append(run)
+                if len(batch) == REDUCE_AT_ONCE:
+                    found += await self._reduce_all(job, batch, f"reduce.{round_}.{level}", len(found), fence)
+                    batch = []
+            found += await self._reduce_all(job, batch, f"reduce.{round_}.{level}", len(found), fence)
+        return found
+
+    async def _reduce_all(self, job: Job, runs: list[list[str]], memo: str, first: int, fence: int) -> list[str]:
+        calls = (self._reduce(job, run, f"{memo}.{first + i}", fence) for i, run in enumerate(runs))
+        return list(await asyncio.gather(*calls))
+
+    async def _reduce(self, job: Job, run: list[str], memo: str, fence: int) -> str:
+        purpose = Purpose(job.id, f"{job.id}/{memo}", fence, "review", "reduce", "reduce", "mini", record=job.id)
         request = ask(
             f"Goal: {job.spec.goal or job.spec.name}\n\nOutputs:\n" + "\n".join(run),
             instructions=REDUCE_INSTRUCTIONS,
             max_output_tokens=REDUCE_TOKENS,
         )
-        async with at_once:
-            return (await self._context.executor.remembered(purpose, request, memo))[0]
+        return (await self._context.executor.remembered(purpose, request, memo))[0]
 
     def _room(self, tier: str, output_tokens: int) -> int:
         """Bytes of prompt that fit the context window of a tier's model beside its answer and our instructions."""
@@ -198,7 +196,7 @@ class Reviewer:
             raise FleetError(f"The review cannot be used, nor its repair: {problem}. The outputs are kept.") from None
 
     async def _answer(self, job: Job, review: Review, prompt: str, memo: str, fence: int) -> tuple[str, bool]:
-        purpose = Purpose(job.id, f"{job.id}/{memo}", fence, "review", "review", "review", "flagship")
+        purpose = Purpose(job.id, f"{job.id}/{memo}", fence, "review", "review", "review", "flagship", record=job.id)
         request = ask(
             prompt,
             instructions=INSTRUCTIONS,
@@ -208,26 +206,55 @@ class Reviewer:
         )
         return await self._context.executor.remembered(purpose, request, memo)
 
-    async def _send_back(self, job: Job, round_: int, rework: dict[str, tuple[Outcome, str]]) -> None:
-        body = NewSubtask(id=job.review_id(round_ + 1), task=REVIEW_TASK, tier="flagship", payload="")
-        gate_of = await self._context.gates.open(body, list(rework))
-        members = []
-        for id_, (outcome, reason) in rework.items():
-            step = job.step(outcome.step)
+    async def _rework(self, job: Job, verdict: Verdict) -> dict[Place, tuple[Outcome, str]]:
+        """What the verdict sends back: subtasks of the plan, each with its outcome and the reason."""
+        found: dict[Place, tuple[Outcome, str]] = {}
+        items, steps = len(job.items), {step.id: step for step in job.steps}
+        for entry in verdict.rework[:MAX_REWORK]:
+            step, _, item = entry.subtask.partition("/")
+            if step in steps and (item.isdigit() and int(item) < items if steps[step].each else not item):
+                place = Place(step, int(item) if item else None)
+                found[place] = (await self._context.archive.outcome(job, place), entry.reason)
+        return found
+
+    async def _send_back(self, job: Job, round_: int, rework: dict[Place, tuple[Outcome, str]]) -> None:
+        again = []
+        for place, (outcome, reason) in rework.items():
             tier = outcome.tier or "nano"
             answer = json.dumps(outcome.output, ensure_ascii=False)[:8_000]
             attempt = Attempt(
                 tier=tier, model=outcome.model or "", answer=answer, reason=f"the review: {reason}"[:2_000]
             )
-            cost = round(outcome.cost_usd * 1_000_000_000)
+            cost = round(outcome.cost_usd * NANO_PER_USD)
             kept = (outcome.output, outcome.model or "") if outcome.status == "ok" else None
             trail = Trail([attempt], outcome.attempts, outcome.usage, cost, kept)
-            gate, index = gate_of[id_]
-            above = next_tier(step, tier, self._context.config) or tier
-            members.append(Reopened(id_, above, trail.dump(), gate, index))
+            above = next_tier(job.step(place.step), tier, self._context.config) or tier
+            again.append(Again(id=place.id_in(job.id), tier=above, trail=trail.dump()))
+        self._context.rounds.write(job, round_ + 1, again)
         # Running first: the new gate may fire as soon as its members are open.
         await self._context.jobs.advance(job.id, [JobStatus.REVIEWING], JobStatus.RUNNING, round_=round_ + 1)
-        await self._context.store.reopen(members)
+        await self._context.rounds.open_round(await self._context.jobs.load(job.id), round_ + 1)
+
+
+async def _each(texts: list[str]) -> AsyncIterator[str]:
+    for text in texts:
+        yield text
+
+
+async def _runs(texts: AsyncIterator[str], most_bytes: int) -> AsyncGenerator[list[str], None]:
+    """The texts in order, in runs that fit `most_bytes` each."""
+    run: list[str] = []
+    size = 0
+    async for text in texts:
+        (cut,) = packing.pack([text], most_bytes)[0]
+        length = len(cut.encode()) + 1
+        if run and size + length > most_bytes:
+            yield run
+            run, size = [], 0
+        run.append(cut)
+        size += length
+    if run:
+        yield run
 
 
 def _read(text: str, whole: bool) -> Verdict:

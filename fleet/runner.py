@@ -20,9 +20,10 @@ from fleet.errors import BadInputError, BudgetExceededError, ProviderError
 from fleet.executor import GiveBack, JobCancelled, ask
 from fleet.items import read_item
 from fleet.jobs import Attempt, Step
-from fleet.outcomes import Trail, output_of
+from fleet.outcomes import Trail
 from fleet.providers.base import Image
 from fleet.router import next_tier
+from fleet.shards import Place
 from fleet.store import Job
 from queues.failpoints import failpoint
 from queues.limits import PermitError
@@ -68,10 +69,10 @@ class Runner:
     async def _claimed(self, claim: Claim) -> dict[str, str]:
         trail = Trail.load(claim.trail)
         job = await self._context.jobs.planned(claim.id.split("/", 1)[0])
-        place = json.loads(claim.payload)
-        step = job.step(place["step"])
+        payload = json.loads(claim.payload)
+        step = job.step(payload["step"])
         try:
-            return await self._attempt(claim, job, step, place["item"], trail)
+            return await self._attempt(claim, job, step, payload, trail)
         except GiveBack as reason:
             # No attempt was used: the subtask waits in its backlog, in front, until the job or another worker goes on.
             await self._context.store.hand_on(claim, claim.tier, claim.trail)
@@ -90,7 +91,10 @@ class Runner:
             logger.exception("subtask %s failed on an error of our own", claim.id)
             return await self._end(claim, "failed", trail, error=f"internal error: {type(error).__name__}")
 
-    async def _attempt(self, claim: Claim, job: Job, step: Step, item: int | None, trail: Trail) -> dict[str, str]:
+    async def _attempt(
+        self, claim: Claim, job: Job, step: Step, payload: Mapping[str, Any], trail: Trail
+    ) -> dict[str, str]:
+        item: int | None = payload["item"]
         if claim.kills >= MAX_KILLS:
             return await self._end(claim, "failed", trail, error=f"{claim.kills} workers died while running it")
         if job.status.final:
@@ -100,16 +104,18 @@ class Runner:
             values["item"] = read_item(self._context.blobs, job.items, item)
         for need in step.needs:
             needed = job.step(need)
-            found = await self._context.store.results(
-                job.ids_of(needed) if item is None else [_need_of(job, needed, item)]
-            )
-            outputs = [output_of(result) for result in found]
             if item is None and needed.each is not None:
-                values[need] = [output.output for output in outputs if output.status == "ok"]
-            elif outputs[0].status != "ok":
-                return await self._end(claim, "skipped", trail, error=f"it needs {need}, which is {outputs[0].status}")
-            else:
-                values[need] = outputs[0].output
+                values[need] = [
+                    outcome.output
+                    async for place, outcome in self._context.archive.outcomes(job)
+                    if place.step == need and outcome.status == "ok"
+                ]
+                continue
+            place = Place(need, item if needed.each is not None else None)
+            outcome = await self._context.archive.outcome(job, place)
+            if outcome.status != "ok":
+                return await self._end(claim, "skipped", trail, error=f"it needs {need}, which is {outcome.status}")
+            values[need] = outcome.output
         if step.when is not None and not templates.holds(step.when, values):
             return await self._end(claim, "skipped", trail, error=f"when: {step.when}")
         request = ask(
@@ -120,7 +126,9 @@ class Runner:
             schema_name=step.id,
             max_output_tokens=step.max_output_tokens,
         )
-        purpose = Purpose(job.id, claim.id, claim.fence, step.id, step.label, "work", claim.tier)
+        purpose = Purpose(
+            job.id, claim.id, claim.fence, step.id, step.label, "work", claim.tier, record=payload["record"]
+        )
         call = await self._context.executor.call(purpose, request)
         trail.add(call)
         try:
@@ -189,10 +197,6 @@ class _Items:
         if not 0 <= i < len(self._index):
             raise IndexError(i)
         return read_item(self._blobs, self._index, i)
-
-
-def _need_of(job: Job, needed: Step, item: int) -> str:
-    return job.subtask_id(needed.id, item if needed.each is not None else None)
 
 
 def _rejections(trail: Trail) -> str:

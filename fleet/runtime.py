@@ -12,6 +12,7 @@ from functools import cached_property
 from celery import Celery
 
 from fleet import providers
+from fleet.archive import Archive
 from fleet.blobs import Blobs
 from fleet.config import Environment, FleetConfig, config_path, load_config
 from fleet.context import Context
@@ -19,6 +20,7 @@ from fleet.errors import BadInputError
 from fleet.executor import Executor
 from fleet.prices import Usage, cost_nano_usd
 from fleet.providers.base import Provider
+from fleet.rounds import Rounds
 from fleet.store import COORDINATOR, JobStore
 from queues.app import QueueSettings, build_app
 from queues.claims import Claims
@@ -91,6 +93,14 @@ class Runtime:
     def gates(self) -> Gates:
         return Gates(self.app, self.store, width=self.config.gate_width, gather_tier=COORDINATOR)
 
+    @cached_property
+    def rounds(self) -> Rounds:
+        return Rounds(self.config, self.store, self.gates, self.blobs)
+
+    @cached_property
+    def archive(self) -> Archive:
+        return Archive(self.store, self.rounds, self.blobs)
+
     def context(self, claims: Claims) -> Context:
         """What runner and duties of a worker share; connects the providers."""
         for name, provider in self.config.providers.items():
@@ -98,7 +108,7 @@ class Runtime:
                 name, provider, self.environment, simulated_url=self.environment.fleet_sim_url
             )
         executor = Executor(self.config, self.providers, self.store, Limiter(self.link, NAMESPACE))
-        return Context(self.config, self.store, self.jobs, self.blobs, self.gates, executor, claims)
+        return Context(self.config, self.store, self.jobs, self.blobs, self.rounds, self.archive, executor, claims)
 
     def claims(self, tiers: list[str], capacity: Callable[[], int]) -> Claims:
         return Claims(self.store, tiers, capacity)

@@ -18,6 +18,7 @@ from redis.exceptions import OutOfMemoryError
 from fleet.errors import JobNotFoundError, StoreUnavailableError
 from fleet.items import ItemIndex
 from fleet.jobs import JobSpec, JobStatus, Step
+from fleet.shards import Phase, phases
 from queues.store import NotDurableError, Store
 from queues.subtasks import NewSubtask
 
@@ -50,33 +51,14 @@ class Job:
     finished_at: float | None
     error: str | None
     result: dict[str, Any] | None
+    #: Most subtasks of a shard, and how many shards may be open at a time; fixed with the plan.
+    width: int
+    window: int
+    #: How the plan is cut; empty until it is written.
+    phases: tuple[Phase, ...]
 
     def step(self, step_id: str) -> Step:
         return next(step for step in self.steps if step.id == step_id)
-
-    def subtask_id(self, step: str, item: int | None) -> str:
-        return f"{self.id}/{step}" if item is None else f"{self.id}/{step}/{item}"
-
-    def members(self) -> Iterable[str]:
-        """The ids of all subtasks of the plan, step by step."""
-        for step in self.steps:
-            yield from self.ids_of(step)
-
-    def ids_of(self, step: Step) -> Iterable[str]:
-        if step.each is None:
-            yield self.subtask_id(step.id, None)
-        else:
-            yield from (self.subtask_id(step.id, item) for item in range(len(self.items)))
-
-    def needs_of(self, step: Step, item: int) -> tuple[str, ...]:
-        """The ids that one subtask of a step waits for: of its own item, or of all items where it is not one per item."""
-        return tuple(
-            need
-            for needed in (self.step(name) for name in step.needs)
-            for need in (
-                [self.subtask_id(needed.id, item)] if step.each and needed.each is not None else self.ids_of(needed)
-            )
-        )
 
     def review_id(self, round_: int) -> str:
         return f"{self.id}/review.{round_}"
@@ -146,19 +128,25 @@ class JobStore:
         if not status.final and await self._store.stopped(job_id) == "paused":
             status = JobStatus.PAUSED
         planned = json.loads(fields["plan"]) if "plan" in fields else []
+        steps = tuple(Step.model_validate(step) for step in planned)
+        items = ItemIndex.model_validate_json(fields["items"])
+        width = int(fields.get("width", 1))
         return Job(
             id=job_id,
             tenant=fields["tenant"],
             spec=spec,
-            items=ItemIndex.model_validate_json(fields["items"]),
+            items=items,
             status=status,
-            steps=tuple(Step.model_validate(step) for step in planned),
+            steps=steps,
             round=int(fields["round"]),
             simulated=fields["simulated"] == "1",
             created_at=float(fields["created_at"]),
             finished_at=float(fields["finished_at"]) if "finished_at" in fields else None,
             error=fields.get("error"),
             result=json.loads(fields["result"]) if "result" in fields else None,
+            width=width,
+            window=int(fields.get("window", 1)),
+            phases=tuple(phases(steps, len(items), width)) if steps else (),
         )
 
     async def planned(self, job_id: str) -> Job:
@@ -175,10 +163,11 @@ class JobStore:
         status, round_ = await self._link.execute("HMGET", self._key(job_id), "status", "round", idempotent=True)
         return replace(job, status=JobStatus(status.decode()), round=int(round_))
 
-    async def set_plan(self, job_id: str, steps: Iterable[Step]) -> None:
-        """Write the plan; it does not change after this."""
+    async def set_plan(self, job_id: str, steps: Iterable[Step], *, width: int, window: int) -> None:
+        """Write the plan and how it is cut; neither changes after this."""
         plan = json.dumps([step.model_dump(mode="json", exclude_defaults=True) for step in steps])
-        await self._link.execute("HSET", self._key(job_id), "plan", plan, idempotent=True)
+        fields: list[str | int] = ["plan", plan, "width", width, "window", window]
+        await self._link.execute("HSET", self._key(job_id), *fields, idempotent=True)
 
     async def advance(
         self, job_id: str, allowed: Iterable[JobStatus], status: JobStatus, *, round_: int | None = None

@@ -14,8 +14,8 @@ from celery import Celery
 from celery.exceptions import Ignore
 
 from fleet.duties import Duties
-from fleet.planner import END_TASK, REVIEW_TASK, RUN_TASK
 from fleet.retry import RETRY_TASK
+from fleet.rounds import END_TASK, PHASE_TASK, REVIEW_TASK, RUN_TASK, SHARD_TASK
 from fleet.runner import NotOurs, Runner
 from fleet.store import PLAN_TASK
 from queues.bridge import await_
@@ -35,6 +35,8 @@ def register(app: Celery, connect: Callable[[], tuple[Runner, Duties]]) -> None:
     _register(app, REVIEW_TASK, lambda: connect()[1].review)
     _register(app, RETRY_TASK, lambda: connect()[1].retry)
     _register(app, END_TASK, lambda: connect()[1].end)
+    _register(app, SHARD_TASK, lambda: connect()[1].close_shard)
+    _register(app, PHASE_TASK, lambda: connect()[1].open_phase)
     _register(app, GATHER_TASK, lambda: connect()[1].gather)
 
 

@@ -60,6 +60,21 @@ class Gates:
             member: (leaves[position // self._width], position % self._width) for position, member in enumerate(members)
         }
 
+    def place(self, root: str, members: int, position: int) -> tuple[str, int]:
+        """(gate, index) of the `position`-th of a gate's members."""
+        depth, leaves = 0, -(-members // self._width)
+        while leaves > 1:
+            depth, leaves = depth + 1, -(-leaves // self._width)
+        return _name(root, depth, position // self._width), position % self._width
+
+    async def open_leaf(self, body: NewSubtask) -> None:
+        """Make a single chord whose body is `body`, itself a member of the gate it names. Safe to repeat."""
+        if body.members is None:
+            raise ValueError(f"{body.id} is the body of no gate; say how many members it has.")
+        if (await self._store.fields(body.id, "state"))[0] is None:
+            self._app.backend.set_chord_size(body.id, body.members)
+            await self._store.add([body])
+
     async def options(self, gate: str | None, index: int | None) -> dict[str, Any]:
         """The `send_task` options that make a message the `index`-th member of `gate`; none without a gate."""
         if gate is None:

@@ -26,7 +26,6 @@ from queues.subtasks import (
     Refusal,
     Refused,
     Released,
-    Reopened,
     Result,
     State,
     Status,
@@ -151,12 +150,9 @@ class Store:
         """Write charges that belong to no change of state."""
         await self._call("settle", _charges(charges))
 
-    async def reopen(self, again: Iterable[Reopened]) -> int:
-        """Send final subtasks back for another round, needs before what needs them; the number that went back."""
-        reopened = 0
-        for shard in _shards(again, SHARD):
-            reopened += await self._call("reopen", json.dumps([asdict(one) for one in shard]))
-        return reopened
+    async def forget(self, ids: Iterable[str], record: str, quota: str) -> None:
+        """Drop final subtasks and a record whose content was kept elsewhere. Safe to repeat."""
+        await self._call("forget", record, quota, *ids)
 
     async def results(self, ids: Iterable[str]) -> list[Result | None]:
         """What is known of each subtask, in the order asked; None for an unknown one."""
@@ -203,9 +199,9 @@ class Store:
         flat = await self.link.execute("HGETALL", self._key("r", record), idempotent=True)
         return {id_.decode(): body.decode() for id_, body in _shards(flat, 2)}
 
-    async def tally(self, record: str) -> dict[str, int]:
-        """The counters kept beside a record."""
-        flat = await self.link.execute("HGETALL", self._key("t", record), idempotent=True)
+    async def tally(self, quota: str) -> dict[str, int]:
+        """The counters kept beside a quota."""
+        flat = await self.link.execute("HGETALL", self._key("t", quota), idempotent=True)
         return {name.decode(): int(number) for name, number in _shards(flat, 2)}
 
     async def set_cap(self, quota: str, cap: int) -> None:

@@ -22,7 +22,7 @@ class State(StrEnum):
     | ready | `release` by the dispatcher -> queued; `claim` by an earlier message -> running |
     | queued | `claim` by a worker -> running; no worker in time: `reconcile` -> ready |
     | running | `finish` -> final; `hand_on` -> ready, on this or another tier; claim expired: `reconcile` -> ready |
-    | final | nobody; `reopen` -> ready for another round |
+    | final | nobody; `forget` drops it |
     """
 
     WAITING = "waiting"
@@ -50,6 +50,10 @@ class NewSubtask:
     gate_index: int | None = None
     #: For the body of a gate: how many members it waits for.
     members: int | None = None
+    #: What an earlier round left behind; opaque.
+    trail: str = ""
+    #: Where its fences start.
+    fence: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +88,7 @@ class Charge:
     quota: str
     hold: str
     amount: int
-    #: Counters kept beside the record, and what this entry adds to each.
+    #: Counters kept beside the quota, and what this entry adds to each.
     tally: Mapping[str, int] = field(default_factory=dict)
     #: A guess about something whose end nobody saw; a true entry under the same id takes its place.
     provisional: bool = False
@@ -124,18 +128,6 @@ class Result:
     tier: str
     status: Status | None
     output: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class Reopened:
-    """A final subtask that is to run again: where, with what trail, after what, and which gate gathers it now."""
-
-    id: str
-    tier: str
-    trail: str
-    gate: str
-    gate_index: int
-    needs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,8 @@
 -- Keys: s:ID subtask (hash) · d:ID its dependents (set) · j:JOB job (hash) · c:JOB counts by tier and state (hash)
 --       b:TIER… backlog: tenants, their jobs (zsets by virtual time), a job's subtasks (list) · out:TIER released (set)
 --       watch: when the reconciler looks (zset) · wake: rings the dispatcher (list) · w:TIER workers (zset by expiry)
---       r:RECORD entries (hash) · rp:RECORD which of them are guesses (hash) · t:RECORD their tally (hash)
+--       r:RECORD entries (hash) · rp:RECORD which of them are guesses (hash) · t:QUOTA their tally (hash)
+--       rx:QUOTA records that were kept elsewhere and dropped here (set)
 --       m:JOB what was written down for a job, by name (hash)
 --       q:QUOTA cap, used, held · qh:QUOTA holds (hash) · i:QUOTA intents, by hold: what was about to be used (hash)
 local ns = KEYS[1]
@@ -74,11 +75,13 @@ local function apply_charges(json)
   for _, c in ipairs(cjson.decode(json)) do
     local record, guesses = key('r', c.record), key('rp', c.record)
     local guess = redis.call('HGET', guesses, c.id)
-    local new = redis.call('HSETNX', record, c.id, c.body) == 1
+    -- A record that was kept elsewhere takes nothing new: only the truth about a guess in it is still news.
+    local closed = redis.call('SISMEMBER', key('rx', c.quota), c.record) == 1
+    local new = not closed and redis.call('HSETNX', record, c.id, c.body) == 1
     if new or (guess and not c.provisional) then
       redis.call('HINCRBY', key('q', c.quota), 'used', int(c.amount - (new and 0 or guess)))
       if new then
-        for field, n in pairs(c.tally) do redis.call('HINCRBY', key('t', c.record), field, int(n)) end
+        for field, n in pairs(c.tally) do redis.call('HINCRBY', key('t', c.quota), field, int(n)) end
         if c.provisional then redis.call('HSET', guesses, c.id, int(c.amount)) end
       else
         redis.call('HSET', record, c.id, c.body)

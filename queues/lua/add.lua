@@ -1,11 +1,14 @@
 -- Add subtasks; one that exists is left as it is, so adding again after a crash is free.
 -- KEYS[1] namespace
--- ARGV[1] JSON list of {id, task, tier, payload, cost, needs = [id…], gate?, gate_index?, members?}
+-- ARGV[1] JSON list of {id, task, tier, payload, trail, fence, cost, needs = [id…], gate?,
+-- gate_index?, members?}
 -- Reply: how many were new.
 local added = 0
 for _, spec in ipairs(cjson.decode(ARGV[1])) do
   local s = key('s', spec.id)
-  if redis.call('EXISTS', s) == 0 then
+  -- Behind a gate whose members have all ended nothing is added: they were forgotten, and would run a second time.
+  local open = not spec.gate or redis.call('HGET', key('s', spec.gate), 'state') == 'waiting'
+  if open and redis.call('EXISTS', s) == 0 then
     added = added + 1
     local needs = spec.members or 0
     for _, need in ipairs(spec.needs) do
@@ -15,7 +18,7 @@ for _, spec in ipairs(cjson.decode(ARGV[1])) do
       end
     end
     redis.call('HSET', s, 'task', spec.task, 'payload', spec.payload, 'cost', spec.cost, 'needs', needs,
-      'fence', 0, 'kills', 0, 'sends', 0)
+      'fence', spec.fence, 'kills', 0, 'sends', 0, 'trail', spec.trail)
     if spec.gate then redis.call('HSET', s, 'gate', spec.gate, 'gate_index', spec.gate_index) end
     if spec.members then redis.call('HSET', s, 'members', spec.members) end
     if needs > 0 then move(spec.id, spec.tier, nil, 'waiting') else make_ready(spec.id, spec.tier, nil, false) end

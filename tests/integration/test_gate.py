@@ -15,7 +15,6 @@ import pytest
 
 from fleet.jobs import JobStatus
 from queues.dispatcher import Dispatcher
-from queues.subtasks import NewSubtask
 from tests.support.bench import Bench, bench, books, config
 from tests.support.processes import FleetProcess
 from tests.support.sim import RunningSim
@@ -62,28 +61,28 @@ def test_dispatched_messages_carry_their_place_in_the_chord_and_its_body(valkey:
             await fleet.run_until(job_id, "fleet.plan_job.v1")
             await fleet.duties.plan(f"{job_id}/plan.1", "coordinator")
             assert await Dispatcher(runtime.app, runtime.store, runtime.gates, ["nano"]).dispatch() == 2
-            review = f"{job_id}/review.1"
+            shard = f"{job_id}/shard.1.0.0"
             messages = in_queue(valkey, "nano")
             assert [message.args for message in messages] == [[f"{job_id}/note/0"], [f"{job_id}/note/1"]]
             for index, message in enumerate(messages):
                 assert message.headers["id"] == f"{job_id}/note/{index}"
                 assert message.headers["task"] == "fleet.run_subtask.v1"
-                assert (message.headers["group"], message.headers["group_index"]) == (review, index)
+                assert (message.headers["group"], message.headers["group_index"]) == (shard, index)
                 assert message.chord is not None
-                assert message.chord["task"] == "fleet.review_job.v1"
-                assert message.chord["args"] == [review]
-                assert message.chord["options"]["task_id"] == review
-                assert message.chord["options"]["queue"] == "flagship"
+                assert message.chord["task"] == "fleet.close_shard.v1"
+                assert message.chord["args"] == [shard]
+                options = message.chord["options"]
+                assert (options["task_id"], options["queue"]) == (shard, "coordinator")
+                assert (options["group_id"], options["group_index"]) == (f"{job_id}/review.1", 0)
+                assert options["chord"]["task"] == "fleet.review_job.v1"
             with valkey.client() as client:
-                size = client.get(f"celery-taskset-meta-{review}.s")
+                size = client.get(f"celery-taskset-meta-{shard}.s")
                 assert size == b"2"
                 # A body that was claimed is not sent again, so opening the gate again must not take the claim away.
-                client.set(f"celery-taskset-meta-{review}.c", "claimed")
-                body = NewSubtask(id=review, task="fleet.review_job.v1", tier="flagship", payload="")
-                again = await runtime.gates.open(body, [f"{job_id}/note/{i}" for i in range(2)])
-                assert again == {f"{job_id}/note/0": (review, 0), f"{job_id}/note/1": (review, 1)}
-                assert client.get(f"celery-taskset-meta-{review}.c") == b"claimed"
-                assert client.get(f"celery-taskset-meta-{review}.s") == b"2"
+                client.set(f"celery-taskset-meta-{shard}.c", "claimed")
+                await runtime.rounds.open_phase(await runtime.jobs.load(job_id), 0)
+                assert client.get(f"celery-taskset-meta-{shard}.c") == b"claimed"
+                assert client.get(f"celery-taskset-meta-{shard}.s") == b"2"
 
     asyncio.run(scenario())
 
@@ -146,9 +145,9 @@ def running(tmp_path_factory: pytest.TempPathFactory, sim: RunningSim) -> Iterat
         valkey.stop()
 
 
-@pytest.mark.parametrize("items", [3, 7])
+@pytest.mark.parametrize("items", [3, 7, 30])
 def test_the_chord_sends_the_review_once_with_the_references_of_its_members(running: Running, items: int) -> None:
-    """Three members are one chord; seven are three leaves whose bodies are the members of the root."""
+    """Three members are one shard, seven are three; the shards of thirty are gathered by a tree of chords."""
 
     async def scenario(fleet: Bench) -> None:
         names = [f"item {i}" for i in range(items)]
@@ -159,8 +158,8 @@ def test_the_chord_sends_the_review_once_with_the_references_of_its_members(runn
         (message,) = [one for one in in_queue(running.valkey, "flagship") if one.headers["id"] == review]
         references, own = message.args
         assert own == review
-        leaves = [f"{review}/1.{i}" for i in range(3)]
-        expected = [f"{job_id}/note/{i}" for i in range(items)] if items <= WIDTH else leaves
+        shards = [f"{job_id}/shard.1.0.{i}" for i in range(-(-items // WIDTH))]
+        expected = shards if len(shards) <= WIDTH else [f"{review}/1.0", f"{review}/1.1"]
         assert references == [{"id": id_, "status": "ok"} for id_ in expected]
         await _review_twice(fleet, running, job_id)
 
@@ -170,30 +169,28 @@ def test_the_chord_sends_the_review_once_with_the_references_of_its_members(runn
 def test_a_chord_that_was_lost_is_fired_by_the_reconciler_under_the_same_id(running: Running) -> None:
     async def scenario(fleet: Bench) -> None:
         store = fleet.runtime.store
-        steps = [NOTE, {"id": "last", "tier": "mini", "needs": ["note"], "prompt": "{{ note | length }} notes"}]
-        job_id = await fleet.submit(items=["a", "b"], steps=steps, review=REVIEW)
-        review = f"{job_id}/review.1"
+        steps = [NOTE, {**NOTE, "id": "last", "tier": "mini", "needs": ["note"]}]
+        job_id = await fleet.submit(items=["a"], steps=steps, review=REVIEW)
+        shard, review = f"{job_id}/shard.1.0.0", f"{job_id}/review.1"
 
         async def left(members: str) -> bool:
-            return await store.fields(review, "needs") == [members]
+            return await store.fields(shard, "needs") == [members]
 
-        async def parts_counted() -> bool:
+        async def part_counted() -> bool:
             with running.valkey.client() as client:
-                return int(client.zcard(f"celery-taskset-meta-{review}.j")) == 2
+                return int(client.zcard(f"celery-taskset-meta-{shard}.j")) == 1
 
-        await eventually(lambda: left("1"), "the two notes")
-        await eventually(parts_counted, "the chord to count them")
+        await eventually(lambda: left("1"), "the note")
+        await eventually(part_counted, "the chord to count it")
         with running.valkey.client() as client:
-            client.delete(*chord_keys(running.valkey, review))
+            client.delete(*chord_keys(running.valkey, shard))
         mini = running.start("mini", "worker", "--tier", "mini")
         try:
             await eventually(lambda: left("0"), "the last member")
-            loop = asyncio.get_running_loop()
-            final_at = loop.time()
             message = await _message_for(running.valkey, review)
-            assert loop.time() - final_at < 5 + 3, "the grace, and a look of the reconciler and of the dispatcher"
-            assert message.args == [review], "nobody gathered references: the chord did not send it"
-            assert message.headers["task"] == "fleet.review_job.v1"
+            assert message.args == [[{"id": shard, "status": "ok"}], review]
+            log = (running.folder / "coordinator.log").read_text()
+            assert f"put back into the backlog: subtask={shard} found=queued" in log, "its chord did not send it"
             await _review_twice(fleet, running, job_id)
         finally:
             mini.stop()

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from fleet.jobs import JobStatus
-from fleet.planner import REVIEW_TASK
+from fleet.rounds import REVIEW_TASK
 from tests.support.bench import Bench, bench, books, config, on_bench
 from tests.support.scripted import Reply, scripted
 from tests.support.sim import RunningSim

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+import pytest
+
 from fleet.jobs import JobStatus
+from fleet.runner import NotOurs
 from tests.support.bench import BREAKS, DEAR, GOOD, Bench, books, config, on_bench
 from tests.support.sim import RunningSim
 from tests.support.valkey import Valkey
@@ -160,16 +163,19 @@ def test_steps_may_be_called_plan_and_end(valkey: Valkey, tmp_path: Path, sim: R
     _with(scenario, valkey, tmp_path, sim)
 
 
-def test_a_duplicate_message_returns_the_reference_again_and_calls_nobody(
+def test_a_duplicate_message_returns_the_reference_again_or_nothing_and_calls_nobody(
     valkey: Valkey, tmp_path: Path, sim: RunningSim
 ) -> None:
     async def scenario(fleet: Bench) -> None:
-        job = await fleet.run(await fleet.submit(items=TICKETS[:1], steps=[CLASSIFY]))
-        calls = len(fleet.provider.asked)
-        for _ in range(2):
-            reference = await fleet.runner.run(f"{job.id}/classify/0", "nano")
-            assert reference == {"id": f"{job.id}/classify/0", "status": "ok"}
-        assert len(fleet.provider.asked) == calls
+        job_id = await fleet.submit(items=TICKETS[:1], steps=[CLASSIFY])
+        message = await fleet.run_until(job_id, "fleet.run_subtask.v1")
+        for _ in range(3):
+            reference = await fleet.runner.run(message.id, "nano")
+            assert reference == {"id": message.id, "status": "ok"}
+        await fleet.run(job_id)
+        with pytest.raises(NotOurs, match="gone"):  # its shard is closed and no chord waits for it
+            await fleet.runner.run(message.id, "nano")
+        assert len(fleet.provider.asked) == 1
 
     _with(scenario, valkey, tmp_path, sim)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 
-from queues.subtasks import Charge, Intent, Refusal, Refused, Reopened, State
+from queues.subtasks import Charge, Intent, Refusal, Refused, State
 from tests.support.stores import claimed, new, open_store
 from tests.support.valkey import Valkey
 
@@ -161,34 +161,22 @@ def test_reconcile_puts_back_lost_messages_and_expired_claims(valkey: Valkey) ->
     asyncio.run(scenario())
 
 
-def test_reopened_subtasks_run_again_for_the_next_gate(valkey: Valkey) -> None:
+def test_forgotten_subtasks_are_gone_and_may_be_added_again_under_higher_fences(valkey: Valkey) -> None:
     async def scenario() -> None:
         async with open_store(valkey) as store:
-            await store.add([new("j/r1", members=1, tier="mini"), new("j/a", gate="j/r1", gate_index=0)])
-            await store.finish(await claimed(store, "j/a"), "ok", "first")
-            await store.add([new("j/r2", members=1, tier="mini")])
-            assert await store.reopen([Reopened("j/a", "nano", "do better", "j/r2", 0)]) == 1
-            assert await store.reopen([Reopened("j/a", "nano", "do better", "j/r2", 0)]) == 0
+            await store.add([new("j/a"), new("j/b")])
+            zombie = await claimed(store, "j/a")
+            assert await store.finish(zombie, "ok", "first", [Charge("j/1", "call", "entry", "j", "j/a", 5)])
+            await store.forget(["j/a", "j/b"], "j/1", "j")
+            await store.forget(["j/a", "j/b"], "j/1", "j")
+            await store.settle([Charge("j/1", "call", "entry", "j", "j/a", 5)])
+            assert [result and result.state for result in await store.results(["j/a", "j/b"])] == [None, State.READY]
+            assert await store.records("j/1") == {}
+            assert await store.quota("j") == (None, 5, 0), "what was used stays used"
+            await store.add([new("j/a", trail="do better", fence=1_000)])
             again = await claimed(store, "j/a")
-            assert again.trail == "do better"
-            await store.finish(again, "ok", "second")
-            assert (await store.counts("j"))["mini"] == {"waiting": 0, "queued": 2}
-
-    asyncio.run(scenario())
-
-
-def test_a_reopened_subtask_waits_for_reopened_needs(valkey: Valkey) -> None:
-    async def scenario() -> None:
-        async with open_store(valkey) as store:
-            await store.add([new("j/a"), new("j/b", needs=("j/a",))])
-            await store.finish(await claimed(store, "j/a"), "failed", "")
-            await store.finish(await claimed(store, "j/b"), "skipped", "")
-            await store.add([new("j/end.2", members=2)])
-            again = [Reopened("j/a", "nano", "", "j/end.2", 0), Reopened("j/b", "nano", "", "j/end.2", 1, ("j/a",))]
-            assert await store.reopen(again) == 2
-            assert [one.id for one in await store.release("nano", 10)] == ["j/a"]
-            await store.finish(await claimed(store, "j/a"), "ok", "")
-            assert [one.id for one in await store.release("nano", 10)] == ["j/b"]
+            assert (again.trail, again.fence) == ("do better", 1_001)
+            assert not await store.finish(zombie, "ok", "stale")
 
     asyncio.run(scenario())
 

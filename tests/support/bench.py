@@ -20,9 +20,9 @@ from fleet.context import Context
 from fleet.duties import Duties
 from fleet.jobs import JobSpec, Outcome
 from fleet.ledger import LedgerEntry
-from fleet.planner import END_TASK, REVIEW_TASK, RUN_TASK
 from fleet.providers.base import Completion, ModelRequest, Provider, Started
 from fleet.retry import RETRY_TASK
+from fleet.rounds import END_TASK, PHASE_TASK, REVIEW_TASK, RUN_TASK, SHARD_TASK
 from fleet.runner import NotOurs, Runner
 from fleet.runtime import Runtime
 from fleet.store import PLAN_TASK, Job
@@ -137,6 +137,8 @@ class Bench:
             REVIEW_TASK: self.duties.review,
             END_TASK: self.duties.end,
             RETRY_TASK: self.duties.retry,
+            SHARD_TASK: self.duties.close_shard,
+            PHASE_TASK: self.duties.open_phase,
             GATHER_TASK: self.duties.gather,
         }
         with contextlib.suppress(NotOurs):
@@ -145,9 +147,8 @@ class Bench:
 
     async def outcomes(self, job: Job) -> dict[str, Outcome]:
         """The outcomes by subtask id without the job: `step` or `step/item`."""
-        found = [outcome async for outcome in self.client.outcomes(job)]
-        ids = [id_.removeprefix(f"{job.id}/") for id_ in job.members()]
-        return dict(zip(ids, found, strict=True))
+        found = self.context.archive.outcomes(job)
+        return {place.id_in("").removeprefix("/"): outcome async for place, outcome in found}
 
     async def ledger(self, job_id: str) -> list[LedgerEntry]:
         return await self.client.ledger(job_id)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import itertools
 import json
+from collections.abc import Iterable
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fleet.jobs import Outcome
-from fleet.packing import MAX_LINE_CHARS, MAX_NAMED, coverage, label_of, line_of, pack, terminal_steps
+from fleet.packing import MAX_LINE_CHARS, MAX_NAMED, Coverage, label_of, line_of, pack, terminal_steps
 
 TEXTS = st.lists(st.text(st.characters(codec="utf-8"), max_size=60), max_size=40)
 
@@ -48,6 +49,13 @@ def test_nothing_is_one_empty_run_and_half_a_surrogate_is_no_crash() -> None:
 
 def outcome(step: str, status: str, error: str | None = None) -> Outcome:
     return Outcome.model_validate({"step": step, "status": status, "error": error})
+
+
+def coverage(outcomes: Iterable[tuple[str, str, Outcome]]) -> str:
+    found = Coverage()
+    for subtask, label, one in outcomes:
+        found.add(subtask, label, one)
+    return found.text()
 
 
 def test_coverage_counts_by_step_and_names_what_failed() -> None:

@@ -1,0 +1,125 @@
+"""Outcomes and ledger entries of a job, wherever they are: in the store while their shard is open, else in its segment.
+
+It owns the form of a segment. A shard is written to the blob store before its keys are dropped, so a reader finds it in one
+of the two.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Iterable, Sequence
+
+from fleet.blobs import Blobs
+from fleet.jobs import Outcome
+from fleet.ledger import LedgerEntry
+from fleet.outcomes import NEVER_ENDED, outcome_of, output_of
+from fleet.rounds import Rounds
+from fleet.shards import Place, Shard, shard_of
+from fleet.store import Job
+from queues.store import Store
+
+#: Segments kept in memory for needs in earlier phases.
+CACHED_SEGMENTS = 32
+
+
+class Archive:
+    """Reads and writes the segments of jobs."""
+
+    def __init__(self, store: Store, rounds: Rounds, blobs: Blobs) -> None:
+        self._store = store
+        self._rounds = rounds
+        self._blobs = blobs
+        self._cache: OrderedDict[str, dict[str, Outcome]] = OrderedDict()
+
+    async def close(self, job: Job, shard: Shard, ids: Sequence[str]) -> None:
+        """Write a finished shard as one segment and drop its keys. Safe to repeat."""
+        name = shard.segment_in(job.id)
+        if not self._blobs.exists(name):
+            results = await self._store.results(ids)
+            ledger = await self._store.records(shard.record_in(job.id))
+            lines = [
+                json.dumps({"id": id_, "tier": result.tier, "status": result.status, "end": result.output})
+                for id_, result in zip(ids, results, strict=True)
+                if result is not None
+            ]
+            lines += [json.dumps({"entry": entry}) for entry in ledger.values()]
+            await asyncio.to_thread(self._blobs.put, name, ("\n".join(lines) + "\n").encode())
+        await self._store.forget(ids, shard.record_in(job.id), job.id)
+
+    async def shard(self, job: Job, shard: Shard, ids: Sequence[str]) -> dict[str, Outcome]:
+        """The outcomes of a shard by subtask id; those that have not ended count as failed."""
+        name = shard.segment_in(job.id)
+        if self._blobs.exists(name):
+            return self._segment(name)
+        results = await self._store.results(ids)
+        if any(result is None for result in results) and self._blobs.exists(name):
+            return self._segment(name)  # it was closed while we looked
+        return {id_: output_of(result) for id_, result in zip(ids, results, strict=True)}
+
+    async def outcomes(self, job: Job) -> AsyncIterator[tuple[Place, Outcome]]:
+        """Every subtask of the plan with its latest outcome, shard by shard, item by item."""
+        later = await self._later(job)
+        for phase in job.phases:
+            for number in range(phase.shards):
+                places = list(phase.places(number))
+                ids = [place.id_in(job.id) for place in places]
+                found = await self.shard(job, Shard(1, phase.number, number), ids)
+                for place, id_ in zip(places, ids, strict=True):
+                    outcome = later.get(id_) or found.get(id_, NEVER_ENDED)
+                    yield place, outcome.model_copy(update={"step": place.step})
+
+    async def outcome(self, job: Job, place: Place) -> Outcome:
+        """The latest outcome of one subtask."""
+        id_ = place.id_in(job.id)
+        if (later := (await self._later(job)).get(id_)) is not None:
+            return later
+        shard = shard_of(place, job.phases)
+        return (await self.shard(job, shard, [id_])).get(id_, NEVER_ENDED)
+
+    async def ledger(self, job: Job) -> AsyncIterator[LedgerEntry]:
+        """One entry per provider call of a job, in no order."""
+        for body in (await self._store.records(job.id)).values():
+            yield LedgerEntry.model_validate_json(body)
+        shards = [Shard(1, phase.number, number) for phase in job.phases for number in range(phase.shards)]
+        for shard in (*shards, *(shard for shard, _ in self._extra(job))):
+            # A late answer of a call that was given up for lost is still in the store: it is the truth about that call.
+            late = await self._store.records(shard.record_in(job.id))
+            closed = self._entries(shard.segment_in(job.id)) if self._blobs.exists(shard.segment_in(job.id)) else ()
+            for body in (*late.values(), *closed):
+                entry = LedgerEntry.model_validate_json(body)
+                if body in late.values() or entry.call_id not in late:
+                    yield entry
+
+    async def _later(self, job: Job) -> dict[str, Outcome]:
+        """The outcomes of rounds after the first, the last one of each subtask that has ended there."""
+        found: dict[str, Outcome] = {}
+        for shard, ids in self._extra(job):
+            outcomes = await self.shard(job, shard, ids)
+            found |= {id_: outcome for id_, outcome in outcomes.items() if outcome is not NEVER_ENDED}
+        return found
+
+    def _extra(self, job: Job) -> list[tuple[Shard, list[str]]]:
+        """The shards of the rounds after the first, with their subtasks."""
+        return [
+            (Shard(round_, 0, number), [one.id for one in shard])
+            for round_ in range(2, job.round + 1)
+            for number, shard in enumerate(self._rounds.later(job, round_))
+        ]
+
+    def _segment(self, name: str) -> dict[str, Outcome]:
+        if name not in self._cache:
+            lines = (json.loads(line) for line in self._blobs.read(name).splitlines())
+            self._cache[name] = {
+                line["id"]: outcome_of(line["id"], line["tier"], line["status"], line["end"])
+                for line in lines
+                if "id" in line
+            }
+            if len(self._cache) > CACHED_SEGMENTS:
+                self._cache.popitem(last=False)
+        return self._cache[name]
+
+    def _entries(self, name: str) -> Iterable[str]:
+        lines = (json.loads(line) for line in self._blobs.read(name).splitlines())
+        return [line["entry"] for line in lines if "entry" in line]

@@ -1,0 +1,163 @@
+"""Opening what a job runs: the phases of its plan, shard by shard within a window, and the rounds after the first.
+
+Every opening writes the gate before the subtasks behind it and may be repeated after a crash. It knows the store, the gates
+and the blobs; it calls no model.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+from fleet.blobs import Blobs
+from fleet.config import FleetConfig, Frozen
+from fleet.router import start_tier
+from fleet.shards import Phase, Place, Shard
+from fleet.store import COORDINATOR, Job
+from queues.gate import Gates
+from queues.store import Store
+from queues.subtasks import NewSubtask
+
+RUN_TASK = "fleet.run_subtask.v1"
+REVIEW_TASK = "fleet.review_job.v1"
+END_TASK = "fleet.end_job.v1"
+SHARD_TASK = "fleet.close_shard.v1"
+PHASE_TASK = "fleet.open_phase.v1"
+#: A round starts its subtasks' fences here times its number, so that no call id of an earlier round comes again.
+FENCES_PER_ROUND = 1_000
+
+
+class Again(Frozen):
+    """A subtask that runs again in a later round: where, with what trail, after which others of that round."""
+
+    id: str
+    tier: str
+    trail: str = ""
+    needs: tuple[str, ...] = ()
+
+
+class Rounds:
+    """Opens phases, shards and rounds."""
+
+    def __init__(self, config: FleetConfig, store: Store, gates: Gates, blobs: Blobs) -> None:
+        self._config = config
+        self._store = store
+        self._gates = gates
+        self._blobs = blobs
+
+    async def open_phase(self, job: Job, number: int) -> None:
+        """The gate of a phase and its first shards."""
+        phase = job.phases[number]
+        bodies = [Shard(1, number, shard).body_in(job.id) for shard in range(phase.shards)]
+        await self._gates.open(self._root(job, 1, number), bodies)
+        for shard in range(min(job.window, phase.shards)):
+            await self._open_shard(job, Shard(1, number, shard))
+
+    def write(self, job: Job, round_: int, again: Sequence[Again]) -> None:
+        """Write down what round `round_` runs, needs before what needs them; what was written first stays."""
+        name = f"{job.id}/rounds/{round_}.json"
+        if not self._blobs.exists(name):
+            shards: list[list[Again]] = [[]]
+            for one in again:
+                # Whoever waits for another is in its shard: a closed one has no subtasks left to wait for.
+                if len(shards[-1]) >= job.width and not one.needs:
+                    shards.append([])
+                shards[-1].append(one)
+            self._blobs.put(name, json.dumps([[one.model_dump() for one in shard] for shard in shards]).encode())
+
+    async def open_round(self, job: Job, round_: int) -> None:
+        """The gate of a round that was written down, and its first shards; the job has to stand at it already."""
+        count = len(self.later(job, round_))
+        bodies = [Shard(round_, 0, number).body_in(job.id) for number in range(count)]
+        await self._gates.open(self._root(job, round_, None), bodies)
+        for number in range(min(job.window, count)):
+            await self._open_shard(job, Shard(round_, 0, number))
+
+    async def open_next(self, job: Job, closed: Shard) -> None:
+        """The shard whose turn it is now that one is closed, if there is one left."""
+        following = Shard(closed.round, closed.phase, closed.number + job.window)
+        if following.number < self._count(job, closed):
+            await self._open_shard(job, following)
+
+    def ids(self, job: Job, shard: Shard) -> list[str]:
+        """The ids of a shard's subtasks."""
+        if shard.round == 1:
+            return [place.id_in(job.id) for place in job.phases[shard.phase].places(shard.number)]
+        return [one.id for one in self.later(job, shard.round)[shard.number]]
+
+    def later(self, job: Job, round_: int) -> list[list[Again]]:
+        """The shards of a later round; none before it is opened."""
+        if not self._blobs.exists(f"{job.id}/rounds/{round_}.json"):
+            return []
+        shards = json.loads(self._blobs.read(f"{job.id}/rounds/{round_}.json"))
+        return [[Again.model_validate(one) for one in shard] for shard in shards]
+
+    async def _open_shard(self, job: Job, shard: Shard) -> None:
+        root = self._root(job, shard.round, shard.phase if shard.round == 1 else None)
+        gate, index = self._gates.place(root.id, self._count(job, shard), shard.number)
+        body_id = shard.body_in(job.id)
+        subtasks = self._planned(job, shard) if shard.round == 1 else self._again(job, shard)
+        body = NewSubtask(
+            id=body_id,
+            task=SHARD_TASK,
+            tier=COORDINATOR,
+            payload="",
+            gate=gate,
+            gate_index=index,
+            members=len(subtasks),
+        )
+        await self._gates.open_leaf(body)
+        await self._store.add(subtasks)
+
+    def _count(self, job: Job, shard: Shard) -> int:
+        return job.phases[shard.phase].shards if shard.round == 1 else len(self.later(job, shard.round))
+
+    def _root(self, job: Job, round_: int, phase: int | None) -> NewSubtask:
+        """The body of the gate over all shards of a phase or a later round."""
+        if phase is not None and phase + 1 < len(job.phases):
+            return NewSubtask(id=f"{job.id}/phase.{phase + 1}", task=PHASE_TASK, tier=COORDINATOR, payload="")
+        if job.spec.review is not None:
+            return NewSubtask(id=job.review_id(round_), task=REVIEW_TASK, tier="flagship", payload="")
+        return NewSubtask(id=f"{job.id}/end.{round_}", task=END_TASK, tier=COORDINATOR, payload="")
+
+    def _planned(self, job: Job, shard: Shard) -> list[NewSubtask]:
+        phase = job.phases[shard.phase]
+        return [
+            self._subtask(
+                job,
+                shard,
+                index,
+                Again(id=place.id_in(job.id), tier=self._tier(job, place), needs=_needs(job, phase, place)),
+            )
+            for index, place in enumerate(phase.places(shard.number))
+        ]
+
+    def _again(self, job: Job, shard: Shard) -> list[NewSubtask]:
+        found = self.later(job, shard.round)[shard.number]
+        return [self._subtask(job, shard, index, one) for index, one in enumerate(found)]
+
+    def _subtask(self, job: Job, shard: Shard, index: int, one: Again) -> NewSubtask:
+        place = Place.of(one.id)
+        payload = {"step": place.step, "item": place.item, "record": shard.record_in(job.id)}
+        return NewSubtask(
+            id=one.id,
+            task=RUN_TASK,
+            tier=one.tier,
+            payload=json.dumps(payload),
+            trail=one.trail,
+            needs=one.needs,
+            cost=job.step(place.step).max_output_tokens,
+            gate=shard.body_in(job.id),
+            gate_index=index,
+            fence=(shard.round - 1) * FENCES_PER_ROUND,
+        )
+
+    def _tier(self, job: Job, place: Place) -> str:
+        return start_tier(job.step(place.step), self._config)
+
+
+def _needs(job: Job, phase: Phase, place: Place) -> tuple[str, ...]:
+    """The ids of its phase that a subtask waits for; what is in an earlier phase has ended."""
+    here = {step.id for step in (*phase.each, *phase.single)}
+    step = job.step(place.step)
+    return tuple(Place(need, place.item).id_in(job.id) for need in step.needs if need in here)
