@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 from fleet.config import FleetConfig
@@ -19,10 +19,12 @@ from fleet.packing import label_of
 from fleet.progress import Progress, TierProgress
 from fleet.receipt import Receipt, build_receipt
 from fleet.recipes import recipe
+from fleet.router import start_tier
 from fleet.runtime import Runtime
 from fleet.sources import check_source
 from fleet.store import COORDINATOR, Job, new_job_id
 from queues.failpoints import failpoint
+from queues.subtasks import State
 
 POLL_S = 0.25
 #: Fields of an item that do not name it: its text, and where its picture is kept.
@@ -66,21 +68,17 @@ class FleetClient:
         store = self.runtime.store
         job = await self.runtime.jobs.load(job_id)
         counts, tally = await store.counts(job_id), await store.tally(job_id)
-        tiers = {
-            tier: TierProgress(
-                waiting=sum(by_state.get(state, 0) for state in ("waiting", "ready", "queued")),
-                running=by_state.get("running", 0),
-                done=by_state.get("ok", 0) + by_state.get("skipped", 0),
-                failed=by_state.get("failed", 0),
-            )
-            for tier, by_state in counts.items()
-            if tier != COORDINATOR
-        }
+        unopened = self._unopened(job, counts)
+        names = [*self.runtime.config.tiers, *(tier for tier in counts if tier != COORDINATOR)]
         return Progress(
             job_id=job_id,
             name=job.spec.name,
             status=job.status,
-            tiers={tier: tiers[tier] for tier in (*self.runtime.config.tiers, *tiers) if tier in tiers},
+            tiers={
+                tier: _tier_progress(counts.get(tier, {}), unopened.get(tier, 0))
+                for tier in dict.fromkeys(names)
+                if tier in counts or tier in unopened
+            },
             tokens=tally.get("tokens", 0),
             cost_nano_usd=(await store.quota(job_id))[1],
             budget_nano_usd=job.spec.budget_nano_usd,
@@ -88,6 +86,18 @@ class FleetClient:
             simulated=job.simulated,
             note=job.error or "",
         )
+
+    def _unopened(self, job: Job, counts: Mapping[str, Mapping[str, int]]) -> dict[str, int]:
+        """By the tier they will start on, the subtasks of shards that are not in the store yet."""
+        planned: dict[str, int] = {}
+        for step in job.steps:
+            tier = start_tier(step, self.runtime.config)
+            planned[tier] = planned.get(tier, 0) + (len(job.items) if step.each else 1)
+        seen = sum(
+            sum(by_state.get(state, 0) for state in State) for tier, by_state in counts.items() if tier != COORDINATOR
+        )
+        left = sum(planned.values()) - seen
+        return {tier: left * number // sum(planned.values()) for tier, number in planned.items()} if left > 0 else {}
 
     async def follow(self, job_id: str) -> AsyncIterator[Progress]:
         """The job's progress, again and again, until its status is final; the final one is the last."""
@@ -127,6 +137,15 @@ class FleetClient:
             skipped_items=job.items.skipped_count,
             gaps=len(gaps),
         )
+
+
+def _tier_progress(by_state: Mapping[str, int], unopened: int) -> TierProgress:
+    return TierProgress(
+        waiting=sum(by_state.get(state, 0) for state in ("waiting", "ready", "queued")) + unopened,
+        running=by_state.get("running", 0),
+        done=by_state.get("ok", 0) + by_state.get("skipped", 0),
+        failed=by_state.get("failed", 0),
+    )
 
 
 def check(spec: JobSpec, config: FleetConfig) -> None:
