@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: demo test lint bench-pool bench-pipeline lock clean
+.PHONY: demo test lint bench-pool bench-pipeline bench-scale lock clean
 
 demo: $(READY)
 	$(BIN)/fleet demo --out out/demo
@@ -24,6 +24,10 @@ bench-pool: $(READY)
 
 bench-pipeline: $(READY)
 	$(BIN)/python -m benchmarks.pipeline
+
+# About half an hour on two cores.
+bench-scale: $(READY)
+	$(BIN)/python -m benchmarks.scale
 
 # Hashed requirements that name no index host; needs `uv`.
 lock:

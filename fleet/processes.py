@@ -34,14 +34,14 @@ def worker(
     runtime = Runtime.from_environment(Environment())
     if tier not in runtime.config.tiers:
         raise BadInputError(f'--tier is "{tier}"{nearest(tier, runtime.config.tiers)}.')
-    _work(tier, concurrency or runtime.tiers[tier].concurrency)
+    serve_tier(tier, concurrency or runtime.tiers[tier].concurrency)
 
 
 @commands.command()
 def coordinator() -> None:
     """The coordinator: plans jobs, dispatches to the tier queues, puts back what got stuck."""
     runtime = Runtime.from_environment(Environment())
-    _work(COORDINATOR, runtime.tiers[COORDINATOR].concurrency)
+    serve_tier(COORDINATOR, runtime.tiers[COORDINATOR].concurrency)
 
 
 @commands.command()
@@ -66,7 +66,8 @@ def flower(
     os.execv(sys.executable, [sys.executable, "-m", "celery", "-A", "fleet.worker", *arguments])  # noqa: S606
 
 
-def _work(tier: str, concurrency: int) -> None:
+def serve_tier(tier: str, concurrency: int) -> None:
+    """Be a worker of `tier` until SIGTERM."""
     logging.basicConfig(level=logging.INFO, format=LOG_FORMAT, stream=sys.stderr)
     # A line per task at INFO is a line too much at hundreds of calls a second; Flower and the ledger have them.
     for name in ("celery", "kombu", "aiohttp"):

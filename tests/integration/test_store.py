@@ -255,6 +255,16 @@ def test_a_cancelled_job_drops_what_is_ready_and_takes_the_running_claims(valkey
     asyncio.run(scenario())
 
 
+def test_what_costs_nothing_is_held_and_settled_like_the_rest(valkey: Valkey) -> None:
+    async def scenario() -> None:
+        async with open_store(valkey) as store:
+            assert await store.intend(Intent("j", "j/a", "call", 0, "")) is None
+            await store.settle([Charge("j", "call", "entry", "j", "j/a", 0)])
+            assert await store.quota("j") == (None, 0, 0)
+
+    asyncio.run(scenario())
+
+
 def test_advance_compares_and_sets(valkey: Valkey) -> None:
     async def scenario() -> None:
         async with open_store(valkey) as store:
