@@ -56,13 +56,12 @@ SIMULATED = "no key and no base URL: the simulated provider answers, nothing is 
 def main() -> None:
     """Run a command and exit; errors of ours are sentences on stderr."""
     try:
-        app(standalone_mode=False)
+        # Without its standalone mode the code of an `Exit` is what a command returns.
+        sys.exit(app(standalone_mode=False) or 0)
     except BadInputError as error:
         _exit(2, str(error))
     except (FleetError, LinkError) as error:
         _exit(1, str(error))
-    except typer.Exit as end:
-        sys.exit(end.exit_code)
     except (KeyboardInterrupt, typer.Abort):
         _exit(1, "Stopped.")
     except Exception as error:
@@ -116,9 +115,8 @@ def plan(job: JobFile, output: Output = "text") -> None:
     config = checked_config(environment_here())
     spec.check_tiers(config)
     if not spec.steps:
-        raise BadInputError(
-            f"{job} gives no steps: the flagship plans them when the job runs. Nothing can be estimated."
-        )
+        Console().print(f"{job} gives no steps: the flagship plans them when it runs, so nothing can be estimated yet.")
+        return
     samples, count = _samples(spec)
     rows = estimate(spec, samples, count, config)
     table = Table(title=f"{clean(spec.name)}: {count:,} items", title_justify="left")

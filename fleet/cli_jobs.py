@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Awaitable, Callable
 from decimal import Decimal
+from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import typer
@@ -18,6 +19,7 @@ from fleet.errors import BadInputError, FleetError
 from fleet.jobs import JobStatus
 from fleet.output import Output, print_data
 from fleet.receipt_view import render_receipt
+from fleet.results import check_out
 from fleet.session import ask, environment_here, finished, follow
 from fleet.store import Job
 
@@ -90,14 +92,27 @@ def watch(job_id: JobId) -> None:
 
 
 @jobs.command()
-def results(job_id: JobId) -> None:
-    """One JSON line per subtask, step by step."""
+def results(
+    job_id: JobId,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Write result, receipt and ledger there.", metavar="DIR")
+    ] = None,
+) -> None:
+    """One JSON line per subtask, or with --out the folder that `fleet run --out` writes."""
+    environment = environment_here()
 
-    async def question(client: FleetClient) -> None:
-        async for outcome in client.outcomes(await client.job(job_id)):
+    async def question(client: FleetClient) -> list[Path]:
+        job = await client.job(job_id)
+        if out is not None:
+            check_out(out)
+            return (await finished(client, job.id, out, environment.fleet_state / "charges.jsonl"))[3]
+        async for outcome in client.outcomes(job):
             sys.stdout.write(outcome.model_dump_json() + "\n")
+        return []
 
-    ask(environment_here(), question)
+    written = ask(environment, question)
+    if written:
+        Console().print(f"written: {written[0]} and {len(written) - 1} more files in {out}", soft_wrap=True)
 
 
 @jobs.command()

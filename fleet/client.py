@@ -24,9 +24,12 @@ from fleet.runtime import Runtime
 from fleet.sources import check_source
 from fleet.store import COORDINATOR, Job, new_job_id
 from queues.failpoints import failpoint
+from queues.link import LinkError
 from queues.subtasks import State
 
 POLL_S = 0.25
+#: How long the store may be away while a job is followed.
+AWAY_S = 60.0
 #: Fields of an item that do not name it: its text, and where its picture is kept.
 _NOT_SHOWN = ("text", "image")
 NO_ITEMS = ItemIndex(blob="", offsets="", count=0)
@@ -101,8 +104,17 @@ class FleetClient:
 
     async def follow(self, job_id: str) -> AsyncIterator[Progress]:
         """The job's progress, again and again, until its status is final; the final one is the last."""
+        away_since: float | None = None
         while True:
-            progress = await self.progress(job_id)
+            try:
+                progress = await self.progress(job_id)
+            except LinkError:
+                away_since = away_since or time.monotonic()
+                if time.monotonic() - away_since > AWAY_S:
+                    raise
+                await asyncio.sleep(POLL_S)
+                continue
+            away_since = None
             yield progress
             if progress.status.final or progress.status is JobStatus.PAUSED:
                 return

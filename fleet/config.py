@@ -8,6 +8,7 @@ from __future__ import annotations
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -137,6 +138,26 @@ class Environment(BaseSettings):
     fleet_sim_url: str | None = None
     openai_api_key: SecretStr | None = None
     openai_base_url: str | None = None
+
+    def check(self) -> None:
+        """BadInputError naming the variable whose value cannot be an address of the kind it has to be."""
+        schemes = {
+            "fleet_redis_url": ("redis", "rediss", "unix"),
+            "fleet_broker_url": ("redis", "rediss", "amqp", "amqps"),
+            "fleet_sim_url": ("http",),
+            "openai_base_url": ("http", "https"),
+        }
+        for name, valid in schemes.items():
+            value = getattr(self, name)
+            try:
+                parts = urlsplit(value or f"{valid[0]}://host")
+                fits = parts.scheme in valid and bool(parts.hostname or parts.path) and (parts.port or 1) > 0
+            except ValueError:
+                fits = False
+            if not fits:
+                raise BadInputError(
+                    f"{name.upper()} is no address that starts with {' or '.join(f'{s}://' for s in valid)}."
+                )
 
     @property
     def simulated(self) -> bool:

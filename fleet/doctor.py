@@ -12,7 +12,7 @@ from redis.exceptions import RedisError
 
 from fleet.config import Environment, Frozen, config_path
 from fleet.errors import FleetError
-from fleet.providers import connect
+from fleet.providers import address_of, connect, key_of
 from fleet.runtime import Runtime, checked_config
 from fleet.store import COORDINATOR
 
@@ -48,8 +48,8 @@ async def examine(environment: Environment) -> AsyncIterator[Finding]:
             yield Finding(what=f"provider {name}", state="failed", text=str(error))
             continue
         await opened.aclose()
-        address = provider.base_url or environment.openai_base_url or environment.fleet_sim_url
-        yield await _reached(name, address)
+        key, address = key_of(provider, environment), address_of(provider, environment, environment.fleet_sim_url)
+        yield await _reached(name, address, key, simulated=environment.simulated)
     if environment.fleet_redis_url is None:
         text = "FLEET_REDIS_URL is not set: `fleet run` and `fleet up` start an embedded one"
         yield Finding(what="store", state="ok", text=text)
@@ -58,17 +58,21 @@ async def examine(environment: Environment) -> AsyncIterator[Finding]:
         yield finding
 
 
-async def _reached(name: str, address: str | None) -> Finding:
-    """Whether somebody listens at a provider's address; no call is made that could cost anything."""
-    if address is None:
-        return Finding(what=f"provider {name}", state="ok", text="the vendor's own address, key given")
+async def _reached(name: str, address: str, key: str | None, *, simulated: bool) -> Finding:
+    """Whether a provider answers at its address and takes the key; listing its models costs nothing."""
+    what = f"provider {name}"
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
     try:
         async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=PATIENCE_S)) as session:
-            await (await session.get(f"{address.rstrip('/')}/models")).read()
+            status = (await session.get(f"{address.rstrip('/')}/models", headers=headers)).status
     except (aiohttp.ClientError, TimeoutError, ValueError) as error:
         text = f"{address} does not answer ({type(error).__name__}); check OPENAI_BASE_URL and that the server runs"
-        return Finding(what=f"provider {name}", state="failed", text=text)
-    return Finding(what=f"provider {name}", state="ok", text=address)
+        return Finding(what=what, state="failed", text=text)
+    if status in (401, 403):
+        return Finding(what=what, state="failed", text=f"{address} refuses the key (HTTP {status}); set another one")
+    if simulated:
+        return Finding(what=what, state="warning", text=f"{address}: simulated; set OPENAI_API_KEY for the real one")
+    return Finding(what=what, state="ok", text=f"{address} answers (HTTP {status})")
 
 
 async def _store(environment: Environment) -> AsyncIterator[Finding]:
@@ -94,6 +98,10 @@ async def _store(environment: Environment) -> AsyncIterator[Finding]:
         text = "appendonly is off: a restart of the store loses jobs; set appendonly yes"
         yield Finding(what="store durability", state="warning", text=text)
     runtime = Runtime.from_environment(environment)
+    if environment.fleet_broker_url is not None:
+        reached = await asyncio.to_thread(runtime.broker_answers, PATIENCE_S)
+        text = "answers" if reached else "does not answer; check FLEET_BROKER_URL and that it runs"
+        yield Finding(what="broker", state="ok" if reached else "failed", text=text)
     try:
         for tier in (COORDINATOR, *runtime.config.tiers):
             capacity = await asyncio.wait_for(runtime.store.capacity(tier), PATIENCE_S)

@@ -94,7 +94,8 @@ def _sentences(model: type[BaseModel], error: ValidationError, source: str) -> I
         elif problem["type"] == "missing":
             yield f'{source}: the key "{key}" is missing.'
         elif problem["type"] == "value_error":
-            yield f"{source}: {key}: {str(problem['msg']).removeprefix('Value error, ').rstrip('.')}."
+            where = f"{source}: {key}" if path else source
+            yield f"{where}: {str(problem['msg']).removeprefix('Value error, ').rstrip('.')}."
         else:
             yield f"{source}: {key} is {_shown(problem['input'])}: {problem['msg'][:1].lower()}{problem['msg'][1:]}."
 

@@ -15,6 +15,8 @@ from collections.abc import Coroutine, Mapping
 from dataclasses import replace
 from typing import Any, TypeVar
 
+from redis.exceptions import RedisError
+
 from fleet.config import FleetConfig, Limits, ModelConfig
 from fleet.entries import Call, Draft, Purpose, Unsettled, Worst, charge, draft
 from fleet.errors import BudgetExceededError, ProviderError
@@ -161,7 +163,11 @@ class Executor:
             await self._store.settle([charge(drafted.failed(reason, maybe_billed=True), drafted.record)])
             raise
         failpoint("answered")
-        await self._limiter.settle(permit, completion.usage.total)
+        try:
+            await self._limiter.settle(permit, completion.usage.total)
+        except RedisError as error:
+            # The permit heals by itself; the answer that was paid for does not.
+            logger.warning("permit of call %s not returned: %s", attempt.call_id, error)
         return self._answered(drafted, completion)
 
     async def _intend(self, drafted: Draft, request: ModelRequest) -> Call | None:

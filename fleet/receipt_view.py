@@ -105,7 +105,7 @@ def _figures(receipt: Receipt) -> Table:
         outcomes += f"; gaps: {receipt.gaps:,}"
     table.add_row("Outcomes", outcomes)
     if receipt.possibly_paid_twice:
-        table.add_row("Possibly paid twice", f"{receipt.possibly_paid_twice:,} calls: their worker died under way")
+        table.add_row("Possibly paid twice", f"{receipt.possibly_paid_twice:,} calls: nobody saw their end")
     if receipt.cost_per_accepted_nano_usd is not None:
         table.add_row("Per accepted outcome", fine_usd(receipt.cost_per_accepted_nano_usd))
     table.add_row("Cost of", ", ".join(f"{role} {usd(cost)}" for role, cost in receipt.roles.items()) or "nothing")

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from celery import Celery
+from kombu.exceptions import OperationalError
 
 from fleet import providers
 from fleet.archive import Archive
@@ -113,6 +114,15 @@ class Runtime:
     def claims(self, tiers: list[str], capacity: Callable[[], int]) -> Claims:
         return Claims(self.store, tiers, capacity)
 
+    def broker_answers(self, timeout_s: float) -> bool:
+        """Whether the broker takes a connection within about `timeout_s`; blocks."""
+        try:
+            with self.app.connection_for_write(connect_timeout=timeout_s) as connection:
+                connection.ensure_connection(max_retries=1, timeout=timeout_s)
+        except (OSError, OperationalError):
+            return False
+        return True
+
     async def aclose(self) -> None:
         """Close what was connected."""
         for provider in self.providers.values():
@@ -126,6 +136,7 @@ def checked_config(environment: Environment) -> FleetConfig:
     Raises:
         BadInputError: file, key, bad value, nearest valid one.
     """
+    environment.check()
     path = config_path(environment)
     config = load_config(path)
     for name in {tier.model for tier in config.tiers.values()}:

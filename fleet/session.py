@@ -27,6 +27,7 @@ from fleet.receipt import Receipt
 from fleet.results import write_results
 from fleet.runtime import Runtime
 from fleet.store import Job
+from queues.link import LinkError
 
 T = TypeVar("T")
 
@@ -62,7 +63,8 @@ def fleet_for_a_job(console: Console) -> Iterator[tuple[Environment, EmbeddedFle
     fleet = EmbeddedFleet(environment)
     with console.status("starting the fleet") as status:
         fleet.start(lambda name: status.update(f"starting {name}"))
-    console.print(f"fleet started: {', '.join(f'{name} ({pid})' for name, pid in fleet.pids().items())}")
+    processes = ", ".join(f"{name} ({pid})" for name, pid in fleet.pids().items())
+    console.print(f"fleet started: {processes}", soft_wrap=True)
     try:
         yield fleet.environment, fleet
     finally:
@@ -93,23 +95,33 @@ async def follow(client: FleetClient, job_id: str, console: Console, fleet: Embe
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stopped.set)
+    supervising = asyncio.create_task(_supervise(fleet)) if fleet is not None else None
     try:
         with ProgressView(console) as view:
             async with contextlib.aclosing(_until(stopped, client.follow(job_id))) as updates:
-                looked = 0.0
                 async for progress in updates:
                     view.update(progress)
-                    if fleet is not None and loop.time() - looked > SUPERVISE_S:
-                        looked = loop.time()
-                        fleet.supervise()
+                    if supervising is not None and supervising.done():
+                        supervising.result()
+    except LinkError as error:
+        raise FleetError(f"{error} The job {job_id} is kept: `fleet up` goes on with it.") from error
     finally:
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.remove_signal_handler(number)
+        if supervising is not None:
+            supervising.cancel()
     if stopped.is_set():
         raise Interrupted(
             f"Stopped before the end. The job {job_id} and all that was paid for are kept: "
             f"`fleet up` goes on with it, `fleet jobs watch {job_id}` shows it."
         )
+
+
+async def _supervise(fleet: EmbeddedFleet) -> None:
+    """Start again what ends by itself, while a job is followed."""
+    while True:
+        await asyncio.sleep(SUPERVISE_S)
+        fleet.supervise()
 
 
 async def finished(

@@ -16,8 +16,8 @@ from typing import Any, Protocol, cast
 
 import hiredis
 from redis.asyncio.connection import Connection, parse_url
+from redis.exceptions import BusyLoadingError, NoScriptError, RedisError
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import NoScriptError, RedisError
 from redis.maint_notifications import MaintNotificationsConfig
 
 from queues.scripts import Script, load
@@ -26,6 +26,8 @@ Argument = str | int | float | bytes
 
 #: Seconds to wait before each new try to reach the store; their number bounds the tries.
 BACKOFF = (0.05, 0.1, 0.25, 0.5, 1.0, 2.0)
+#: Seconds between looks at a server that loads its data, and how long a call waits for that.
+LOADING_DELAY, LOADING_PATIENCE = 0.2, 60.0
 #: Calls sent in one batch: bounds both the write and how long the server is kept from other clients.
 MAX_BATCH = 512
 #: Idle connections kept for blocking commands; one more blocking call than that opens a connection of its own.
@@ -68,6 +70,7 @@ class _Call:
     script: Script | None
     arguments: tuple[Argument, ...]
     tries: int = 0
+    waits: int = 0
 
 
 class Link:
@@ -191,31 +194,23 @@ class Link:
         """One round trip for `batch`; calls that may go again are put back in front of the queue."""
         again: list[_Call] = []
         answered = 0
+        loading = False
         try:
             wire = await self._connected()
         except (RedisError, OSError, TimeoutError) as error:
             for call in batch:
-                self._fail(call, LinkError(f"The store cannot be reached: {error}. Check its URL and that it runs."))
+                self._fail(
+                    call,
+                    LinkError(
+                        f"The store cannot be reached: {str(error).rstrip('.')}. Check its URL and that it runs."
+                    ),
+                )
             return
         try:
             async with asyncio.timeout(self._reply_timeout):
                 await wire.send_packed_command([b"".join([call.packed for call in batch])], check_health=False)
                 for call in batch:
-                    try:
-                        reply = await wire.read_response(disconnect_on_error=False)
-                    except NoScriptError as error:
-                        if call.script is None:
-                            self._fail(call, error)
-                        else:  # It has not run: send the source, which also loads it.
-                            call.packed = _pack(("EVAL", call.script.source, *call.arguments))
-                            again.append(call)
-                    except RedisConnectionError:
-                        raise
-                    except RedisError as error:
-                        self._fail(call, error)
-                    else:
-                        if not call.reply.done():
-                            call.reply.set_result(reply)
+                    loading |= await self._read_reply(wire, call, again)
                     answered += 1
         except (RedisConnectionError, OSError, TimeoutError) as error:
             await self._drop()
@@ -223,7 +218,43 @@ class Link:
         except asyncio.CancelledError:
             await self._drop()
             raise
-        self._waiting.extendleft(reversed(again))
+        self._waiting.extendleft(reversed(self._after_loading(again) if loading else again))
+        if loading:
+            await asyncio.sleep(LOADING_DELAY)
+
+    async def _read_reply(self, wire: _Wire, call: _Call, again: list[_Call]) -> bool:
+        """Answer `call`, or add it to those that go again; whether the server is still loading its data."""
+        try:
+            reply = await wire.read_response(disconnect_on_error=False)
+        except NoScriptError as error:
+            if call.script is None:
+                self._fail(call, error)
+            else:  # It has not run: send the source, which also loads it.
+                call.packed = _pack(("EVAL", call.script.source, *call.arguments))
+                again.append(call)
+        except BusyLoadingError:
+            # A server that reads its data back has not run it: it goes again, when that may be over.
+            again.append(call)
+            return True
+        except RedisConnectionError:
+            raise
+        except RedisError as error:
+            self._fail(call, error)
+        else:
+            if not call.reply.done():
+                call.reply.set_result(reply)
+        return False
+
+    def _after_loading(self, calls: list[_Call]) -> list[_Call]:
+        """Those of `calls` that have not waited too long for the server to have its data; the others fail."""
+        patient = []
+        for call in calls:
+            call.waits += 1
+            if call.waits * LOADING_DELAY <= LOADING_PATIENCE:
+                patient.append(call)
+            else:
+                self._fail(call, LinkError("The store is still loading its data; wait until it has, then call again."))
+        return patient
 
     def _after_loss(self, calls: list[_Call], error: BaseException) -> list[_Call]:
         """Those of `calls` that may be sent again; the others fail."""

@@ -7,14 +7,17 @@ changes nothing here.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import secrets
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from itertools import islice
 from typing import Any, Literal, TypeVar
 
-from redis.exceptions import ResponseError
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import OutOfMemoryError, ResponseError
 
 from queues.failpoints import failpoint
 from queues.link import Link
@@ -35,6 +38,8 @@ T = TypeVar("T")
 
 #: Subtasks added, reopened or read in one script or batch: bounds how long the server is busy with one of them.
 SHARD = 500
+#: How long, and how often, the end of something that was paid for is written again to a store that is away or full.
+INSIST_S, INSIST_DELAY_S = 300.0, 0.5
 
 
 class NotDurableError(Exception):
@@ -139,16 +144,16 @@ class Store:
     async def finish(self, claim: Claim, status: Status, output: str, charges: Sequence[Charge] = ()) -> bool:
         """End a claimed subtask and free what waited for it. False: the claim was lost and only the charges count."""
         return bool(
-            await self._call("finish", claim.id, claim.fence, status, output, _charges(charges), self.gate_grace_ms)
+            await self._insist("finish", claim.id, claim.fence, status, output, _charges(charges), self.gate_grace_ms)
         )
 
     async def hand_on(self, claim: Claim, tier: str, trail: str, charges: Sequence[Charge] = ()) -> bool:
         """Give a claimed subtask to `tier`, in front. False: the claim was lost and only the charges count."""
-        return bool(await self._call("hand_on", claim.id, claim.fence, tier, trail, _charges(charges)))
+        return bool(await self._insist("hand_on", claim.id, claim.fence, tier, trail, _charges(charges)))
 
     async def settle(self, charges: Sequence[Charge]) -> None:
         """Write charges that belong to no change of state."""
-        await self._call("settle", _charges(charges))
+        await self._insist("settle", _charges(charges))
 
     async def forget(self, ids: Iterable[str], record: str, quota: str) -> None:
         """Drop final subtasks and a record whose content was kept elsewhere. Safe to repeat."""
@@ -192,7 +197,7 @@ class Store:
 
     async def set_memo(self, job: str, name: str, body: str, charges: Sequence[Charge] = ()) -> None:
         """Write something down for a job, together with charges; what stands under `name` already stays."""
-        await self._call("memo", job, name, body, _charges(charges))
+        await self._insist("memo", job, name, body, _charges(charges))
 
     async def records(self, record: str) -> dict[str, str]:
         """The entries written by charges under `record`, by id."""
@@ -267,6 +272,20 @@ class Store:
 
     def _key(self, *parts: str) -> str:
         return ":".join((self.namespace, *parts))
+
+    async def _insist(self, script: str, *args: str | int | float) -> Any:
+        """Run a script that writes what was paid for: a store that is away or full for a while must not cost it.
+
+        All such scripts may run twice; whether they still count is decided by the fence.
+        """
+        deadline = time.monotonic() + INSIST_S
+        while True:
+            try:
+                return await self._call(script, *args)
+            except (RedisConnectionError, OutOfMemoryError):
+                if time.monotonic() > deadline:
+                    raise
+                await asyncio.sleep(INSIST_DELAY_S)
 
     async def _call(self, script: str, *args: str | int | float) -> Any:
         return await self.link.call(script, [self.namespace], args, idempotent=True)

@@ -33,7 +33,7 @@ def connect(name: str, config: ProviderConfig, environment: Environment, simulat
     Raises:
         BadInputError: the vendor wants a key and there is none, or no simulated provider runs to stand in.
     """
-    key = _key(config, environment)
+    key = key_of(config, environment)
     base_url = config.base_url or environment.openai_base_url
     if base_url is None and key is None and environment.simulated:
         if simulated_url is None:
@@ -51,7 +51,18 @@ def connect(name: str, config: ProviderConfig, environment: Environment, simulat
     return PROVIDERS[config.kind](config, base_url, key or NO_KEY, name)
 
 
-def _key(config: ProviderConfig, environment: Environment) -> str | None:
+def address_of(config: ProviderConfig, environment: Environment, simulated_url: str | None) -> str:
+    """The base URL of an account."""
+    return (
+        config.base_url
+        or environment.openai_base_url
+        or (simulated_url if environment.simulated else None)
+        or VENDOR_URL
+    )
+
+
+def key_of(config: ProviderConfig, environment: Environment) -> str | None:
+    """The key of an account, None when there is none."""
     if config.key_env == DEFAULT_KEY_ENV:
         return None if environment.openai_api_key is None else environment.openai_api_key.get_secret_value()
     return os.environ.get(config.key_env) or None

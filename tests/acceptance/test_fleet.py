@@ -7,7 +7,7 @@ import os
 import signal
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -129,6 +129,23 @@ def test_a_killed_worker_loses_nothing(folder: Folder) -> None:
     assert job["counts"]["done"] == 301
 
 
+def test_a_killed_store_costs_no_answer_that_was_paid_for(folder: Folder, server: RunningSim) -> None:
+    """SIGKILL of Valkey in the middle: the fleet starts it again, and what was answered meanwhile is written, not bought."""
+    folder.write("more.jsonl", tickets(200))
+    folder.write("more.yaml", TRIAGE.replace("tickets.jsonl", "more.jsonl"))
+    job_id = folder.fleet("submit", "more.yaml").out.strip()
+    os.kill(_pid(folder, lambda words: b"valkey-server" in words[0], ".fleet/valkey"), signal.SIGKILL)
+    watched = folder.fleet("jobs", "watch", job_id)
+    assert watched.code == 0, watched.out + watched.err
+    assert folder.fleet("jobs", "results", job_id, "--out", "after").code == 0
+    out = folder.path / "after"
+    assert json.loads((out / "receipt.json").read_text())["possibly_paid_twice"] == 0
+    ledger = {entry["call_id"]: entry["cost_nano_usd"] for entry in lines(out / "ledger.jsonl")}
+    charged = {c["call_id"]: c["cost_nano_usd"] for c in server.charges() if c["call_id"].startswith(f"{job_id}/")}
+    assert {call: cost for call, cost in ledger.items() if cost} == charged
+    assert (out / "result.md").read_text().strip()
+
+
 def test_neither_key_nor_prompts_nor_outputs_reach_logs_or_the_broker(folder: Folder) -> None:
     texts = [path.read_text(errors="replace") for path in (folder.path / ".fleet" / "logs").glob("*.log")]
     assert texts
@@ -144,12 +161,17 @@ def _fetched(url: str) -> str:
 
 def _pid_of(folder: Folder, tier: str) -> int:
     """The process that serves a tier in this folder's fleet."""
+    return _pid(folder, lambda words: words[1:6] == [b"-m", b"fleet", b"worker", b"--tier", tier.encode()])
+
+
+def _pid(folder: Folder, wanted: Callable[[list[bytes]], bool], below: str = ".") -> int:
+    """The process of this folder's fleet that works in `below` and whose command line is `wanted`."""
     for entry in Path("/proc").iterdir():
         try:
             words = (entry / "cmdline").read_bytes().split(b"\0")
-            here = (entry / "cwd").resolve() == folder.path.resolve()
+            here = (entry / "cwd").resolve() == (folder.path / below).resolve()
         except OSError:
             continue
-        if here and words[1:5] == [b"-m", b"fleet", b"worker", b"--tier"] and words[5] == tier.encode():
+        if here and wanted(words):
             return int(entry.name)
-    raise AssertionError(f"no worker of tier {tier} runs in {folder.path}")
+    raise AssertionError(f"no such process runs in {folder.path}")
