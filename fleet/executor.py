@@ -42,7 +42,7 @@ OVERHEAD_TOKENS = 64
 
 
 class GiveBack(Exception):
-    """The call was not made: the worker drains or the job is paused; the subtask goes back to its backlog."""
+    """The call was not made: the worker drains, lost its claim, or the job is paused; the subtask goes back to its backlog."""
 
 
 class JobCancelled(Exception):
@@ -185,6 +185,8 @@ class Executor:
                     await self._unless_draining(asyncio.sleep(BUDGET_LOOK_S))
                 case Refused("paused"):
                     raise GiveBack("the job is paused")
+                case Refused("stale"):
+                    raise GiveBack("another worker has taken over")
                 case Refused("cancelled"):
                     raise JobCancelled("the job was cancelled")
 

@@ -214,7 +214,7 @@ class Store:
 
     async def intend(self, intent: Intent) -> Refused | None:
         """Journal an intent and hold its amount, or say why not; repeating it replaces it. The last step before a call."""
-        reply = await self._call("hold", intent.quota, intent.hold, intent.amount, intent.id, intent.note)
+        reply = await self._call("hold", intent.quota, intent.hold, intent.amount, intent.id, intent.note, intent.fence)
         match reply[0]:
             case 1:
                 return None
@@ -222,6 +222,8 @@ class Store:
                 return Refused("short", others=reply[3])
             case 2:
                 return Refused("unsettled", note=reply[1].decode())
+            case 4:
+                return Refused("stale")
             case _:
                 return Refused("cancelled" if reply[1] == b"cancelled" else "paused")
 

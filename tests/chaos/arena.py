@@ -108,7 +108,9 @@ async def arena(folder: Path, background: str) -> AsyncIterator[Arena]:
         (folder / "valkey").mkdir()
         valkey = Valkey(folder / "valkey", *VALKEY)
         stack.callback(valkey.stop)
-        sim = stack.enter_context(running_sim(folder / "sim", settings, granted))
+        crew = Crew(folder, path, lambda seat: variables(seat))
+        await crew.start()
+        sim = stack.enter_context(running_sim(folder / "sim", settings, granted, folder / "sim.log"))
         store_proxy, provider_proxy = Proxy(valkey.port), Proxy(int(sim.url.rpartition(":")[2].partition("/")[0]))
         store_port, provider_port = await store_proxy.start(), await provider_proxy.start()
 
@@ -123,7 +125,6 @@ async def arena(folder: Path, background: str) -> AsyncIterator[Arena]:
                 "OPENAI_BASE_URL": "",
             }
 
-        crew = Crew(folder, path, variables)
         client = Redis(host="127.0.0.1", port=valkey.port, protocol=2, socket_timeout=10)
         environment = Environment(
             fleet_redis_url=valkey.url, fleet_blobs=folder / "blobs", fleet_config=path, openai_api_key=None,
@@ -131,7 +132,7 @@ async def arena(folder: Path, background: str) -> AsyncIterator[Arena]:
         )  # fmt: skip
         load = Load(crew, client, folder)
         try:
-            await crew.start()
+            await crew.warm()
             await crew.keep(*told.tiers, each=WORKERS_PER_TIER)
             yield Arena(
                 folder, valkey, client, crew, load, sim, store_proxy, provider_proxy, environment, told

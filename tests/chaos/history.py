@@ -111,7 +111,7 @@ class History:
         if "members" in fields:
             life.members = int(fields["members"])
         state = fields.get("state", life.state)
-        if state == "running" and life.state == "running":  # taken over at the moment of the claim
+        if fields.get("state") == "running" and life.state == "running":  # taken over at the moment of the claim
             life.expired = (life.watched, life.owners.get(life.fence, ""))
         if state == "final" and life.state != "final":
             life.ends += 1

@@ -12,7 +12,7 @@ from tests.chaos.arena import Arena
 class KillAnyone:
     """A random worker."""
 
-    every_s = 2.0
+    every_s = 1.2
 
     async def strike(self, arena: Arena) -> None:
         seats = [seat for seat in arena.crew.members if seat != COORDINATOR]
