@@ -91,6 +91,9 @@ class Duties:
                 logger.exception("%s failed on an error of our own", subtask_id)
                 error = f"internal error: {type(problem).__name__}"
             if error is not None:
+                await self._context.executor.abandon(
+                    job_id, lambda lost: lost.role != "work" and lost.fence < claim.fence
+                )
                 await self._context.jobs.end(job_id, JobStatus.FAILED, error=error)
             status: Status = "ok" if error is None else "failed"
             if not await self._context.store.finish(claim, status, ""):

@@ -161,6 +161,11 @@ class Runner:
                 trail.kept,
                 f"the earlier answer is kept, the new one failed: {error}",
             )
+        if status != "ok" and claim.fence > 1:
+            # It ends without a call of its own; what an earlier worker may have spent on it is booked all the same.
+            await self._context.executor.abandon(
+                claim.id.split("/", 1)[0], lambda lost: lost.subtask == claim.id and lost.fence < claim.fence
+            )
         document = trail.document(output=output, model=model, error=error)
         if not await self._context.store.finish(claim, status, document, charges or ()):
             raise NotOurs("the claim was lost before the end was written")

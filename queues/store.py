@@ -231,6 +231,11 @@ class Store:
         """Free the hold of an intent that was not carried out."""
         await self._call("let_go", intent.quota, intent.hold, intent.id)
 
+    async def unsettled(self, quota: str) -> list[str]:
+        """The notes of the intents whose end nobody has written yet: of running calls, and of those whose worker died."""
+        left = await self.link.execute("HVALS", self._key("i", quota), idempotent=True)
+        return [intent.decode().partition("\n")[2] for intent in left]
+
     async def stop(self, job: str, how: Literal["paused", "cancelled"], tiers: Iterable[str]) -> None:
         """Let nothing more of a job start on `tiers`; cancelled, what is ready is dropped and running claims are lost."""
         await self._call("stop", job, how, *tiers)

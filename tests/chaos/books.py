@@ -150,12 +150,22 @@ class Books:
 
     def _outside_window(self) -> int:
         times = Counter(charge["call_id"] for charge in self._charges)
-        handled = [e["call_id"] for e in self._lost() if e["call_id"] in self._history.handles & self._charged.keys()]
+        handled = [
+            entry["call_id"]
+            for entry in self._lost()
+            if entry["call_id"] in self._history.handles & self._charged.keys() and self._made_again(entry)
+        ]
         return (
             self._complain("charged again under the same id", [id_ for id_, count in times.items() if count > 1])
             + self._complain("charged, not in the ledger", [id_ for id_ in times if id_ not in self._history.ledger])
             + self._complain("paid again although it could be asked for", handled)
             + self._complain("called after an accepted answer", self._history.needless)
+        )
+
+    def _made_again(self, entry: dict[str, Any]) -> bool:
+        return any(
+            other["subtask"] == entry["subtask"] and other["fence"] > entry["fence"]
+            for other in self._history.ledger.values()
         )
 
     def _stale_writes(self) -> int:
