@@ -21,6 +21,7 @@ from tests.chaos.arena import Arena, arena
 from tests.chaos.books import ZERO
 from tests.chaos.faults import Storm
 from tests.chaos.load import Load
+from tests.chaos.scenarios import SCENARIOS
 
 OPEN_JOBS = 8
 SETTLE_S = 90.0
@@ -72,11 +73,20 @@ class Run:
             self.kills += fleet.crew.kills + fleet.store_kills
             for name, value in books.figures().items():
                 self.figures[name] = max(self.figures[name], value) if name in HIGHEST else self.figures[name] + value
-            self.recoveries += books.recoveries()
+            self.recoveries += books.recoveries(fleet.outages)
             self.complaints += books.complaints
         self._say(f"round {number + 1} ended; {self.kills} kills so far, {len(books.complaints)} complaints")
         for complaint in books.complaints[:20]:
             self._say(f"  {complaint}")
+
+    async def aftermath(self) -> None:
+        """The rare ends of a store, each in a fleet of its own."""
+        for name, scenario in SCENARIOS.items():
+            self._say(name)
+            self.complaints += (found := await scenario(self._folder / name))
+            self.figures["scenarios_failed"] += bool(found)
+            for complaint in found:
+                self._say(f"  {complaint}")
 
     async def _storm(self, fleet: Arena, storm: Storm, kills: int) -> None:
         async def feed() -> None:
@@ -135,6 +145,7 @@ def main() -> int:
     folder = given.folder or Path(tempfile.mkdtemp(prefix="chaos-"))
     run = Run(folder, given.kills, given.storm_s)
     asyncio.run(run.rounds())
+    asyncio.run(run.aftermath())
     figures = run.summary()
     print("faults:", ", ".join(f"{name} {count}" for name, count in sorted(run.strikes.items())))
     for name, value in figures.items():

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
+import time
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from redis.asyncio import Redis
@@ -67,6 +68,17 @@ class Arena:
     config: FleetConfig
     #: SIGKILLs of Valkey.
     store_kills: int = 0
+    #: When the store was away or the coordinator stood still: ms since 1970.
+    outages: list[tuple[float, float]] = field(default_factory=list)
+
+    @contextlib.contextmanager
+    def outage(self) -> Iterator[None]:
+        """For the block nobody can be expected to recover."""
+        began = time.time() * 1000
+        try:
+            yield
+        finally:
+            self.outages.append((began, time.time() * 1000))
 
     async def books(self) -> Books:
         """Read what the store has, end everything, and judge. The arena is over after this."""
@@ -105,7 +117,8 @@ async def arena(folder: Path, background: str) -> AsyncIterator[Arena]:
         speed=3,
         # A call that hangs in the background cannot be collected, which would look like one that was not.
         faults=FAULTS.model_copy(update={"hang": 0.003 if background == "never" else 0.0}),
-        rework=0.3, invalid_output={MODELS[0]: 0.06, MODELS[1]: 0.02, MODELS[2]: 0.0}
+        rework=0.3,
+        invalid_output={MODELS[0]: 0.06, MODELS[1]: 0.02, MODELS[2]: 0.0},
     )
     with contextlib.ExitStack() as stack:
         (folder / "valkey").mkdir()
@@ -137,9 +150,7 @@ async def arena(folder: Path, background: str) -> AsyncIterator[Arena]:
         try:
             await crew.warm()
             await crew.keep(*told.tiers, each=WORKERS_PER_TIER)
-            yield Arena(
-                folder, valkey, client, crew, load, sim, store_proxy, provider_proxy, environment, told
-            )
+            yield Arena(folder, valkey, client, crew, load, sim, store_proxy, provider_proxy, environment, told)
         finally:
             await crew.stop()
             await store_proxy.aclose()

@@ -7,7 +7,8 @@ subtask had been accepted.
 made again (ledger reason "worker lost"); the most over all kills. A process cannot lose more than it had in flight, which is
 `in_flight_per_process`.
 `restart_paid_twice`: the same for all processes that were asked to drain (SIGTERM), in sum.
-`recovery_p99_over_lease_s`: from the expiry of a killed process's claim to the next claim on the same subtask.
+`recovery_p99_over_lease_s`: from the expiry of a killed process's claim to the next claim on the same subtask; the clock
+stands still while the store is away or the one coordinator is made to stand still (what comes after that counts).
 `stale_writes`: accepted outputs whose entry was made under another fence than the current one, background calls collected
 by the next worker aside, and intents journalled under another fence than the current one.
 `wrong_books`: true entries that differ from the charge by a nano-dollar, guesses below it, money still held at the end.
@@ -17,7 +18,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,7 @@ ZERO = (
     "stale_writes",
     "budget_overshoot_nano",
     "wrong_books",
+    "scenarios_failed",
 )
 
 
@@ -95,17 +97,23 @@ class Books:
             "claims_lost": len(self._history.recoveries),
         }
 
-    def recoveries(self) -> list[float]:
-        """Seconds by which each claim of a killed process was taken over after its lease."""
+    def recoveries(self, outages: Sequence[tuple[float, float]]) -> list[float]:
+        """Seconds by which each claim of a killed process was taken over after its lease; `outages` in ms."""
         killed = {name for name, one in self._crew.items() if one.killed}
-        return [ms / 1000 for owner, ms in self._history.recoveries if owner in killed]
+        return [
+            (end - start - _overlap(start, end, outages)) / 1000
+            for owner, start, end in self._history.recoveries
+            if owner in killed
+        ]
 
     def _complain(self, about: str, what: list[str]) -> int:
         self.complaints += [f"{about}: {one}" for one in what]
         return len(what)
 
     def _unfinished(self) -> int:
-        return self._complain("unfinished job", [f"{id_} {job.status}" for id_, job in self._jobs.items() if not job.final])
+        return self._complain(
+            "unfinished job", [f"{id_} {job.status}" for id_, job in self._jobs.items() if not job.final]
+        )
 
     def _planned(self, job: str) -> bool:
         """Whether the job's plan was carried out; one that died three times with its planner ends without."""
@@ -131,7 +139,8 @@ class Books:
     def _gates_not_once(self) -> int:
         gates = [life for life in self._history.lives.values() if life.members is not None]
         return self._complain(
-            "gate", [f"{gate.id} ended {gate.ends} times" for gate in gates if gate.ends != 1 and self._gate_counts(gate.id)]
+            "gate",
+            [f"{gate.id} ended {gate.ends} times" for gate in gates if gate.ends != 1 and self._gate_counts(gate.id)],
         )
 
     def _gate_counts(self, gate: str) -> bool:
@@ -195,8 +204,20 @@ class Books:
         sums: dict[str, int] = defaultdict(int)
         for id_, entry in self._history.ledger.items():
             sums[entry["job"]] += entry["cost_nano_usd"]
-        used = [f"{id_} used {job.used}, booked {sums[id_]}" for id_, job in self._jobs.items() if job.used != sums[id_]]
+        used = [
+            f"{id_} used {job.used}, booked {sums[id_]}" for id_, job in self._jobs.items() if job.used != sums[id_]
+        ]
         return self._complain("books", wrong) + self._complain("hold", held) + self._complain("quota", used)
+
+
+def _overlap(start: float, end: float, outages: Sequence[tuple[float, float]]) -> float:
+    """How much of start..end lies in any outage; they may overlap each other."""
+    covered, reached = 0.0, start
+    for begins, ends in sorted(outages):
+        begins, ends = max(begins, reached), min(ends, end)
+        if ends > begins:
+            covered, reached = covered + ends - begins, ends
+    return covered
 
 
 def read_charges(path: Path) -> list[dict[str, Any]]:

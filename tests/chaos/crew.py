@@ -165,7 +165,9 @@ class Crew:
 
     async def _take_seat(self, seat: str) -> None:
         tier = seat.partition(".")[0]
-        command = [COORDINATOR] if tier == COORDINATOR else ["worker", "--tier", tier, "--concurrency", str(SLOTS[tier])]
+        command = (
+            [COORDINATOR] if tier == COORDINATOR else ["worker", "--tier", tier, "--concurrency", str(SLOTS[tier])]
+        )
         self.members[seat] = await self.fork(seat, _failpoint(tier) if self.armed else "", command=command)
 
     def _order(self, order: dict[str, Any]) -> None:

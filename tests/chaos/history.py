@@ -49,8 +49,8 @@ class History:
     handles: set[str] = field(default_factory=set)
     #: Calls whose intent was journalled.
     intents: set[str] = field(default_factory=set)
-    #: (owner, ms between the expiry of its claim and the next claim).
-    recoveries: list[tuple[str, float]] = field(default_factory=list)
+    #: (owner, when its claim expired, when the subtask was claimed again), in ms.
+    recoveries: list[tuple[str, float, float]] = field(default_factory=list)
     #: Answers accepted although their entry was made under another fence, and not by collecting a background call.
     stale_writes: list[str] = field(default_factory=list)
     #: Intents journalled under another fence than the current one.
@@ -124,7 +124,7 @@ class History:
         life.watched = float(raw[-2])
         if life.state == "running" and life.expired is not None:
             at, owner = life.expired
-            self.recoveries.append((owner, life.watched - lease_ms - at))
+            self.recoveries.append((owner, at, life.watched - lease_ms))
             life.expired = None
 
     def _intend(self, hold: str, body: str) -> None:

@@ -19,10 +19,11 @@ class KillStore:
 
     async def strike(self, arena: Arena) -> None:
         async with _one_at_a_time:
-            arena.valkey.kill()
-            arena.store_kills += 1
-            await asyncio.sleep(random.uniform(0.0, self.away_s))
-            await asyncio.to_thread(arena.valkey.start)
+            with arena.outage():
+                arena.valkey.kill()
+                arena.store_kills += 1
+                await asyncio.sleep(random.uniform(0.0, self.away_s))
+                await asyncio.to_thread(arena.valkey.start)
 
 
 class FlapStore(KillStore):
@@ -39,12 +40,13 @@ class FreezeStore:
 
     async def strike(self, arena: Arena) -> None:
         async with _one_at_a_time:
-            pid = arena.valkey.process.pid
-            os.kill(pid, signal.SIGSTOP)
-            try:
-                await asyncio.sleep(random.uniform(0.5, 4.0))
-            finally:
-                os.kill(pid, signal.SIGCONT)
+            with arena.outage():
+                pid = arena.valkey.process.pid
+                os.kill(pid, signal.SIGSTOP)
+                try:
+                    await asyncio.sleep(random.uniform(0.5, 4.0))
+                finally:
+                    os.kill(pid, signal.SIGCONT)
 
 
 _one_at_a_time = asyncio.Lock()
