@@ -1,7 +1,7 @@
 """One subtask from claim to its end: its needs, its prompt, one attempt, the check, and up a tier when the check fails.
 
-Celery is unknown here: `NotOurs` says that there is nothing to do. A store that does not answer raises LinkError; the
-claim then expires and the subtask is run again.
+Celery is unknown here: `NotOurs` says that there is nothing to do. A store that does not answer, or is full, raises
+RedisError; the claim then expires and the subtask is run again.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ import logging
 import re
 from collections.abc import Mapping
 from typing import Any
+
+from redis.exceptions import RedisError
 
 from fleet import checks, templates
 from fleet.blobs import BlobError, Blobs
@@ -26,7 +28,6 @@ from fleet.router import next_tier
 from fleet.store import Job
 from queues.failpoints import failpoint
 from queues.limits import PermitError
-from queues.link import LinkError
 from queues.subtasks import Charge, Claim, Refusal, Status
 
 logger = logging.getLogger(__name__)
@@ -83,7 +84,7 @@ class Runner:
             return await self._end(claim, "failed", trail, error=str(error))
         except (BadInputError, BlobError, ProviderError, PermitError) as error:
             return await self._end(claim, "failed", trail, error=str(error))
-        except (LinkError, NotOurs):
+        except (RedisError, NotOurs):
             raise
         except Exception as error:
             # A header task never raises: it would kill the gate's body while its siblings go on spending.

@@ -105,7 +105,8 @@ class _SmallDisk(Valkey):
 
     def start(self) -> None:
         spawn = subprocess.Popen
-        script = f'mount -t tmpfs -o size=6m small "{self.folder}" && head -c 2000000 /dev/zero > "{self.folder}/room" && exec "$@"'
+        at = f'"{self.folder}"'
+        script = f'mount -t tmpfs -o size=6m small {at} && head -c 2000000 /dev/zero > {at}/room && exec "$@"'
 
         def inside(command: list[str], **others: object) -> subprocess.Popen[bytes]:
             command = [*command, "--appendfsync", "everysec"]
