@@ -12,7 +12,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from pathlib import Path
 
 from redis.exceptions import RedisError
@@ -39,7 +39,7 @@ class Run:
         self._storm_s = storm_s
         self._began = time.monotonic()
         self.kills = 0
-        self.figures: Counter[str] = Counter()
+        self.figures: dict[str, float] = defaultdict(float)
         self.recoveries: list[float] = []
         self.complaints: list[str] = []
         self.strikes: Counter[str] = Counter()

@@ -124,7 +124,7 @@ async def arena(folder: Path, background: str) -> AsyncIterator[Arena]:
         (folder / "valkey").mkdir()
         valkey = Valkey(folder / "valkey", *VALKEY)
         stack.callback(valkey.stop)
-        crew = Crew(folder, path, lambda seat: variables(seat))
+        crew = Crew(folder, path, lambda seat: variables(seat))  # noqa: PLW0108  defined below
         await crew.start()
         sim = stack.enter_context(running_sim(folder / "sim", settings, granted, folder / "sim.log"))
         store_proxy, provider_proxy = Proxy(valkey.port), Proxy(int(sim.url.rpartition(":")[2].partition("/")[0]))

@@ -144,7 +144,7 @@ class Books:
         )
 
     def _gate_counts(self, gate: str) -> bool:
-        return self._planned(gate.split("/")[0])
+        return self._planned(gate.split("/", 1)[0])
 
     def _lost_by_process(self) -> Counter[str]:
         lost: Counter[str] = Counter()
@@ -202,7 +202,7 @@ class Books:
                 wrong.append(f"{id_} {entry['status']} {entry['reason']}: booked {booked}, charged {charged}")
         held = [f"{id_} still holds {job.held}" for id_, job in self._jobs.items() if job.held]
         sums: dict[str, int] = defaultdict(int)
-        for id_, entry in self._history.ledger.items():
+        for entry in self._history.ledger.values():
             sums[entry["job"]] += entry["cost_nano_usd"]
         used = [
             f"{id_} used {job.used}, booked {sums[id_]}" for id_, job in self._jobs.items() if job.used != sums[id_]
@@ -213,8 +213,8 @@ class Books:
 def _overlap(start: float, end: float, outages: Sequence[tuple[float, float]]) -> float:
     """How much of start..end lies in any outage; they may overlap each other."""
     covered, reached = 0.0, start
-    for begins, ends in sorted(outages):
-        begins, ends = max(begins, reached), min(ends, end)
+    for outage in sorted(outages):
+        begins, ends = max(outage[0], reached), min(outage[1], end)
         if ends > begins:
             covered, reached = covered + ends - begins, ends
     return covered

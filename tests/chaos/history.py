@@ -69,7 +69,7 @@ class History:
 
     def _apply(self, group: list[list[bytes]], lease_ms: int) -> None:
         written: list[dict[str, Any]] = []
-        before = {}
+        before: dict[str, str] = {}
         touched: list[tuple[Life, dict[str, str]]] = []
         for raw in group:
             name = raw[0].upper()
@@ -80,10 +80,7 @@ class History:
                 life = self.lives.setdefault(rest, Life(rest))
                 before.setdefault(rest, life.state)
                 if name == b"HINCRBY":
-                    if raw[2] == b"fence":
-                        life.fence += int(raw[3])
-                        if life.owner:
-                            life.owners[life.fence], life.owner = life.owner, ""
+                    self._count(life, raw)
                 elif name == b"HSET":
                     fields = {raw[i].decode(): raw[i + 1].decode() for i in range(2, len(raw), 2)}
                     self._set(life, fields)
@@ -103,6 +100,12 @@ class History:
             life = self.lives[id_]
             if state == "running" and life.state in ("ready", "running") and life.owners.get(life.fence) is None:
                 life.expired = (life.watched, life.owners.get(life.fence - 1, ""))
+
+    def _count(self, life: Life, raw: list[bytes]) -> None:
+        if raw[2] == b"fence":
+            life.fence += int(raw[3])
+            if life.owner:
+                life.owners[life.fence], life.owner = life.owner, ""
 
     def _set(self, life: Life, fields: dict[str, str]) -> None:
         life.task = fields.get("task", life.task)

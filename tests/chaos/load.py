@@ -46,6 +46,12 @@ def specs() -> list[dict[str, Any]]:
     ]
 
 
+async def jobs_in(client: Redis) -> list[bytes]:
+    """The ids of all jobs that the store has."""
+    found: list[bytes] = await client.execute_command("ZRANGE", f"{NAMESPACE}:jobs", 0, -1)
+    return found
+
+
 class Load:
     """Keeps jobs open by submitting new ones, and knows which were accepted."""
 
@@ -74,7 +80,7 @@ class Load:
 
     async def accepted(self) -> set[str]:
         """Every job that the store has or whose id was given out."""
-        known = {id_.decode() for id_ in await self._client.zrange(f"{NAMESPACE}:jobs", 0, -1)}
+        known = {id_.decode() for id_ in await jobs_in(self._client)}
         told = set(self._answers.read_text().split()) if self._answers.exists() else set()
         return known | told
 

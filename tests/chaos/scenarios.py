@@ -22,7 +22,7 @@ from fleet.errors import FleetError
 from fleet.jobs import JobSpec
 from fleet.runtime import NAMESPACE, Runtime
 from tests.chaos.arena import Arena, arena, config
-from tests.chaos.load import specs
+from tests.chaos.load import jobs_in, specs
 from tests.support.valkey import Valkey
 
 SETTLE_S = 45.0
@@ -128,8 +128,9 @@ async def _refused(fleet: Arena) -> list[str]:
         complaints = await _submit_refused(runtime)
     finally:
         await runtime.aclose()
-    known = {id_.decode() for id_ in await fleet.client.zrange(f"{NAMESPACE}:jobs", 0, -1)}
-    documents = {key.decode().rpartition(":")[2] for key in await fleet.client.keys(f"{NAMESPACE}:job:*")}
+    known = {id_.decode() for id_ in await jobs_in(fleet.client)}
+    keys: list[bytes] = await fleet.client.execute_command("KEYS", f"{NAMESPACE}:job:*")
+    documents = {key.decode().rpartition(":")[2] for key in keys}
     return complaints + [f"half-written: {job}" for job in known ^ documents]
 
 

@@ -115,7 +115,7 @@ def _child(asked: dict[str, Any]) -> None:
         queues.failpoints._EVERY = queues.failpoints._armed(asked["failpoints"])
         queues.failpoints._passed = dict.fromkeys(queues.failpoints._EVERY, 0)
         name = asked["name"]
-        queues.store.secrets = SimpleNamespace(token_hex=lambda n: f"{name}~{secrets.token_hex(n)}")  # type: ignore[attr-defined]
+        queues.store.secrets = SimpleNamespace(token_hex=lambda n: f"{name}~{secrets.token_hex(n)}")  # type: ignore[assignment,attr-defined]
         if "submit" in asked:
             asyncio.run(_submit(asked["submit"], Path(asked["answer"])))
             code = 0

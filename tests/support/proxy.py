@@ -58,10 +58,11 @@ class Proxy:
         self._writers |= pair
         try:
             ways = [self._pump(reader, far_writer, "up"), self._pump(far_reader, writer, "down")]
-            done, rest = await asyncio.wait(map(asyncio.ensure_future, ways), return_when=asyncio.FIRST_COMPLETED)
-            for one in rest:
-                one.cancel()
-            await asyncio.wait(done | rest)
+            tasks = [asyncio.ensure_future(way) for way in ways]
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
         finally:
             self._writers -= pair
             for one in pair:
