@@ -13,6 +13,7 @@ import os
 import random
 import signal
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -44,6 +45,8 @@ class Incarnation:
     asked: bool = False
     #: As `os.waitstatus_to_exitcode`: minus the signal, or the exit code; None while it runs.
     end: int | None = None
+    #: When it ended, ms since 1970.
+    ended_at: float = 0.0
     ended: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
@@ -192,6 +195,7 @@ class Crew:
     def _on_end(self, pid: int, status: int) -> None:
         one = self._of.pop(pid)
         one.end = status
+        one.ended_at = time.time() * 1000
         one.ended.set()
 
 
