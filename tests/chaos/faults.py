@@ -1,4 +1,8 @@
-"""The faults there are, and the storm that lets them strike at random times beside each other."""
+"""The faults there are, and the storm that lets them strike at random times beside each other.
+
+Left out: a worker whose clock is wrong (a forked process cannot be given libfaketime; no decision of the store uses a
+worker's clock) and two versions of the code side by side.
+"""
 
 from __future__ import annotations
 
