@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: demo test lint bench-pool bench-pipeline bench-scale lock clean
+.PHONY: demo test lint chaos chaos-long bench-pool bench-pipeline bench-scale lock clean
 
 demo: $(READY)
 	$(BIN)/fleet demo --out out/demo
@@ -17,6 +17,15 @@ lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# About three minutes: a fleet of processes under 200 kills and every other fault, then its books.
+chaos: $(READY)
+	$(BIN)/python -m tests.chaos
+
+# Open-ended: `make chaos-long KILLS=10000`.
+KILLS ?= 2000
+chaos-long: $(READY)
+	$(BIN)/python -m tests.chaos --kills $(KILLS)
 
 # About seven minutes; prints one table and `calls_vs_best_transport: X`.
 bench-pool: $(READY)

@@ -9,6 +9,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable
 
+from redis.exceptions import RedisError
+
 from fleet.blobs import BlobError
 from fleet.context import Context
 from fleet.errors import FleetError
@@ -22,7 +24,6 @@ from fleet.shards import Shard
 from fleet.store import Job
 from queues.failpoints import failpoint
 from queues.limits import PermitError
-from queues.link import LinkError
 from queues.subtasks import Claim, Refusal, Status
 
 logger = logging.getLogger(__name__)
@@ -65,7 +66,7 @@ class Duties:
     async def _perform(
         self, subtask_id: str, tier: str, duty: Callable[[Job, Claim], Awaitable[None]], *, ended: bool = False
     ) -> dict[str, str]:
-        """Claim, do, finish; the reference that a chord counts. Raises NotOurs, ClaimLost, LinkError.
+        """Claim, do, finish; the reference that a chord counts. Raises NotOurs, ClaimLost, RedisError.
 
         `ended`: the duty is for jobs that have ended, too.
         """
@@ -91,12 +92,15 @@ class Duties:
                 pass
             except (FleetError, BlobError, PermitError) as problem:
                 error = str(problem)
-            except (LinkError, NotOurs):
+            except (RedisError, NotOurs):
                 raise
             except Exception as problem:
                 logger.exception("%s failed on an error of our own", subtask_id)
                 error = f"internal error: {type(problem).__name__}"
             if error is not None:
+                await self._context.executor.abandon(
+                    job_id, lambda lost: lost.role != "work" and lost.fence < claim.fence
+                )
                 await self._context.jobs.end(job_id, JobStatus.FAILED, error=error)
             status: Status = "ok" if error is None else "failed"
             if not await self._context.store.finish(claim, status, ""):

@@ -75,7 +75,14 @@ class Draft:
         """
         lost = self.failed(WORKER_LOST, maybe_billed=True)
         note = json.dumps({"entry": lost.model_dump(mode="json"), "handle": handle, "record": self.record})
-        return Intent(self.entry.job, self.entry.subtask or "", self.entry.call_id, self.worst.cost_nano_usd, note)
+        return Intent(
+            self.entry.job,
+            self.entry.subtask or "",
+            self.entry.call_id,
+            self.worst.cost_nano_usd,
+            note,
+            self.entry.fence,
+        )
 
     def _closed(self, **fields: object) -> LedgerEntry:
         finished = time.time()

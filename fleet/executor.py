@@ -11,7 +11,7 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -20,6 +20,7 @@ from redis.exceptions import RedisError
 from fleet.config import FleetConfig, Limits, ModelConfig
 from fleet.entries import Call, Draft, Purpose, Unsettled, Worst, charge, draft
 from fleet.errors import BudgetExceededError, ProviderError
+from fleet.ledger import LedgerEntry
 from fleet.prices import Usage, cost_nano_usd, usd
 from fleet.providers.base import Completion, ModelRequest, Provider
 from fleet.router import runs_in_background
@@ -44,7 +45,7 @@ OVERHEAD_TOKENS = 64
 
 
 class GiveBack(Exception):
-    """The call was not made: the worker drains or the job is paused; the subtask goes back to its backlog."""
+    """The call was not made: the worker drains, lost its claim, or the job is paused; the subtask goes back to its backlog."""
 
 
 class JobCancelled(Exception):
@@ -132,6 +133,19 @@ class Executor:
         await self._store.set_memo(purpose.job, memo, body, [paid])
         return body[1:], whole
 
+    async def abandon(self, job: str, ended: Callable[[LedgerEntry], bool]) -> None:
+        """Book the calls of workers that vanished, where nobody will make another in their place.
+
+        `ended`: whether the subtask of this entry, drafted by an earlier worker, has come to its end without one.
+        """
+        for note in await self._store.unsettled(job):
+            unsettled = Unsettled.of(note)
+            if ended(unsettled.lost):
+                provider = self._providers.get(unsettled.lost.provider)
+                if unsettled.handle is not None and provider is not None:
+                    await provider.cancel(unsettled.handle)
+                await self._store.settle([charge(unsettled.lost, unsettled.record)])
+
     async def _made(self, drafted: Draft, attempt: ModelRequest, permit: Permit) -> Call:
         """The answer to a call whose intent is journalled; without one its entry is written here."""
         provider = self._providers[drafted.entry.provider]
@@ -191,6 +205,8 @@ class Executor:
                     await self._unless_draining(asyncio.sleep(BUDGET_LOOK_S))
                 case Refused("paused"):
                     raise GiveBack("the job is paused")
+                case Refused("stale"):
+                    raise GiveBack("another worker has taken over")
                 case Refused("cancelled"):
                     raise JobCancelled("the job was cancelled")
 

@@ -1,7 +1,7 @@
 """One subtask from claim to its end: its needs, its prompt, one attempt, the check, and up a tier when the check fails.
 
-Celery is unknown here: `NotOurs` says that there is nothing to do. A store that does not answer raises LinkError; the
-claim then expires and the subtask is run again.
+Celery is unknown here: `NotOurs` says that there is nothing to do. A store that does not answer, or is full, raises
+RedisError; the claim then expires and the subtask is run again.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ import logging
 import re
 from collections.abc import Mapping
 from typing import Any
+
+from redis.exceptions import RedisError
 
 from fleet import checks, templates
 from fleet.blobs import BlobError, Blobs
@@ -27,7 +29,6 @@ from fleet.shards import Place
 from fleet.store import Job
 from queues.failpoints import failpoint
 from queues.limits import PermitError
-from queues.link import LinkError
 from queues.subtasks import Charge, Claim, Refusal, Status
 
 logger = logging.getLogger(__name__)
@@ -84,7 +85,7 @@ class Runner:
             return await self._end(claim, "failed", trail, error=str(error))
         except (BadInputError, BlobError, ProviderError, PermitError) as error:
             return await self._end(claim, "failed", trail, error=str(error))
-        except (LinkError, NotOurs):
+        except (RedisError, NotOurs):
             raise
         except Exception as error:
             # A header task never raises: it would kill the gate's body while its siblings go on spending.
@@ -168,6 +169,11 @@ class Runner:
                 "ok",
                 trail.kept,
                 f"the earlier answer is kept, the new one failed: {error}",
+            )
+        if status != "ok" and claim.fence > 1:
+            # It ends without a call of its own; what an earlier worker may have spent on it is booked all the same.
+            await self._context.executor.abandon(
+                claim.id.split("/", 1)[0], lambda lost: lost.subtask == claim.id and lost.fence < claim.fence
             )
         document = trail.document(output=output, model=model, error=error)
         if not await self._context.store.finish(claim, status, document, charges or ()):

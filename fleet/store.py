@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from redis.exceptions import OutOfMemoryError
+from redis.exceptions import OutOfMemoryError, ResponseError
 
 from fleet.errors import JobNotFoundError, StoreUnavailableError
 from fleet.items import ItemIndex
@@ -108,6 +108,13 @@ class JobStore:
             raise StoreUnavailableError(
                 "The store is full, so the job was not accepted and nothing of it is kept; give the store more memory "
                 "(maxmemory) or finish other jobs first."
+            ) from error
+        except ResponseError as error:
+            if not str(error).startswith("MISCONF"):  # how a server whose disk is full refuses to write
+                raise
+            raise StoreUnavailableError(
+                "The store cannot write to its disk, so the job was not accepted and nothing of it is kept; make room on "
+                "the store's disk, then submit again."
             ) from error
         except NotDurableError as error:
             raise StoreUnavailableError(str(error)) from error

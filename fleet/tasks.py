@@ -12,6 +12,7 @@ from typing import Any
 
 from celery import Celery
 from celery.exceptions import Ignore
+from redis.exceptions import RedisError
 
 from fleet.duties import Duties
 from fleet.retry import RETRY_TASK
@@ -21,7 +22,6 @@ from fleet.store import PLAN_TASK
 from queues.bridge import await_
 from queues.claims import ClaimLost
 from queues.gate import GATHER_TASK
-from queues.link import LinkError
 
 logger = logging.getLogger(__name__)
 
@@ -52,6 +52,6 @@ async def _guarded(work: Work, subtask_id: str, tier: str) -> dict[str, str]:
         return await work(subtask_id, tier)
     except NotOurs as reason:
         logger.debug("nothing to do: subtask=%s tier=%s: %s", subtask_id, tier, reason)
-    except (ClaimLost, LinkError) as problem:
+    except (ClaimLost, RedisError) as problem:
         logger.warning("left to the reconciler: subtask=%s tier=%s: %s", subtask_id, tier, problem)
     raise Ignore

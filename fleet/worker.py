@@ -5,6 +5,7 @@ The coordinator is the worker of the queue `coordinator`: beside planning it run
 
 from __future__ import annotations
 
+import asyncio
 from functools import cache
 from typing import Any
 
@@ -54,8 +55,10 @@ def _services(instance: Any, **_: Any) -> None:
         """Say that this worker lives until the pool has drained; then close what tasks and services shared."""
         try:
             await claims.keep()
-        finally:
+        except asyncio.CancelledError:
+            # Not on an error: this is started again then, and everything else still needs what is shared.
             await runtime.aclose()
+            raise
 
     background.add(live)
 

@@ -14,7 +14,8 @@ import secrets
 import socket
 from collections.abc import AsyncIterator, Callable, Sequence
 
-from queues.link import LinkError
+from redis.exceptions import RedisError
+
 from queues.store import Store
 from queues.subtasks import Claim
 
@@ -76,13 +77,13 @@ class Claims:
         for tier in self._tiers:
             try:
                 await self._store.register(tier, self._worker, capacity, lives_ms)
-            except LinkError as error:
+            except RedisError as error:
                 logger.warning("worker not registered in tier %s: %s", tier, error)
 
     async def _renew(self) -> None:
         try:
             lost = await self._store.renew(list(self._held))
-        except LinkError as error:
+        except RedisError as error:  # It does not answer, or it is full and refuses.
             # A claim that cannot be renewed expires; its fence then keeps this worker from writing.
             logger.warning("%d claims not renewed: %s", len(self._held), error)
             return

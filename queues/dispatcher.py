@@ -12,10 +12,10 @@ from collections.abc import Sequence
 
 from celery import Celery
 from kombu.exceptions import OperationalError
+from redis.exceptions import RedisError
 
 from queues.failpoints import failpoint
 from queues.gate import Gates
-from queues.link import LinkError
 from queues.store import Store
 from queues.subtasks import Released
 
@@ -44,7 +44,7 @@ class Dispatcher:
             try:
                 if not await self.dispatch():
                     await self._store.await_ring(IDLE_S)
-            except (LinkError, OperationalError, OSError) as error:
+            except (RedisError, OperationalError, OSError) as error:
                 logger.warning("dispatch interrupted, the reconciler re-sends what was not sent: %s", error)
                 await asyncio.sleep(RETRY_S)
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 import asyncio
 import logging
 
-from queues.link import LinkError
+from redis.exceptions import RedisError
+
 from queues.store import SHARD, Store
 
 logger = logging.getLogger(__name__)
@@ -27,7 +28,7 @@ class Reconciler:
         while True:
             try:
                 put_back = await self._store.reconcile()
-            except LinkError as error:
+            except RedisError as error:
                 logger.warning("reconcile interrupted: %s", error)
                 put_back = []
             for id_, state in put_back:

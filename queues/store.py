@@ -215,7 +215,7 @@ class Store:
 
     async def intend(self, intent: Intent) -> Refused | None:
         """Journal an intent and hold its amount, or say why not; repeating it replaces it. The last step before a call."""
-        reply = await self._call("hold", intent.quota, intent.hold, intent.amount, intent.id, intent.note)
+        reply = await self._call("hold", intent.quota, intent.hold, intent.amount, intent.id, intent.note, intent.fence)
         match reply[0]:
             case 1:
                 return None
@@ -223,12 +223,19 @@ class Store:
                 return Refused("short", others=reply[3])
             case 2:
                 return Refused("unsettled", note=reply[1].decode())
+            case 4:
+                return Refused("stale")
             case _:
                 return Refused("cancelled" if reply[1] == b"cancelled" else "paused")
 
     async def let_go(self, intent: Intent) -> None:
         """Free the hold of an intent that was not carried out."""
         await self._call("let_go", intent.quota, intent.hold, intent.id)
+
+    async def unsettled(self, quota: str) -> list[str]:
+        """The notes of the intents whose end nobody has written yet: of running calls, and of those whose worker died."""
+        left = await self.link.execute("HVALS", self._key("i", quota), idempotent=True)
+        return [intent.decode().partition("\n")[2] for intent in left]
 
     async def stop(self, job: str, how: Literal["paused", "cancelled"], tiers: Iterable[str]) -> None:
         """Let nothing more of a job start on `tiers`; cancelled, what is ready is dropped and running claims are lost."""

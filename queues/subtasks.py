@@ -106,13 +106,18 @@ class Intent:
     amount: int
     #: What to do about it should nobody see its end; opaque.
     note: str
+    #: Of the claim under which it is made, where `hold` is the subtask that was claimed.
+    fence: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """Why an intent was not journalled: the quota is short, an earlier intent was never settled, the job was stopped."""
+    """Why an intent was not journalled.
 
-    why: Literal["short", "unsettled", "paused", "cancelled"]
+    The quota is short, an earlier intent was never settled, the job was stopped, or the claim was lost (stale).
+    """
+
+    why: Literal["short", "unsettled", "paused", "cancelled", "stale"]
     #: What others hold of the quota and may still free.
     others: int = 0
     #: The note of the earlier intent.

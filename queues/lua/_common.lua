@@ -13,7 +13,7 @@ local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
 
 local function key(...) return ns .. ':' .. table.concat({...}, ':') end
 local function job_of(id) return string.match(id, '^[^/]+') end
-local function int(n) return string.format('%.0f', n == 0 and 0 or n) end -- a negated zero would print as -0
+local function int(n) return string.format('%.0f', n + 0) end -- minus zero is no integer to the server
 
 -- A subtask changes its state: the hash and the job's counts, together.
 local function move(id, tier, from, to)

@@ -274,3 +274,33 @@ def test_advance_compares_and_sets(valkey: Valkey) -> None:
             assert await store.link.execute("HGET", "test:job:j", "status") == b"running"
 
     asyncio.run(scenario())
+
+
+def test_a_hold_of_nothing_is_freed_like_any_other(valkey: Valkey) -> None:
+    """A model that costs nothing: minus zero is no integer to the server."""
+
+    async def scenario() -> None:
+        async with open_store(valkey) as store:
+            await store.add([new("j/a")])
+            claim = await claimed(store, "j/a")
+            assert await store.intend(Intent("j", "j/a", "call", 0, "note", claim.fence)) is None
+            assert await store.finish(claim, "ok", "", [Charge("j", "call", "free", "j", "j/a", 0)])
+            assert await store.quota("j") == (None, 0, 0)
+
+    asyncio.run(scenario())
+
+
+def test_a_lost_claim_may_not_pay_but_what_is_under_way_is_journalled(valkey: Valkey) -> None:
+    async def scenario() -> None:
+        async with open_store(valkey, lease_ms=30) as store:
+            await store.add([new("j/a")])
+            zombie = await claimed(store, "j/a")
+            await store.link.execute("ZADD", "test:watch", 0, "j/a")  # its time has passed
+            heir = await claimed(store, "j/a")
+            assert await store.intend(Intent("j", "j/a", "old", 5, "", zombie.fence)) == Refused("stale")
+            assert await store.intend(Intent("j", "j/a", "new", 5, "", heir.fence)) is None
+            await store.stop("j", "paused", ["nano"])
+            assert await store.intend(Intent("j", "j/a", "new", 5, "handle", heir.fence)) is None
+            assert await store.unsettled("j") == ["handle"]
+
+    asyncio.run(scenario())

@@ -61,7 +61,7 @@ def fleet_config(**limits: int) -> FleetConfig:
 
 @contextmanager
 def running_sim(
-    directory: Path, settings: SimSettings | None = None, config: FleetConfig | None = None
+    directory: Path, settings: SimSettings | None = None, config: FleetConfig | None = None, log: Path | None = None
 ) -> Iterator[RunningSim]:
     """Starts a simulated provider that keeps its files in `directory`, waits until it answers, and ends it.
 
@@ -73,11 +73,13 @@ def running_sim(
     config_file.write_text((config or fleet_config()).model_dump_json())
     given = settings or SimSettings(speed=100, invalid_output=dict.fromkeys(MODELS, 0.0))
     given = given.model_copy(update={"ready_file": ready, "charges": given.charges or charges})
-    process = subprocess.Popen(
-        [sys.executable, "-m", "fleet.sim", given.model_dump_json(), str(config_file)],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )
+    with (log or Path(os.devnull)).open("ab") as out:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "fleet.sim", given.model_dump_json(), str(config_file)],
+            cwd=ROOT,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            stderr=out if log else None,
+        )
     try:
         yield RunningSim(_await_ready(ready, process), given.charges or charges, process)
     finally:

@@ -1,0 +1,170 @@
+"""`python -m tests.chaos [--kills N]`: rounds of storms over real fleets until N kills, then the figures.
+
+A round is a fleet of its own: storm, rolling restart in the quiet, the end of all jobs, the books. Rounds take turns
+between a fleet without calls in the background and one where every call is one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import shutil
+import sys
+import tempfile
+import time
+from collections import Counter, defaultdict
+from pathlib import Path
+
+from redis.exceptions import RedisError
+
+from tests.chaos.arena import LEASE_S, Arena, arena
+from tests.chaos.books import ZERO
+from tests.chaos.faults import Storm
+from tests.chaos.load import Load
+from tests.chaos.scenarios import SCENARIOS
+
+OPEN_JOBS = 8
+SETTLE_S = 90.0
+#: Figures of which the rounds' highest counts; the others are added up.
+HIGHEST = ("paid_twice_per_kill", "in_flight_per_process")
+MODES = ("never", "always")
+
+
+class Run:
+    """All rounds, and what they came to."""
+
+    def __init__(self, folder: Path, kills: int, storm_s: float) -> None:
+        self._folder = folder
+        self._kills = kills
+        self._storm_s = storm_s
+        self._began = time.monotonic()
+        self.kills = 0
+        self.figures: dict[str, float] = defaultdict(float)
+        self.recoveries: list[tuple[float, bool]] = []
+        self.complaints: list[str] = []
+        self.strikes: Counter[str] = Counter()
+
+    async def rounds(self) -> None:
+        number = 0
+        while number < len(MODES) or self.kills < self._kills:
+            await self._round(number)
+            number += 1
+
+    async def _round(self, number: int) -> None:
+        mode = MODES[number % len(MODES)]
+        share = max(1, -(-self._kills // len(MODES)))
+        async with arena(self._folder / f"{number}-{mode}", mode) as fleet:
+            telling = asyncio.create_task(self._tell(fleet, f"round {number + 1} ({mode})"))
+            try:
+                storm = Storm(fleet)
+                fleet.crew.armed = True
+                await self._storm(fleet, storm, min(share, 400))
+                fleet.crew.armed = False
+                self._say("rolling restart")
+                for _ in range(2):
+                    await fleet.load.top_up(OPEN_JOBS)
+                    await fleet.crew.roll()
+                self._say("waiting for all jobs to end")
+                await _settled(fleet.load)
+            finally:
+                telling.cancel()
+            self.strikes += storm.strikes
+            books = await fleet.books()
+            self.kills += fleet.crew.kills + fleet.store_kills
+            for name, value in books.figures().items():
+                self.figures[name] = max(self.figures[name], value) if name in HIGHEST else self.figures[name] + value
+            self.recoveries += books.recoveries(fleet.outages, LEASE_S * 1000)
+            self.complaints += books.complaints
+        self._say(f"round {number + 1} ended; {self.kills} kills so far, {len(books.complaints)} complaints")
+        for complaint in books.complaints[:20]:
+            self._say(f"  {complaint}")
+
+    async def aftermath(self) -> None:
+        """The rare ends of a store, each in a fleet of its own."""
+        for name, scenario in SCENARIOS.items():
+            self._say(name)
+            self.complaints += (found := await scenario(self._folder / name))
+            self.figures["scenarios_failed"] += bool(found)
+            for complaint in found:
+                self._say(f"  {complaint}")
+
+    async def _storm(self, fleet: Arena, storm: Storm, kills: int) -> None:
+        async def feed() -> None:
+            while True:
+                await fleet.load.top_up(OPEN_JOBS)
+                await asyncio.sleep(0.5)
+
+        tasks = [asyncio.create_task(storm.rage()), asyncio.create_task(feed())]
+        began = time.monotonic()
+        while time.monotonic() - began < self._storm_s and fleet.crew.kills + fleet.store_kills < kills:
+            done, _ = await asyncio.wait(tasks, timeout=0.2, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+        if fleet.valkey.process.poll() is not None:
+            await asyncio.to_thread(fleet.valkey.start)
+
+    async def _tell(self, fleet: Arena, where: str) -> None:
+        while True:
+            await asyncio.sleep(5)
+            kills = self.kills + fleet.crew.kills + fleet.store_kills
+            try:
+                known, unfinished = len(await fleet.load.accepted()), len(await fleet.load.unfinished())
+            except (RedisError, OSError):
+                self._say(f"{where}: {kills} kills; the store is away")
+            else:
+                self._say(f"{where}: {kills} kills, {known - unfinished} of {known} jobs ended")
+
+    def _say(self, text: str) -> None:
+        print(f"[{time.monotonic() - self._began:6.1f}s] {text}", flush=True)
+
+    def summary(self) -> dict[str, float]:
+        """All figures, in order."""
+        figures: dict[str, float] = dict(self.figures)
+        figures["kills"] = self.kills
+        calm = [seconds for seconds, calm in self.recoveries if calm]
+        figures["recoveries_measured"] = len(calm)
+        figures["recovery_p99_over_lease_s"] = _p99(calm)
+        figures["recovery_p99_in_storm_s"] = _p99([seconds for seconds, _ in self.recoveries])
+        return figures
+
+
+def _p99(values: list[float]) -> float:
+    return round(max(0.0, sorted(values)[int(len(values) * 0.99)]), 2) if values else 0.0
+
+
+async def _settled(load: Load) -> None:
+    """Wait until all jobs have ended, or too long."""
+    deadline = time.monotonic() + SETTLE_S
+    while time.monotonic() < deadline and await load.unfinished():
+        await asyncio.sleep(0.3)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--kills", type=int, default=200)
+    parser.add_argument("--storm-s", type=float, default=80, help="longest storm of one round")
+    parser.add_argument("--folder", type=Path, help="kept; left out: a temporary one, removed if all is well")
+    given = parser.parse_args()
+    folder = given.folder or Path(tempfile.mkdtemp(prefix="chaos-"))
+    run = Run(folder, given.kills, given.storm_s)
+    asyncio.run(run.rounds())
+    asyncio.run(run.aftermath())
+    figures = run.summary()
+    print("left out: a worker with a wrong clock (needs libfaketime), two versions of the code side by side")
+    print("faults:", ", ".join(f"{name} {count}" for name, count in sorted(run.strikes.items())))
+    for name, value in figures.items():
+        print(f"{name}: {value:g}")
+    bad = [name for name in ZERO if figures[name]]
+    if bad:
+        print(f"Not zero: {', '.join(bad)}. What happened is in {folder}.", file=sys.stderr)
+        return 1
+    if given.folder is None:
+        shutil.rmtree(folder)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,165 @@
+"""One fleet to be ill-treated: Valkey with its append-only file, simulated provider, proxies, crew and load.
+
+Every second member of a tier reaches store and provider through proxies. It owns what runs and its folder; what is done to
+it is the faults' business, what came of it the books'.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from redis.asyncio import Redis
+
+from fleet.client import FleetClient
+from fleet.config import Environment, FleetConfig
+from fleet.runtime import NAMESPACE, Runtime
+from fleet.sim.settings import Faults, SimSettings
+from tests.chaos.books import Books, JobEnd, read_charges
+from tests.chaos.crew import Crew
+from tests.chaos.history import History
+from tests.chaos.load import Load
+from tests.support.proxy import Proxy
+from tests.support.sim import MODELS, RunningSim, running_sim
+from tests.support.valkey import Valkey
+
+LEASE_S = 2.0
+WORKERS_PER_TIER = 2
+#: Like the embedded fleet's, but never rewritten: it is the witness.
+VALKEY = ("--appendfsync", "everysec", "--auto-aof-rewrite-percentage", "0")
+#: A provider that has a bad day.
+FAULTS = Faults(error_5xx=0.06, reset=0.02, malformed_json=0.02)
+
+
+def config(background: str, in_flight: int | None) -> FleetConfig:
+    """Short claims and time limits; `in_flight`: a limit of the cheapest model, for the provider only."""
+    limits = {MODELS[0]: {} if in_flight is None else {"in_flight": in_flight}}
+    return FleetConfig.model_validate(
+        {
+            "models": {name: {"context_tokens": 400_000, "limits": limits.get(name, {})} for name in MODELS},
+            "tiers": {
+                "nano": {"model": MODELS[0], "escalate_to": "mini", "timeout_s": 6, "background": background},
+                "mini": {"model": MODELS[1], "escalate_to": "flagship", "timeout_s": 8, "background": background},
+                "flagship": {"model": MODELS[2], "timeout_s": 12, "background": background},
+            },
+            "claim_s": LEASE_S,
+            "gate_width": 20,
+        }
+    )
+
+
+@dataclass
+class Arena:
+    """What faults are done to."""
+
+    folder: Path
+    valkey: Valkey
+    client: Redis
+    crew: Crew
+    load: Load
+    sim: RunningSim
+    store_proxy: Proxy
+    provider_proxy: Proxy
+    environment: Environment
+    config: FleetConfig
+    #: SIGKILLs of Valkey.
+    store_kills: int = 0
+    #: When the store was away or the coordinator stood still: ms since 1970.
+    outages: list[tuple[float, float]] = field(default_factory=list)
+
+    @contextlib.contextmanager
+    def outage(self) -> Iterator[None]:
+        """For the block nobody can be expected to recover."""
+        began = time.time() * 1000
+        try:
+            yield
+        finally:
+            self.outages.append((began, time.time() * 1000))
+
+    async def books(self) -> Books:
+        """Read what the store has, end everything, and judge. The arena is over after this."""
+        jobs = await self._ends()
+        await self.crew.stop()
+        await self.client.aclose()
+        self.valkey.stop()
+        history = History.read(self.valkey.folder, round(LEASE_S * 1000))
+        return Books(history, read_charges(self.sim.charges_path), jobs, self.crew.history)
+
+    async def _ends(self) -> dict[str, JobEnd]:
+        runtime = Runtime(self.environment, self.config, self.valkey.url)
+        client = FleetClient(runtime)
+        ends = {}
+        try:
+            for id_ in sorted(await self.load.accepted()):
+                if not await self.client.exists(f"{NAMESPACE}:job:{id_}"):
+                    ends[id_] = JobEnd(None, "", None, 0, 0, ())
+                    continue
+                job = await client.job(id_)
+                cap, used, held = await runtime.store.quota(id_)
+                members = tuple(
+                    place.id_in(id_)
+                    for phase in job.phases
+                    for number in range(phase.shards)
+                    for place in phase.places(number)
+                )
+                ends[id_] = JobEnd(job.status.value, job.error or "", cap, used, held, members)
+        finally:
+            await runtime.aclose()
+        return ends
+
+
+@contextlib.asynccontextmanager
+async def arena(folder: Path, background: str) -> AsyncIterator[Arena]:
+    """A fleet in `folder`, ready to work."""
+    folder.mkdir(parents=True)
+    told, granted = config(background, None), config(background, 9)
+    path = folder / "fleet.yaml"
+    path.write_text(told.model_dump_json())  # JSON is YAML
+    settings = SimSettings(
+        speed=3,
+        # A call that hangs in the background cannot be collected, which would look like one that was not.
+        faults=FAULTS.model_copy(update={"hang": 0.003 if background == "never" else 0.0}),
+        rework=0.3,
+        invalid_output={MODELS[0]: 0.06, MODELS[1]: 0.02, MODELS[2]: 0.0},
+    )
+    with contextlib.ExitStack() as stack:
+        (folder / "valkey").mkdir()
+        valkey = Valkey(folder / "valkey", *VALKEY)
+        stack.callback(valkey.stop)
+        crew = Crew(folder, path, lambda seat: variables(seat))  # noqa: PLW0108  defined below
+        await crew.start()
+        sim = stack.enter_context(running_sim(folder / "sim", settings, granted, folder / "sim.log"))
+        store_proxy, provider_proxy = Proxy(valkey.port), Proxy(int(sim.url.rpartition(":")[2].partition("/")[0]))
+        store_port, provider_port = await store_proxy.start(), await provider_proxy.start()
+
+        def variables(seat: str) -> dict[str, str]:
+            proxied = seat.endswith(".1")
+            return {
+                "FLEET_CONFIG": str(path),
+                "FLEET_REDIS_URL": f"redis://127.0.0.1:{store_port if proxied else valkey.port}",
+                "FLEET_BLOBS": str(folder / "blobs"),
+                "FLEET_SIM_URL": f"http://127.0.0.1:{provider_port}/v1" if proxied else sim.url,
+                "OPENAI_API_KEY": "",
+                "OPENAI_BASE_URL": "",
+            }
+
+        client = Redis(host="127.0.0.1", port=valkey.port, protocol=2, socket_timeout=10)
+        environment = Environment(
+            fleet_redis_url=valkey.url, fleet_blobs=folder / "blobs", fleet_config=path, openai_api_key=None,
+            openai_base_url=None, fleet_sim_url=sim.url,
+        )  # fmt: skip
+        load = Load(crew, client, folder)
+        try:
+            await crew.warm()
+            await crew.keep(*told.tiers, each=WORKERS_PER_TIER)
+            yield Arena(folder, valkey, client, crew, load, sim, store_proxy, provider_proxy, environment, told)
+        finally:
+            await crew.stop()
+            await store_proxy.aclose()
+            await provider_proxy.aclose()
+            await client.aclose()
+            await asyncio.sleep(0)

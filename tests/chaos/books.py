@@ -1,0 +1,224 @@
+"""The judgement: what was accepted, done, charged and booked, against each other, as figures.
+
+`paid_twice_outside_window`: charge lines with a call id that was charged before, charges that the ledger does not know,
+lost calls that were paid again although their handle was journalled, and calls intended after an answer for the same
+subtask had been accepted.
+`paid_twice_per_kill`: per killed process the calls that were charged, that it never wrote an end of, and that were therefore
+made again (ledger reason "worker lost"); the most over all kills. A process cannot lose more than it had in flight, which is
+`in_flight_per_process`.
+`restart_paid_twice`: the same for all processes that were asked to drain (SIGTERM), in sum.
+`recovery_p99_over_lease_s`: from the expiry of a killed process's claim to the next claim on the same subtask, where what
+recovers it was itself unharmed between the kill and then: the store was there, and the one coordinator was neither killed nor
+stopped. `recovery_p99_in_storm_s` is the same over all claims, whatever else was going on; no bound is promised for it.
+`stale_writes`: accepted outputs whose entry was made under another fence than the current one, background calls collected
+by the next worker aside, and intents journalled under another fence than the current one.
+`wrong_books`: true entries that differ from the charge by a nano-dollar, guesses below it, money still held at the end.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fleet.ledger import WORKER_LOST
+from fleet.rounds import RUN_TASK
+from fleet.store import COORDINATOR
+from tests.chaos.crew import SLOTS, Incarnation
+from tests.chaos.history import History
+
+#: A coordinator that was killed is there again after so long.
+BOOT_MS = 2_000
+#: Figures that must be zero.
+ZERO = (
+    "jobs_unfinished",
+    "subtasks_lost",
+    "gates_not_once",
+    "paid_twice_outside_window",
+    "restart_paid_twice",
+    "stale_writes",
+    "budget_overshoot_nano",
+    "wrong_books",
+    "scenarios_failed",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class JobEnd:
+    """A job as the store has it at the end."""
+
+    status: str | None
+    error: str
+    cap: int | None
+    used: int
+    held: int
+    #: The ids of its subtasks, from its plan; empty if it never had one.
+    members: tuple[str, ...]
+
+    @property
+    def final(self) -> bool:
+        return self.status in ("completed", "failed", "cancelled")
+
+
+class Books:
+    """One fleet's end, judged."""
+
+    def __init__(
+        self, history: History, charges: list[dict[str, Any]], jobs: Mapping[str, JobEnd], crew: dict[str, Incarnation]
+    ) -> None:
+        self._history = history
+        self._charges = charges
+        self._jobs = jobs
+        self._crew = crew
+        self._charged = {charge["call_id"]: charge["cost_nano_usd"] for charge in charges}
+        #: Sentences about what is wrong, for whoever has to find out why.
+        self.complaints: list[str] = []
+
+    def figures(self) -> dict[str, float]:
+        """Every figure by its name; recoveries as a list of their own: see `recoveries`."""
+        lost = self._lost_by_process()
+        killed = [count for name, count in lost.items() if (one := self._crew.get(name)) is None or one.killed]
+        return {
+            "jobs_unfinished": self._unfinished(),
+            "subtasks_lost": self._subtasks_lost(),
+            "gates_not_once": self._gates_not_once(),
+            "paid_twice_outside_window": self._outside_window(),
+            "paid_twice_per_kill": max(killed, default=0),
+            "in_flight_per_process": max(SLOTS.values()),
+            "restart_paid_twice": sum(
+                count for name, count in lost.items() if (one := self._crew.get(name)) is not None and not one.killed
+            ),
+            "stale_writes": self._stale_writes(),
+            "budget_overshoot_nano": self._overshoot(),
+            "wrong_books": self._wrong_books(),
+            "jobs": len(self._jobs),
+            "jobs_failed": sum(job.status == "failed" for job in self._jobs.values()),
+            "calls_charged": len(self._charges),
+            "calls_paid_twice": sum(lost.values()),
+            "claims_lost": len(self._history.recoveries),
+        }
+
+    def recoveries(self, outages: Sequence[tuple[float, float]], lease_ms: float) -> list[tuple[float, bool]]:
+        """Seconds by which each claim of a killed process was taken over after its lease, and whether nothing else was wrong.
+
+        `outages`: of the store, or of a coordinator that was made to stand still, in ms.
+        """
+        deaths = [one.ended_at for one in self._crew.values() if one.killed and one.tier == COORDINATOR]
+        wrong = [*outages, *((at, at + BOOT_MS) for at in deaths)]
+        killed = {name for name, one in self._crew.items() if one.killed}
+        return [
+            ((end - start) / 1000, not any(a < end and b > start - lease_ms for a, b in wrong))
+            for owner, start, end in self._history.recoveries
+            if owner in killed
+        ]
+
+    def _complain(self, about: str, what: list[str]) -> int:
+        self.complaints += [f"{about}: {one}" for one in what]
+        return len(what)
+
+    def _unfinished(self) -> int:
+        return self._complain(
+            "unfinished job", [f"{id_} {job.status}" for id_, job in self._jobs.items() if not job.final]
+        )
+
+    def _planned(self, job: str) -> bool:
+        """Whether the job's plan was carried out; one that died three times with its planner ends without."""
+        life = self._history.lives.get(f"{job}/plan.1")
+        return bool(self._jobs[job].members) and not (life is None or "workers died at" in self._jobs[job].error)
+
+    def _subtasks_lost(self) -> int:
+        lives = self._history.lives
+        missing = [
+            f"{id_} {lives[id_].state if id_ in lives else 'never written'}"
+            for job, end in self._jobs.items()
+            if self._planned(job)
+            for id_ in end.members
+            if id_ not in lives or lives[id_].state != "final"
+        ]
+        stuck = [
+            f"{life.id} {life.state}"
+            for life in lives.values()
+            if life.task == RUN_TASK and life.state != "final" and not self._planned(life.id.split("/")[0])
+        ]
+        return self._complain("lost subtask", missing + stuck)
+
+    def _gates_not_once(self) -> int:
+        gates = [life for life in self._history.lives.values() if life.members is not None]
+        return self._complain(
+            "gate",
+            [f"{gate.id} ended {gate.ends} times" for gate in gates if gate.ends != 1 and self._gate_counts(gate.id)],
+        )
+
+    def _gate_counts(self, gate: str) -> bool:
+        return self._planned(gate.split("/", 1)[0])
+
+    def _lost_by_process(self) -> Counter[str]:
+        lost: Counter[str] = Counter()
+        for entry in self._lost():
+            if entry["call_id"] in self._charged:
+                life = self._history.lives.get(entry["subtask"])
+                lost[life.owners.get(entry["fence"], "?") if life is not None else "?"] += 1
+        return lost
+
+    def _lost(self) -> list[dict[str, Any]]:
+        return [entry for entry in self._history.ledger.values() if entry["reason"] == WORKER_LOST]
+
+    def _outside_window(self) -> int:
+        times = Counter(charge["call_id"] for charge in self._charges)
+        handled = [
+            entry["call_id"]
+            for entry in self._lost()
+            if entry["call_id"] in self._history.handles & self._charged.keys() and self._made_again(entry)
+        ]
+        return (
+            self._complain("charged again under the same id", [id_ for id_, count in times.items() if count > 1])
+            + self._complain("charged, not in the ledger", [id_ for id_ in times if id_ not in self._history.ledger])
+            + self._complain("paid again although it could be asked for", handled)
+            + self._complain("called after an accepted answer", self._history.needless)
+        )
+
+    def _made_again(self, entry: dict[str, Any]) -> bool:
+        return any(
+            other["subtask"] == entry["subtask"] and other["fence"] > entry["fence"]
+            for other in self._history.ledger.values()
+        )
+
+    def _stale_writes(self) -> int:
+        return self._complain("stale write", self._history.stale_writes) + self._complain(
+            "intended under a lost claim", self._history.stale_intents
+        )
+
+    def _overshoot(self) -> int:
+        spent: dict[str, int] = defaultdict(int)
+        for charge in self._charges:
+            spent[str(charge["call_id"]).split("/")[0]] += charge["cost_nano_usd"]
+        over = {
+            id_: max(spent[id_], job.used) - job.cap
+            for id_, job in self._jobs.items()
+            if job.cap is not None and max(spent[id_], job.used) > job.cap
+        }
+        self._complain("over its budget", [f"{id_} by {nano}" for id_, nano in over.items()])
+        return sum(over.values())
+
+    def _wrong_books(self) -> int:
+        wrong = []
+        for id_, entry in self._history.ledger.items():
+            booked, charged = entry["cost_nano_usd"], self._charged.get(id_, 0)
+            if booked < charged if not entry["usage_reported"] else booked != charged:
+                wrong.append(f"{id_} {entry['status']} {entry['reason']}: booked {booked}, charged {charged}")
+        held = [f"{id_} still holds {job.held}" for id_, job in self._jobs.items() if job.held]
+        sums: dict[str, int] = defaultdict(int)
+        for entry in self._history.ledger.values():
+            sums[entry["job"]] += entry["cost_nano_usd"]
+        used = [
+            f"{id_} used {job.used}, booked {sums[id_]}" for id_, job in self._jobs.items() if job.used != sums[id_]
+        ]
+        return self._complain("books", wrong) + self._complain("hold", held) + self._complain("quota", used)
+
+
+def read_charges(path: Path) -> list[dict[str, Any]]:
+    """The charge log of the simulated provider."""
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []

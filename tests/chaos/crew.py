@@ -1,0 +1,207 @@
+"""The processes of a fleet under chaos: who they are, started again when they end, and how each of them ended.
+
+It owns the zygote's other end. Which processes die, and when, is the faults' business; a process armed with a failpoint
+dies by itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import random
+import signal
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fleet.store import COORDINATOR
+from tests.support.processes import ROOT
+
+#: Where each kind of process can be made to die, and how often at most it passes there before it does.
+FAILPOINTS = {
+    "coordinator": {"gate_opened": 2, "shard_added": 2, "released": 20, "sent": 20, "claimed": 5},
+    "nano": {"claimed": 12, "permitted": 12, "intended": 12, "answered": 10, "finished": 10, "begun": 10},
+    "mini": {"claimed": 6, "permitted": 6, "intended": 6, "answered": 6, "finished": 6, "begun": 6},
+    "flagship": {"claimed": 3, "permitted": 3, "intended": 2, "answered": 2, "finished": 2, "begun": 2, "reviewed": 1},
+}
+SLOTS = {"nano": 5, "mini": 4, "flagship": 3}
+END_S = 60.0
+
+
+@dataclass
+class Incarnation:
+    """One process from its fork to its end."""
+
+    name: str
+    tier: str
+    pid: int
+    armed: str
+    #: It was asked to drain.
+    asked: bool = False
+    #: As `os.waitstatus_to_exitcode`: minus the signal, or the exit code; None while it runs.
+    end: int | None = None
+    #: When it ended, ms since 1970.
+    ended_at: float = 0.0
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def killed(self) -> bool:
+        return self.end == -signal.SIGKILL
+
+
+class Crew:
+    """Workers and coordinator of one fleet."""
+
+    def __init__(self, folder: Path, config: Path, variables: Callable[[str], dict[str, str]]) -> None:
+        """`variables`: the environment of the member called so."""
+        self._folder = folder
+        self._config = config
+        self._variables = variables
+        self._zygote: asyncio.subprocess.Process | None = None
+        self._forked: asyncio.Queue[int] = asyncio.Queue()
+        self._forking = asyncio.Lock()
+        self._early: dict[int, int] = {}
+        self._of: dict[int, Incarnation] = {}
+        self._tasks: list[asyncio.Task[None]] = []
+        self._numbers: dict[str, int] = {}
+        self._ready = asyncio.Event()
+        self.armed = False
+        #: Members that are not started again before this is set.
+        self.going = asyncio.Event()
+        self.going.set()
+        #: Everybody there ever was, by name.
+        self.history: dict[str, Incarnation] = {}
+        self.members: dict[str, Incarnation] = {}
+
+    @property
+    def kills(self) -> int:
+        return sum(one.killed for one in self.history.values())
+
+    async def start(self) -> None:
+        """Start the zygote; it warms up by itself."""
+        self._zygote = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "tests.chaos.zygote",
+            str(self._config),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            cwd=ROOT,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+        )
+        self._tasks.append(asyncio.create_task(self._listen()))
+
+    async def warm(self) -> None:
+        """Wait until it can fork."""
+        await asyncio.wait_for(self._ready.wait(), 60)
+
+    async def keep(self, *tiers: str, each: int) -> None:
+        """Keep `each` members of every tier, and a coordinator."""
+        for seat in (COORDINATOR, *(f"{tier}.{number}" for tier in tiers for number in range(each))):
+            await self._take_seat(seat)
+            self._tasks.append(asyncio.create_task(self._keep(seat)))
+
+    async def fork(self, kind: str, failpoints: str, **asked: Any) -> Incarnation:
+        """A process of its own name; `kind` is its tier or what else it does."""
+        self._numbers[kind] = self._numbers.get(kind, 0) + 1
+        name = f"{kind}_{self._numbers[kind]}"
+        order = {
+            "name": name,
+            "log": str(self._folder / f"{kind}.log"),
+            "environment": self._variables(kind),
+            "failpoints": failpoints,
+            **asked,
+        }
+        async with self._forking:
+            self._order({"fork": order})
+            pid = await self._forked.get()
+        one = Incarnation(name, kind.partition(".")[0], pid, failpoints)
+        self._of[pid] = self.history[name] = one
+        if pid in self._early:
+            self._on_end(pid, self._early.pop(pid))
+        return one
+
+    def signal(self, one: Incarnation, number: int) -> None:
+        """Send a signal, if the process still runs."""
+        if one.end is None:
+            one.asked = one.asked or number == signal.SIGTERM
+            self._order({"signal": [one.pid, number]})
+
+    async def roll(self) -> list[Incarnation]:
+        """Drain every member, one after another; those that did (not those that a failpoint ended)."""
+        drained = []
+        for seat, one in list(self.members.items()):
+            self.signal(one, signal.SIGTERM)
+            await asyncio.wait_for(one.ended.wait(), END_S)
+            if not one.killed:
+                drained.append(one)
+            while self.members[seat] is one:
+                await asyncio.sleep(0.05)
+        return drained
+
+    async def stop(self) -> None:
+        """End everybody, and the zygote."""
+        for task in self._tasks[1:]:
+            task.cancel()
+        alive = [one for one in self.history.values() if one.end is None]
+        for one in alive:
+            self.signal(one, signal.SIGCONT)
+            self.signal(one, signal.SIGTERM)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(15):
+                for one in alive:
+                    await one.ended.wait()
+        if self._zygote is not None and self._zygote.stdin is not None:
+            self._zygote.stdin.close()
+            await self._zygote.wait()
+
+    async def _keep(self, seat: str) -> None:
+        while True:
+            await self.members[seat].ended.wait()
+            await self.going.wait()
+            await self._take_seat(seat)
+
+    async def _take_seat(self, seat: str) -> None:
+        tier = seat.partition(".")[0]
+        command = (
+            [COORDINATOR] if tier == COORDINATOR else ["worker", "--tier", tier, "--concurrency", str(SLOTS[tier])]
+        )
+        self.members[seat] = await self.fork(seat, _failpoint(tier) if self.armed else "", command=command)
+
+    def _order(self, order: dict[str, Any]) -> None:
+        assert self._zygote is not None
+        assert self._zygote.stdin is not None
+        self._zygote.stdin.write(json.dumps(order).encode() + b"\n")
+
+    async def _listen(self) -> None:
+        assert self._zygote is not None
+        assert self._zygote.stdout is not None
+        while line := await self._zygote.stdout.readline():
+            match json.loads(line):
+                case {"ready": _}:
+                    self._ready.set()
+                case {"forked": pid}:
+                    self._forked.put_nowait(pid)
+                case {"ended": [pid, status]} if pid in self._of:
+                    self._on_end(pid, status)
+                case {"ended": [pid, status]}:
+                    self._early[pid] = status
+
+    def _on_end(self, pid: int, status: int) -> None:
+        one = self._of.pop(pid)
+        one.end = status
+        one.ended_at = time.time() * 1000
+        one.ended.set()
+
+
+def _failpoint(tier: str) -> str:
+    """One place for a process of this tier to die at; every fourth has none."""
+    if random.random() < 0.2:
+        return ""
+    name, most = random.choice(list(FAILPOINTS[tier].items()))
+    return f"{name}={random.randint(max(1, most // 3), most)}"

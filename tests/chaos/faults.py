@@ -1,0 +1,71 @@
+"""The faults there are, and the storm that lets them strike at random times beside each other.
+
+Left out: a worker whose clock is wrong (a forked process cannot be given libfaketime; no decision of the store uses a
+worker's clock) and two versions of the code side by side.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import Counter
+from typing import Protocol
+
+from redis.exceptions import RedisError
+
+from tests.chaos.arena import Arena
+from tests.chaos.connections import CutProvider, CutStore, KillClients, StallProvider, StallStore
+from tests.chaos.kills import KillAnyone, KillCoordinator, KillTier
+from tests.chaos.messages import Duplicate
+from tests.chaos.pauses import Pause
+from tests.chaos.stores import FlapStore, FreezeStore, KillStore
+
+
+class Fault(Protocol):
+    """Something that happens to a fleet again and again."""
+
+    #: Mean seconds between two strikes.
+    every_s: float
+
+    async def strike(self, arena: Arena) -> None: ...
+
+
+def faults() -> list[Fault]:
+    """One of each."""
+    return [
+        KillAnyone(),
+        KillTier(),
+        KillCoordinator(),
+        KillStore(),
+        FlapStore(),
+        FreezeStore(),
+        Pause(),
+        KillClients(),
+        CutStore(),
+        StallStore(),
+        CutProvider(),
+        StallProvider(),
+        Duplicate(),
+    ]
+
+
+class Storm:
+    """All faults, until it is cancelled; `strikes` counts them by name."""
+
+    def __init__(self, arena: Arena) -> None:
+        self._arena = arena
+        self.strikes: Counter[str] = Counter()
+
+    async def rage(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            for fault in faults():
+                group.create_task(self._again(fault))
+
+    async def _again(self, fault: Fault) -> None:
+        while True:
+            await asyncio.sleep(random.uniform(0.5, 1.5) * fault.every_s)
+            try:
+                await fault.strike(self._arena)
+            except (RedisError, OSError):
+                continue  # The store is away: another fault was faster.
+            self.strikes[type(fault).__name__] += 1
