@@ -44,7 +44,7 @@ def test_the_example_is_a_job() -> None:
         ({"goal": "x", "budget": 3}, 'job.yaml: unknown key "budget" (did you mean "budget_usd"?).'),
         (steps(A | {"promt": "x"}), 'job.yaml: unknown key "steps.0.promt" (did you mean "prompt"?).'),
         (steps({"id": "a"}), 'job.yaml: the key "steps.0.prompt" is missing.'),
-        ({}, "job.yaml: the document: give steps, or a goal to plan them from."),
+        ({}, "job.yaml: give steps, or a goal to plan them from."),
         ({"goal": "x", "priority": "hihg"}, "job.yaml: priority is 'hihg' (valid: background, interactive, normal)."),
         ({"goal": "x", "priority": "normale"}, "job.yaml: priority is 'normale' (did you mean \"normal\"?)."),
         ({"goal": "x", "budget_usd": 0}, "job.yaml: budget_usd is 0: input should be greater than 0."),
