@@ -18,7 +18,7 @@ from tests.support.valkey import Valkey
 from tests.support.worker import eventually
 
 WRITE = {"id": "write", "tier": "nano", "prompt": "Write it.", "max_output_tokens": 100}
-LEASE_S = 0.2
+LEASE_S = 0.4
 
 
 class Vanishing:
