@@ -1,7 +1,8 @@
 -- Let no further subtask of a job start. Paused: what is ready waits. Cancelled: it is dropped.
 -- KEYS[1] namespace   ARGV[1] job   ARGV[2] 'paused' or 'cancelled'   ARGV[3…] tiers
--- Reply: 1.
+-- Reply: 1, or 0 when it was to be paused and is cancelled: what was dropped cannot be resumed.
 local tenant = redis.call('HGET', key('j', ARGV[1]), 'tenant') or 'default'
+if ARGV[2] == 'paused' and redis.call('HGET', key('j', ARGV[1]), 'stop') == 'cancelled' then return 0 end
 redis.call('HSET', key('j', ARGV[1]), 'stop', ARGV[2])
 for i = 3, #ARGV do
   redis.call('ZREM', key('b', ARGV[i], tenant), ARGV[1])

@@ -1,130 +1,290 @@
-"""Claims and gates under any order of events: one holder, fences rise, only the holder writes, a gate is due once."""
+"""Claims under any order of events: one holder, fences rise, only the holder writes, what is stopped does not start.
+
+And under a fair schedule after them: everything that was added ends, or was cancelled and holds no place.
+"""
 
 from __future__ import annotations
 
+from collections import Counter
+
 from hypothesis import strategies as st
-from hypothesis.stateful import initialize, invariant, rule
+from hypothesis.stateful import initialize, invariant, precondition, rule
 
 from queues.subtasks import Claim, State
-from tests.chaos.machines import StoreMachine, check
+from tests.chaos.machines import ROUND_MS, ROUNDS, Mode, StoreMachine, check
 from tests.support.stores import new
 from tests.support.valkey import Valkey
 
+TIERS = ("nano", "mini")
 MEMBERS = [f"j/m/{number}" for number in range(3)]
 BODY = "j/gate"
 AFTER = "j/after"
-ALL = [*MEMBERS, AFTER, BODY]
-one_of_all = st.sampled_from(ALL)
+#: The last member of the gate waits for the first.
+GATHERED = [*MEMBERS, AFTER]
+ALL = [*GATHERED, BODY]
+#: What _common.lua says: nobody was here for so long, so claims are kept for so long.
+AWAY_MS, LENIENT_MS = 3_000, 4_000
+ids, tiers = st.sampled_from(ALL), st.sampled_from(TIERS)
 
 
 class Claims(StoreMachine):
-    """The model: who holds what, whose time has passed, what is final."""
+    """The model: who holds what and until when, what is final, when it is that nobody was here."""
 
-    def __init__(self, valkey: Valkey) -> None:
-        super().__init__(valkey)
+    def __init__(self, valkey: Valkey, mode: Mode) -> None:
+        super().__init__(valkey, mode)
+        self.tier = dict.fromkeys(ALL, "nano")
         self.claims: list[Claim] = []
         self.holder: dict[str, Claim] = {}
-        self.expired: set[str] = set()
-        self.final: set[str] = set()
+        self.runs_out: dict[str, int] = {}
+        #: Claims that came to their end, by writing it.
+        self.ended: set[Claim] = set()
+        self.kills = dict.fromkeys(ALL, 0)
         self.fences = dict.fromkeys(ALL, 0)
+        #: Released or due, and claimed by nobody: the earliest and the latest moment at which it is put back.
+        self.queued: dict[str, tuple[int, int]] = {}
+        self.final: dict[str, str] = {}
+        self.forgotten: set[str] = set()
+        self.stopped: str | None = None
+        self.seen_ms, self.lenient_until = self.now_ms, 0
 
     @initialize()
     def plan(self) -> None:
-        self.run(self.store.register("nano", "w", 100, 600_000))
+        self.heartbeat()
         self.add()
 
     @rule()
-    def add(self) -> None:
-        """Again and again: what is there stays as it is."""
-        members = [new(id_, gate=BODY, gate_index=index) for index, id_ in enumerate(MEMBERS)]
-        after = new(AFTER, needs=(MEMBERS[0],))
-        self.run(self.store.add([new(BODY, members=len(MEMBERS)), *members, after]))
+    def heartbeat(self) -> None:
+        for tier in TIERS:
+            self.run(self.store.register(tier, "w", 2, 10**9))
+        self._somebody_was_here()
 
     @rule()
-    def release(self) -> None:
-        for released in self.run(self.store.release("nano", 10)):
-            assert released.id not in self.final | self.holder.keys()
+    def add(self) -> None:
+        """Again and again: what is there stays as it is, and what was there and forgotten does not come back."""
+        members = [
+            new(id_, gate=BODY, gate_index=index, needs=(MEMBERS[0],) if id_ == AFTER else ())
+            for index, id_ in enumerate(GATHERED)
+        ]
+        self.run(self.store.add([new(BODY, members=len(GATHERED)), *members]))
 
-    @rule(id_=one_of_all)
-    def claim(self, id_: str) -> None:
-        claim = self.run(self.store.claim(id_, "nano"))
-        if isinstance(claim, Claim):
-            assert id_ not in self.holder or id_ in self.expired, "two hold it"
-            assert id_ not in self.final
-            assert claim.fence > self.fences[id_], "a fence came back"
-            self.fences[id_] = claim.fence
-            self.holder[id_] = claim
-            self.expired.discard(id_)
-            self.claims.append(claim)
-        elif id_ in self.final:
-            assert claim.why == "final"
-        elif id_ in self.holder:
-            assert claim.why == "busy" and id_ not in self.expired
+    @rule(tier=tiers, sent=st.booleans())
+    def release(self, tier: str, sent: bool) -> None:
+        """The dispatcher; it may die before it has sent what was released."""
+        self._release(tier, sent=sent)
 
-    @rule(id_=one_of_all)
-    def time_passes(self, id_: str) -> None:
-        if id_ in self.holder:
-            self.expire("watch", id_)
-            self.expired.add(id_)
+    @rule(id_=ids, tier=tiers)
+    def claim(self, id_: str, tier: str) -> None:
+        """A worker, woken up by whatever message."""
+        self._claim(id_, tier)
+
+    @precondition(lambda self: self._free())
+    @rule(data=st.data())
+    def take(self, data: st.DataObject) -> None:
+        """A worker, woken up by the right message."""
+        id_ = data.draw(st.sampled_from(self._free()))
+        assert self._claim(id_, self.tier[id_]) is not None
+
+    @rule(ms=st.sampled_from([1, 1_000, 2_900, 4_100, 26_000, 40_000]))
+    def time_goes_on(self, ms: int) -> None:
+        self.pass_time(ms)
 
     @rule()
     def reconcile(self) -> None:
-        put_back = {id_ for id_, state in self.run(self.store.reconcile()) if state is State.RUNNING}
-        assert put_back == self.expired
-        for id_ in put_back:
+        put_back = self.run(self.store.reconcile())
+        self._somebody_was_here()
+        due = {id_ for id_ in self.holder if self.runs_out[id_] <= self.now_ms}
+        if self.lenient_until > self.now_ms:
+            self.runs_out |= dict.fromkeys(due, self.lenient_until)
+            due.clear()
+        assert {id_ for id_, state in put_back if state is State.RUNNING} == due
+        for id_ in due:
             del self.holder[id_]
-            self.fences[id_] += 1
-        self.expired.clear()
+            self.kills[id_] += 1
+        unclaimed = {id_ for id_, state in put_back if state is State.QUEUED}
+        assert all(self.queued[id_][0] <= self.now_ms for id_ in unclaimed), "too early"
+        for id_ in unclaimed:
+            del self.queued[id_]
+        assert all(self.now_ms < latest for _, latest in self.queued.values()), "too late"
 
+    @precondition(lambda self: self.claims)
     @rule(data=st.data())
     def renew(self, data: st.DataObject) -> None:
-        if self.claims:
-            claim = data.draw(st.sampled_from(self.claims))
-            lost = self.run(self.store.renew([claim]))
-            assert (not lost) == self._holds(claim)
-            if not lost:
-                self.expired.discard(claim.id)
-
-    @rule(data=st.data(), onward=st.booleans())
-    def write(self, data: st.DataObject, onward: bool) -> None:
-        """The end of a subtask, or giving it back: only its holder may, any number of times."""
-        if not self.claims:
-            return
         claim = data.draw(st.sampled_from(self.claims))
-        holds = self._holds(claim)
-        if onward:
-            done = self.run(self.store.hand_on(claim, "nano", ""))
+        lost = self.run(self.store.renew([claim]))
+        assert (not lost) == (self._holds(claim) and self.stopped != "cancelled")
+        if not lost:
+            self.runs_out[claim.id] = self.now_ms + self.store.lease_ms
+
+    @precondition(lambda self: self.claims)
+    @rule(data=st.data(), onward=st.none() | tiers)
+    def write(self, data: st.DataObject, onward: str | None) -> None:
+        """The end of a subtask, or handing it on: only its holder may, any number of times."""
+        self._write(data.draw(st.sampled_from(self.claims)), onward)
+
+    @rule()
+    def pause(self) -> None:
+        """One that was cancelled stays so."""
+        self.run(self.store.stop("j", "paused", TIERS))
+        self.stopped = self.stopped or "paused"
+
+    @rule()
+    def resume(self) -> None:
+        assert self.run(self.store.resume("j", TIERS)) == (self.stopped == "paused")
+        self.stopped = None if self.stopped == "paused" else self.stopped
+
+    @precondition(lambda self: len(self.claims) > 1)
+    @rule()
+    def cancel(self) -> None:
+        self.run(self.store.stop("j", "cancelled", TIERS))
+        self.stopped = "cancelled"
+
+    @precondition(lambda self: self.final.keys() >= set(GATHERED))
+    @rule()
+    def forget(self) -> None:
+        """What the gate's body does, once all is kept elsewhere."""
+        self.run(self.store.forget(GATHERED, "j", "j"))
+        self.forgotten.update(GATHERED)
+
+    @invariant()
+    def it_stands_where_the_model_says(self) -> None:
+        kept = [id_ for id_ in ALL if id_ not in self.forgotten]
+        space = self.namespace
+        *records, watch, counts = self.execute(
+            *(("HMGET", f"{space}:s:{id_}", "state", "tier", "output") for id_ in kept),
+            ("ZRANGE", f"{space}:watch", 0, -1),
+            ("HGETALL", f"{space}:c:j"),
+        )
+        lists = self.execute(*(("LRANGE", f"{space}:b:{tier}:default:j", 0, -1) for tier in TIERS))
+        backlog = {(tier, id_.decode()) for tier, ids in zip(TIERS, lists, strict=True) for id_ in ids}
+        outs = self.execute(*(("SMEMBERS", f"{space}:out:{tier}") for tier in TIERS))
+        out = {(tier, id_.decode()) for tier, ids in zip(TIERS, outs, strict=True) for id_ in ids}
+        expected = Counter(f"{self.tier[id_]}:final" for id_ in self.forgotten)
+        taken = set()
+        for id_, (state, tier, output) in zip(kept, records, strict=True):
+            where = State(state.decode())
+            assert tier.decode() == self.tier[id_]
+            assert (where is State.FINAL) == (id_ in self.final), id_
+            assert where is not State.FINAL or output.decode() == self.final[id_]
+            assert (where is State.RUNNING) == (id_ in self.holder), id_
+            assert (where is State.WAITING) == self._waits(id_), id_
+            expected[f"{self.tier[id_]}:{where}"] += 1
+            if where in (State.QUEUED, State.RUNNING):
+                taken.add((self.tier[id_], id_))
+            if self.stopped != "cancelled":  # else it is dropped
+                assert where is not State.READY or (self.tier[id_], id_) in backlog, "nobody will release it"
+                assert where is not State.QUEUED or id_ in self.queued
+        watched = {id_.decode() for id_ in watch}
+        assert {id_ for _, id_ in out} <= watched, "a place in the window that nobody frees"
+        assert out == taken if self.stopped != "cancelled" else out <= taken
+        found = {name.decode(): int(number) for name, number in zip(counts[::2], counts[1::2], strict=True)}
+        assert +expected == +Counter({name: n for name, n in found.items() if not name.endswith(":ok")})
+
+    def recover(self) -> None:
+        self.add()
+        self.resume()
+        for _ in range(ROUNDS):
+            self.heartbeat()
+            self.reconcile()
+            for tier in TIERS:
+                for id_ in self._release(tier, sent=True):
+                    claim = self._claim(id_, tier)
+                    assert claim is not None
+                    self._write(claim, None)
+            self.pass_time(ROUND_MS)
+            if self.final.keys() == set(ALL):
+                break
+        assert self.stopped == "cancelled" or self.final.keys() == set(ALL)
+        assert not self.holder
+        assert self.execute(*(("SCARD", f"{self.namespace}:out:{tier}") for tier in TIERS)) == [0, 0]
+
+    def _release(self, tier: str, *, sent: bool) -> list[str]:
+        ids = [released.id for released in self.run(self.store.release(tier, 10))]
+        for id_ in ids:
+            assert self.stopped is None, "it was stopped"
+            assert id_ not in self.final.keys() | self.holder.keys() | self.queued.keys()
+            assert self.tier[id_] == tier
+            self.queued[id_] = (self.now_ms + self.store.unsent_ms,) * 2
+        if sent:
+            self.run(self.store.sent(ids))
+            for id_ in ids:
+                self.queued[id_] = (self.now_ms + self.store.resend_ms, self.now_ms + 4 * self.store.resend_ms)
+        return ids
+
+    def _claim(self, id_: str, tier: str) -> Claim | None:
+        claim = self.run(self.store.claim(id_, tier))
+        expected = self._refusal(id_, tier)
+        if not isinstance(claim, Claim):
+            assert claim.why == expected
+            if self.stopped and id_ not in self.holder and expected in ("busy", "gone"):
+                self.queued.pop(id_, None)
+            return None
+        assert expected is None
+        self.kills[id_] += id_ in self.holder
+        assert claim.kills == self.kills[id_]
+        assert claim.fence > self.fences[id_], "a fence came back"
+        self.fences[id_] = claim.fence
+        self.holder[id_] = claim
+        self.runs_out[id_] = self.now_ms + self.store.lease_ms
+        self.queued.pop(id_, None)
+        self.claims.append(claim)
+        return claim
+
+    def _refusal(self, id_: str, tier: str) -> str | None:
+        """Why there is no claim now, None if there is."""
+        if id_ in self.forgotten:
+            return "gone"
+        if id_ in self.final:
+            return "final"
+        if self.tier[id_] != tier:
+            return "elsewhere"
+        if self._waits(id_):
+            return "busy"
+        if id_ in self.holder:
+            kept = self.runs_out[id_] > self.now_ms or self._lenience() > self.now_ms
+            return "busy" if kept else None
+        return {None: None, "paused": "busy", "cancelled": "gone"}[self.stopped]
+
+    def _free(self) -> list[str]:
+        return [id_ for id_ in ALL if self._refusal(id_, self.tier[id_]) is None]
+
+    def _waits(self, id_: str) -> bool:
+        needs = {AFTER: MEMBERS[:1], BODY: GATHERED}.get(id_, [])
+        return not self.final.keys() >= set(needs)
+
+    def _write(self, claim: Claim, onward: str | None) -> None:
+        id_, output = claim.id, str(claim.fence)
+        waiting = self._waits(BODY)
+        if onward is not None:
+            done = self.run(self.store.hand_on(claim, onward, "trail"))
         else:
-            done = self.run(self.store.finish(claim, "ok", str(claim.fence)))
-        if holds:
-            assert done
-            del self.holder[claim.id]
-            self.expired.discard(claim.id)
-            if not onward:
-                self.final.add(claim.id)
-        elif done:
-            assert claim.fence == self.fences[claim.id], "only the same call again is told that it is done"
-
-    @invariant()
-    def only_holders_wrote(self) -> None:
-        for result in self.run(self.store.results(ALL)):
-            if result is not None:
-                assert (result.state is State.FINAL) == (result.id in self.final)
-                if result.id in self.final:
-                    assert result.output == str(self.fences[result.id])
-
-    @invariant()
-    def the_gate_is_due_when_its_last_member_is_final_and_once(self) -> None:
-        (state, needs) = self.run(self.store.fields(BODY, "state", "needs"))
-        if state is None:
+            done = self.run(self.store.finish(claim, "ok", output))
+        if not self._holds(claim):
+            assert not done or claim in self.ended, "only the same call again is told that it is done"
             return
-        missing = len(set(MEMBERS) - self.final)
-        assert int(needs or 0) == missing
-        assert (state == "waiting") == (missing > 0)
+        assert done
+        del self.holder[id_]
+        self.ended.add(claim)
+        if onward is not None:
+            self.tier[id_] = onward
+            return
+        self.final[id_] = output
+        if waiting and not self._waits(BODY):
+            self.queued[BODY] = (self.now_ms + self.store.gate_grace_ms,) * 2
 
     def _holds(self, claim: Claim) -> bool:
         return self.holder.get(claim.id) is claim
 
+    def _lenience(self) -> int:
+        away = self.now_ms - self.seen_ms > AWAY_MS
+        return self.now_ms + LENIENT_MS if away else self.lenient_until
 
-def test_claims_and_gates(valkey: Valkey) -> None:
-    check(Claims, valkey)
+    def _somebody_was_here(self) -> None:
+        self.seen_ms, self.lenient_until = self.now_ms, self._lenience()
+
+
+def test_claims_are_safe(in_memory: Valkey) -> None:
+    check(Claims, in_memory, "safety")
+
+
+def test_all_that_was_added_ends(in_memory: Valkey) -> None:
+    check(Claims, in_memory, "liveness")

@@ -1,88 +1,246 @@
-"""A budget under any order of intents, ends, guesses and late truths: settled and held never pass the cap."""
+"""A budget under any order of intents, ends, guesses and late truths, by workers that live, died or are zombies.
+
+What is settled and held never passes the cap; only who holds the claim may begin to pay; and under a fair schedule what the
+dead have left is settled from what they journalled, until nothing is held.
+"""
 
 from __future__ import annotations
 
-from hypothesis import strategies as st
-from hypothesis.stateful import initialize, invariant, rule
+from typing import Literal
 
-from queues.subtasks import Charge, Intent, Refused
-from tests.chaos.machines import StoreMachine, check
+from hypothesis import strategies as st
+from hypothesis.stateful import initialize, invariant, precondition, rule
+
+from queues.subtasks import Charge, Claim, Intent, Refused, State
+from tests.chaos.machines import ROUND_MS, ROUNDS, Mode, StoreMachine, check
+from tests.support.stores import new
 from tests.support.valkey import Valkey
 
 CAP = 100
-HOLDS = [f"j/{name}" for name in "abc"]
+JOB, RECORD = "j", "j/shard"
+SUBTASKS = ["j/a", "j/b"]
+#: A subtask holds under its own id, or under that of a part.
+HOLDS = ["", "/review"]
 
 
 class Quota(StoreMachine):
-    """The model: what each hold keeps, and what was booked under which id, as guess or as truth."""
+    """The model: who holds which claim, what each hold keeps, and what was booked under which id, as guess or as truth."""
 
-    def __init__(self, valkey: Valkey) -> None:
-        super().__init__(valkey)
+    def __init__(self, valkey: Valkey, mode: Mode) -> None:
+        super().__init__(valkey, mode)
+        self.claims: list[Claim] = []
+        #: The fence with which a subtask may begin to pay; None: nobody's.
+        self.fence: dict[str, int | None] = {}
         self.held: dict[str, Intent] = {}
+        self.made: list[Intent] = []
         #: Intent id -> (amount booked, whether it is a guess).
         self.booked: dict[str, tuple[int, bool]] = {}
-        self.made: dict[str, Intent] = {}
+        self.stopped: Literal["paused", "cancelled"] | None = None
+        self.closed = False
+        self.memos: dict[str, str] = {}
 
     @initialize()
-    def cap(self) -> None:
-        self.run(self.store.set_cap("j", CAP))
+    def open(self) -> None:
+        self.run(self.store.set_cap(JOB, CAP))
+        self.run(self.store.add([new(id_) for id_ in SUBTASKS]))
 
-    @rule(hold=st.sampled_from(HOLDS), amount=st.integers(0, 60))
-    def intend(self, hold: str, amount: int) -> None:
-        intent = Intent("j", hold, f"{hold}.{len(self.made)}", amount, "note")
+    @rule(id_=st.sampled_from(SUBTASKS))
+    def claim(self, id_: str) -> None:
+        self._claim(id_)
+
+    @rule(ms=st.sampled_from([1, 2_000, 31_000]))
+    def time_goes_on(self, ms: int) -> None:
+        self.pass_time(ms)
+
+    @rule()
+    def reconcile(self) -> None:
+        for id_, state in self.run(self.store.reconcile()):
+            if state is State.RUNNING:
+                self.fence[id_] = None
+
+    @precondition(lambda self: self.claims)
+    @rule(data=st.data(), part=st.sampled_from(HOLDS), amount=st.integers(0, 60))
+    def intend(self, data: st.DataObject, part: str, amount: int) -> None:
+        """Whoever ever held the claim is about to pay."""
+        claim = data.draw(st.sampled_from(self.claims))
+        hold = claim.id + part
+        id_ = f"{hold}.{claim.fence}.{len(self.made)}"
+        intent = Intent(JOB, hold, id_, amount, f"{id_} {hold} {amount}", claim.id, claim.fence)
+        self.made.append(intent)
+        self._intend(intent)
+
+    @precondition(lambda self: self.held)
+    @rule(data=st.data(), handle=st.booleans())
+    def again(self, data: st.DataObject, handle: bool) -> None:
+        """The reply was lost and it is journalled again; or it has a handle, which nothing may keep from the journal."""
+        intent = self.held[data.draw(st.sampled_from(sorted(self.held)))]
+        if handle:
+            note = f"{intent.note} {len(self.claims)}"
+            changed = Intent(JOB, intent.hold, intent.id, intent.amount, note, intent.claimed, intent.fence)
+            if note != intent.note:
+                assert self.run(self.store.intend(changed)) is None
+                self.held[intent.hold] = changed
+        else:
+            self._intend(intent)
+
+    @precondition(lambda self: self.made)
+    @rule(data=st.data())
+    def let_go(self, data: st.DataObject) -> None:
+        intent = data.draw(st.sampled_from(self.made))
+        self.run(self.store.let_go(intent))
+        self._freed(intent)
+
+    @precondition(lambda self: self.made)
+    @rule(data=st.data(), guess=st.booleans(), way=st.sampled_from(["settle", "finish", "hand_on", "memo"]))
+    def end(self, data: st.DataObject, guess: bool, way: str) -> None:
+        """An end at any time, by anybody, any number of times: a truth costs at most what was held, a guess all of it."""
+        intent = data.draw(st.sampled_from(self.made))
+        if intent.id not in self.booked and self._holding(intent) is None:
+            return  # it was refused or let go: nothing was used
+        amount = intent.amount if guess else intent.amount // 2
+        charge = Charge(RECORD, intent.id, "body", JOB, intent.hold, amount, {"calls": 1}, guess)
+        claim = next(claim for claim in self.claims if (claim.id, claim.fence) == (intent.claimed, intent.fence))
+        match way:
+            case "settle":
+                self.run(self.store.settle([charge]))
+            case "finish":
+                self.run(self.store.finish(claim, "ok", "", [charge]))
+            case "hand_on":
+                self.run(self.store.hand_on(claim, "nano", "", [charge]))
+            case _:
+                self.run(self.store.set_memo(JOB, claim.id, intent.id, [charge]))
+                self.memos.setdefault(claim.id, intent.id)
+        self._book(intent, amount, guess=guess)
+
+    @rule()
+    def pause(self) -> None:
+        self.run(self.store.stop(JOB, "paused", ["nano"]))
+        self.stopped = self.stopped or "paused"
+
+    @rule()
+    def resume(self) -> None:
+        self.run(self.store.resume(JOB, ["nano"]))
+        self.stopped = None if self.stopped == "paused" else self.stopped
+
+    @precondition(lambda self: len(self.made) > 2)
+    @rule()
+    def cancel(self) -> None:
+        self.run(self.store.stop(JOB, "cancelled", ["nano"]))
+        self.stopped = "cancelled"
+
+    @precondition(lambda self: self.booked and not self.held)
+    @rule()
+    def forget(self) -> None:
+        """The entries so far are kept elsewhere; only the truth about a guess among them is still news."""
+        self.run(self.store.forget([], RECORD, JOB))
+        self.closed = True
+
+    @invariant()
+    def it_adds_up(self) -> None:
+        cap, used, held = self.run(self.store.quota(JOB))
+        assert cap == CAP
+        assert used == sum(amount for amount, _ in self.booked.values())
+        assert held == sum(intent.amount for intent in self.held.values())
+        assert used + held <= CAP
+        assert self.run(self.store.tally(JOB)).get("calls", 0) == len(self.booked)
+
+    @invariant()
+    def what_is_journalled_is_what_is_held(self) -> None:
+        notes = self.run(self.store.unsettled(JOB))
+        assert sorted(notes) == sorted(intent.note for intent in self.held.values())
+        for name, body in self.memos.items():
+            assert self.run(self.store.memo(JOB, name)) == body
+
+    def recover(self) -> None:
+        """New workers know only what the store says: they settle what the dead journalled, make their call and end."""
+        self.resume()
+        for _ in range(ROUNDS):
+            self.run(self.store.register("nano", "w", 2, 10**9))
+            self.reconcile()
+            ended = [result for result in self.run(self.store.results(SUBTASKS)) if result and result.status]
+            if len(ended) == len(SUBTASKS):
+                break
+            for id_ in SUBTASKS:
+                claim = self._claim(id_)
+                if claim is not None:
+                    self._work(claim)
+            self.pass_time(ROUND_MS)
+        assert self.stopped == "cancelled" or len(ended) == len(SUBTASKS)
+        # The end of the job: what is left belongs to nobody who will call again.
+        for note in self.run(self.store.unsettled(JOB)):
+            self._settle(note)
+        self.it_adds_up()
+        assert self.run(self.store.quota(JOB))[2] == 0
+
+    def _claim(self, id_: str) -> Claim | None:
+        claim = self.run(self.store.claim(id_, "nano"))
+        if not isinstance(claim, Claim):
+            return None
+        self.claims.append(claim)
+        self.fence[id_] = claim.fence
+        return claim
+
+    def _work(self, claim: Claim) -> None:
+        id_ = f"{claim.id}.{claim.fence}"
+        intent = Intent(JOB, claim.id, id_, 1, f"{id_} {claim.id} 1", claim.id, claim.fence)
+        self.made.append(intent)
+        refused = self._intend(intent)
+        if refused is not None and refused.why == "unsettled":
+            self._settle(refused.note)
+            refused = self._intend(intent)
+        if refused is None:
+            charge = Charge(RECORD, id_, "body", JOB, claim.id, 1, {"calls": 1})
+            assert self.run(self.store.finish(claim, "ok", "", [charge]))
+            self._book(intent, 1, guess=False)
+        elif refused.why == "short":
+            assert self.run(self.store.finish(claim, "failed", ""))
+
+    def _intend(self, intent: Intent) -> Refused | None:
         refused = self.run(self.store.intend(intent))
-        if hold in self.held:
-            assert refused == Refused("unsettled", note="note")
-        elif self._spoken_for() + amount > CAP:
+        kept = self.held.get(intent.hold)
+        if self.stopped is not None:
+            assert refused == Refused(self.stopped)
+        elif self.fence[intent.claimed] != intent.fence:
+            assert refused == Refused("stale")
+        elif kept is not None and kept.id != intent.id:
+            assert refused == Refused("unsettled", note=kept.note)
+        elif self._spoken_for(intent.hold) + intent.amount > CAP:
             assert refused is not None
             assert refused.why == "short"
         else:
             assert refused is None
-            self.held[hold] = self.made[intent.id] = intent
+            self.held[intent.hold] = intent
+        return refused
 
-    @rule(data=st.data())
-    def again(self, data: st.DataObject) -> None:
-        """The reply was lost, so the same intent is journalled again."""
-        if self.held:
-            intent = self.held[data.draw(st.sampled_from(sorted(self.held)))]
-            assert self.run(self.store.intend(intent)) is None
+    def _settle(self, note: str) -> None:
+        """As whoever comes after a dead worker: its call is booked at its worst case."""
+        id_, hold, amount, *_ = note.split()
+        charge = Charge(RECORD, id_, "body", JOB, hold, int(amount), {"calls": 1}, provisional=True)
+        self.run(self.store.settle([charge]))
+        self._book(self.held[hold], int(amount), guess=True)
 
-    @rule(data=st.data())
-    def let_go(self, data: st.DataObject) -> None:
-        if self.made:
-            intent = self.made[data.draw(st.sampled_from(sorted(self.made)))]
-            self.run(self.store.let_go(intent))
-            self._freed(intent)
+    def _spoken_for(self, but: str) -> int:
+        kept = sum(intent.amount for hold, intent in self.held.items() if hold != but)
+        return sum(amount for amount, _ in self.booked.values()) + kept
 
-    @rule(data=st.data(), guess=st.booleans())
-    def end(self, data: st.DataObject, guess: bool) -> None:
-        """An end at any time, by anybody, any number of times: a truth costs at most what was held, a guess all of it."""
-        if not self.made:
-            return
-        intent = self.made[data.draw(st.sampled_from(sorted(self.made)))]
-        if intent.id not in self.booked and self.held.get(intent.hold) is not intent:
-            return  # it was let go: nothing was used
-        amount = intent.amount if guess else intent.amount // 2
-        self.run(self.store.settle([Charge("j", intent.id, "body", "j", intent.hold, amount, provisional=guess)]))
+    def _holding(self, intent: Intent) -> Intent | None:
+        kept = self.held.get(intent.hold)
+        return kept if kept is not None and kept.id == intent.id else None
+
+    def _book(self, intent: Intent, amount: int, *, guess: bool) -> None:
         before = self.booked.get(intent.id)
-        if before is None or (before[1] and not guess):
+        if (before is None and not self.closed) or (before is not None and before[1] and not guess):
             self.booked[intent.id] = (amount, guess)
         self._freed(intent)
 
-    @invariant()
-    def it_adds_up(self) -> None:
-        _, used, held = self.run(self.store.quota("j"))
-        assert used == sum(amount for amount, _ in self.booked.values())
-        assert held == sum(intent.amount for intent in self.held.values())
-        assert used + held <= CAP
-
-    def _spoken_for(self) -> int:
-        return sum(a for a, _ in self.booked.values()) + sum(intent.amount for intent in self.held.values())
-
     def _freed(self, intent: Intent) -> None:
-        if self.held.get(intent.hold) is intent:
+        if self._holding(intent) is not None:
             del self.held[intent.hold]
 
 
-def test_quota(valkey: Valkey) -> None:
-    check(Quota, valkey)
+def test_the_budget_holds(in_memory: Valkey) -> None:
+    check(Quota, in_memory, "safety")
+
+
+def test_nothing_stays_held(in_memory: Valkey) -> None:
+    check(Quota, in_memory, "liveness")
