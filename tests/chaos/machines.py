@@ -77,7 +77,7 @@ class StoreMachine(RuleBasedStateMachine):
 def check(machine: type[StoreMachine], valkey: Valkey, mode: Mode) -> None:
     """Run a machine as a test."""
     # Of the examples of the run's profile (see conftest) a part: each of them is some hundred calls of the server.
-    examples = settings.default.max_examples // 4
+    examples = settings().max_examples // 5
     bounded = settings(
         max_examples=examples,
         deadline=None,

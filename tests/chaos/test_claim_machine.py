@@ -24,6 +24,8 @@ GATHERED = [*MEMBERS, AFTER]
 ALL = [*GATHERED, BODY]
 #: What _common.lua says: nobody was here for so long, so claims are kept for so long.
 AWAY_MS, LENIENT_MS = 3_000, 4_000
+#: And what so many workers died at runs alone on its tier, and only when it was released.
+SUSPECT_KILLS = 2
 ids, tiers = st.sampled_from(ALL), st.sampled_from(TIERS)
 
 
@@ -89,6 +91,14 @@ class Claims(StoreMachine):
         self.pass_time(ms)
 
     @rule()
+    def a_lease_passes(self) -> None:
+        """The fleet lives on and nobody renews: what is held now is lost, and those who held it count as dead."""
+        for _ in range(self.store.lease_ms // AWAY_MS + 1):
+            self.heartbeat()
+            self.pass_time(AWAY_MS)
+        self.reconcile()
+
+    @rule()
     def reconcile(self) -> None:
         put_back = self.run(self.store.reconcile())
         self._somebody_was_here()
@@ -98,8 +108,7 @@ class Claims(StoreMachine):
             due.clear()
         assert {id_ for id_, state in put_back if state is State.RUNNING} == due
         for id_ in due:
-            del self.holder[id_]
-            self.kills[id_] += 1
+            self._died(id_)
         unclaimed = {id_ for id_, state in put_back if state is State.QUEUED}
         assert all(self.queued[id_][0] <= self.now_ms for id_ in unclaimed), "too early"
         for id_ in unclaimed:
@@ -154,8 +163,9 @@ class Claims(StoreMachine):
             ("ZRANGE", f"{space}:watch", 0, -1),
             ("HGETALL", f"{space}:c:j"),
         )
-        lists = self.execute(*(("LRANGE", f"{space}:b:{tier}:default:j", 0, -1) for tier in TIERS))
-        backlog = {(tier, id_.decode()) for tier, ids in zip(TIERS, lists, strict=True) for id_ in ids}
+        lists = [(tier, name) for tier in TIERS for name in (f"b:{tier}:default:j", f"sus:{tier}")]
+        entries = self.execute(*(("LRANGE", f"{space}:{name}", 0, -1) for _, name in lists))
+        backlog = {(tier, id_.decode()) for (tier, _), ids in zip(lists, entries, strict=True) for id_ in ids}
         outs = self.execute(*(("SMEMBERS", f"{space}:out:{tier}") for tier in TIERS))
         out = {(tier, id_.decode()) for tier, ids in zip(TIERS, outs, strict=True) for id_ in ids}
         expected = Counter(f"{self.tier[id_]}:final" for id_ in self.forgotten)
@@ -173,6 +183,8 @@ class Claims(StoreMachine):
             if self.stopped != "cancelled":  # else it is dropped
                 assert where is not State.READY or (self.tier[id_], id_) in backlog, "nobody will release it"
                 assert where is not State.QUEUED or id_ in self.queued
+        suspects = [self.tier[id_] for id_ in ALL if self._out(id_) and self.kills[id_] >= SUSPECT_KILLS]
+        assert len(suspects) == len(set(suspects)), "suspects run one at a time on a tier"
         watched = {id_.decode() for id_ in watch}
         assert {id_ for _, id_ in out} <= watched, "a place in the window that nobody frees"
         assert out == taken if self.stopped != "cancelled" else out <= taken
@@ -215,7 +227,9 @@ class Claims(StoreMachine):
         expected = self._refusal(id_, tier)
         if not isinstance(claim, Claim):
             assert claim.why == expected
-            if self.stopped and id_ not in self.holder and expected in ("busy", "gone"):
+            if id_ in self.holder and self.tier[id_] == tier and self._ran_out(id_):
+                self._died(id_)  # it waits for its turn as a suspect
+            elif self.stopped and expected in ("busy", "gone"):
                 self.queued.pop(id_, None)
             return None
         assert expected is None
@@ -240,9 +254,20 @@ class Claims(StoreMachine):
         if self._waits(id_):
             return "busy"
         if id_ in self.holder:
-            kept = self.runs_out[id_] > self.now_ms or self._lenience() > self.now_ms
-            return "busy" if kept else None
+            return None if self._ran_out(id_) and self.kills[id_] + 1 < SUSPECT_KILLS else "busy"
+        if id_ not in self.queued and self.kills[id_] >= SUSPECT_KILLS:
+            return "busy"
         return {None: None, "paused": "busy", "cancelled": "gone"}[self.stopped]
+
+    def _ran_out(self, id_: str) -> bool:
+        return self.runs_out[id_] <= self.now_ms and self._lenience() <= self.now_ms
+
+    def _died(self, id_: str) -> None:
+        del self.holder[id_]
+        self.kills[id_] += 1
+
+    def _out(self, id_: str) -> bool:
+        return id_ in self.queued or id_ in self.holder
 
     def _free(self) -> list[str]:
         return [id_ for id_ in ALL if self._refusal(id_, self.tier[id_]) is None]

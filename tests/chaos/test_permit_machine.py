@@ -141,7 +141,8 @@ class Permits(StoreMachine):
                     break
                 self.time_goes_on(10_000)
             assert len(self.starts) == started + 1, f"number {number} never started"
-            self._settle(*self.calls, 1.0)
+            for id_ in list(self.calls):
+                self._settle(id_, 1.0)
         self.time_goes_on(LEASE_S * 1000)
         assert not self.dead
         self.never_more_in_flight_than_allowed()

@@ -160,10 +160,10 @@ class Quota(StoreMachine):
             ended = [result for result in self.run(self.store.results(SUBTASKS)) if result and result.status]
             if len(ended) == len(SUBTASKS):
                 break
-            for id_ in SUBTASKS:
-                claim = self._claim(id_)
-                if claim is not None:
-                    self._work(claim)
+            for released in self.run(self.store.release("nano", 10)):
+                claim = self._claim(released.id)
+                assert claim is not None
+                self._work(claim)
             self.pass_time(ROUND_MS)
         assert self.stopped == "cancelled" or len(ended) == len(SUBTASKS)
         # The end of the job: what is left belongs to nobody who will call again.
