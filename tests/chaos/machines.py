@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import sys
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import Any, Literal, TypeVar, cast
 
 from hypothesis import HealthCheck, settings
@@ -74,7 +74,7 @@ class StoreMachine(RuleBasedStateMachine):
             self._loop.close()
 
 
-def check(machine: type[StoreMachine], valkey: Valkey, mode: Mode) -> None:
+def check(machine: Callable[[Valkey, Mode], StoreMachine], valkey: Valkey, mode: Mode) -> None:
     """Run a machine as a test."""
     # Of the examples of the run's profile (see conftest) a part: each of them is some hundred calls of the server.
     examples = settings().max_examples // 5

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import json
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from fleet.jobs import JobStatus
 from queues.dispatcher import Dispatcher
 from tests.support.bench import Bench, bench, books, config
+from tests.support.messages import Message
 from tests.support.processes import FleetProcess
 from tests.support.sim import RunningSim
 from tests.support.valkey import Valkey
@@ -25,21 +23,6 @@ WIDTH = 3
 CONFIG = config(gate_width=WIDTH)
 NOTE = {"id": "note", "each": "items", "tier": "nano", "prompt": "Note on {{ item }}", "max_output_tokens": 200}
 REVIEW = {"prompt": "Brief.", "max_output_tokens": 1_000}
-
-
-@dataclass(frozen=True)
-class Message:
-    """A message as it lies in a queue's list."""
-
-    headers: dict[str, Any]
-    args: list[Any]
-    chord: dict[str, Any] | None
-
-    @classmethod
-    def read(cls, raw: bytes) -> Message:
-        message = json.loads(raw)
-        args, _, embed = json.loads(base64.b64decode(message["body"]))
-        return cls(message["headers"], args, embed["chord"])
 
 
 def in_queue(valkey: Valkey, queue: str) -> list[Message]:
