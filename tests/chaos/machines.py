@@ -77,7 +77,7 @@ class StoreMachine(RuleBasedStateMachine):
 def check(machine: Callable[[Valkey, Mode], StoreMachine], valkey: Valkey, mode: Mode) -> None:
     """Run a machine as a test."""
     # Of the examples of the run's profile (see conftest) a part: each of them is some hundred calls of the server.
-    examples = settings().max_examples // 5
+    examples = settings().max_examples // 3
     bounded = settings(
         max_examples=examples,
         deadline=None,

@@ -47,17 +47,20 @@ class Claims(StoreMachine):
         self.final: dict[str, str] = {}
         self.forgotten: set[str] = set()
         self.stopped: str | None = None
+        #: Away: nothing is ever stopped. Hesitant: nothing is cancelled.
+        self.user = "away"
         self.seen_ms, self.lenient_until = self.now_ms, 0
 
-    @initialize()
-    def plan(self) -> None:
+    @initialize(user=st.sampled_from(["away", "hesitant", "fickle"]))
+    def plan(self, user: str) -> None:
+        self.user = user
+        self.run(self.store.register("mini", "w", 2, 10**9))
         self.heartbeat()
         self.add()
 
     @rule()
     def heartbeat(self) -> None:
-        for tier in TIERS:
-            self.run(self.store.register(tier, "w", 2, 10**9))
+        self.run(self.store.register("nano", "w", 2, 10**9))
         self._somebody_was_here()
 
     @rule()
@@ -79,16 +82,25 @@ class Claims(StoreMachine):
         """A worker, woken up by whatever message."""
         self._claim(id_, tier)
 
-    @precondition(lambda self: self._free())
+    @precondition(lambda self: self.holder)
     @rule(data=st.data())
-    def take(self, data: st.DataObject) -> None:
-        """A worker, woken up by the right message."""
-        id_ = data.draw(st.sampled_from(self._free()))
-        assert self._claim(id_, self.tier[id_]) is not None
+    def claim_again(self, data: st.DataObject) -> None:
+        """A worker, woken up by a message that was delivered twice."""
+        id_ = data.draw(st.sampled_from(sorted(self.holder)))
+        self._claim(id_, self.tier[id_])
 
-    @rule(ms=st.sampled_from([1, 1_000, 2_900, 4_100, 26_000, 40_000]))
-    def time_goes_on(self, ms: int) -> None:
+    @precondition(lambda self: self._free())
+    @rule(data=st.data(), most=st.integers(1, len(ALL)))
+    def take(self, data: st.DataObject, most: int) -> None:
+        """Workers, woken up by the right messages."""
+        for id_ in data.draw(st.permutations(self._free()))[:most]:
+            assert self._claim(id_, self.tier[id_]) is not None
+
+    @rule(ms=st.sampled_from([1, 1_000, 2_900, 4_100, 26_000, 40_000]), looked_at=st.booleans())
+    def time_goes_on(self, ms: int, looked_at: bool) -> None:
         self.pass_time(ms)
+        if looked_at:
+            self.reconcile()
 
     @rule()
     def a_lease_passes(self) -> None:
@@ -130,18 +142,20 @@ class Claims(StoreMachine):
         """The end of a subtask, or handing it on: only its holder may, any number of times."""
         self._write(data.draw(st.sampled_from(self.claims)), onward)
 
+    @precondition(lambda self: self.user != "away")
     @rule()
     def pause(self) -> None:
         """One that was cancelled stays so."""
         self.run(self.store.stop("j", "paused", TIERS))
         self.stopped = self.stopped or "paused"
 
+    @precondition(lambda self: self.user != "away")
     @rule()
     def resume(self) -> None:
         assert self.run(self.store.resume("j", TIERS)) == (self.stopped == "paused")
         self.stopped = None if self.stopped == "paused" else self.stopped
 
-    @precondition(lambda self: len(self.claims) > 1)
+    @precondition(lambda self: self.user == "fickle" and len(self.claims) > 1)
     @rule()
     def cancel(self) -> None:
         self.run(self.store.stop("j", "cancelled", TIERS))

@@ -18,7 +18,7 @@ MINUTE_MS = 60_000
 #: A strict limit on requests, one on tokens (a call takes a tenth to all of it), both, and none but the places.
 ALLOWANCES = [
     Allowance(requests_per_minute=requests, tokens_per_minute=tokens, in_flight=IN_FLIGHT)
-    for requests in (4, None)
+    for requests in (2, None)
     for tokens in (100, None)
 ]
 

@@ -90,13 +90,11 @@ class Quota(StoreMachine):
         self.run(self.store.let_go(intent))
         self._freed(intent)
 
-    @precondition(lambda self: self.made)
+    @precondition(lambda self: self._begun())
     @rule(data=st.data(), guess=st.booleans(), way=st.sampled_from(["settle", "finish", "hand_on", "memo"]))
     def end(self, data: st.DataObject, guess: bool, way: str) -> None:
         """An end at any time, by anybody, any number of times: a truth costs at most what was held, a guess all of it."""
-        intent = data.draw(st.sampled_from(self.made))
-        if intent.id not in self.booked and self._holding(intent) is None:
-            return  # it was refused or let go: nothing was used
+        intent = data.draw(st.sampled_from(self._begun()))
         amount = intent.amount if guess else intent.amount // 2
         charge = Charge(RECORD, intent.id, "body", JOB, intent.hold, amount, {"calls": 1}, guess)
         claim = next(claim for claim in self.claims if (claim.id, claim.fence) == (intent.claimed, intent.fence))
@@ -222,6 +220,10 @@ class Quota(StoreMachine):
     def _spoken_for(self, but: str) -> int:
         kept = sum(intent.amount for hold, intent in self.held.items() if hold != but)
         return sum(amount for amount, _ in self.booked.values()) + kept
+
+    def _begun(self) -> list[Intent]:
+        """What was not refused or let go: only there something was used."""
+        return [intent for intent in self.made if intent.id in self.booked or self._holding(intent)]
 
     def _holding(self, intent: Intent) -> Intent | None:
         kept = self.held.get(intent.hold)
