@@ -73,8 +73,8 @@ class Draft:
 
         `handle`: the vendor's id of a call that runs in the background, by which it can be asked for later.
         """
-        lost = self.failed(WORKER_LOST, maybe_billed=True)
-        note = json.dumps({"entry": lost.model_dump(mode="json"), "handle": handle, "record": self.record})
+        lost = self.failed(WORKER_LOST, maybe_billed=True).model_dump_json()
+        note = f'{{"entry": {lost}, "handle": {json.dumps(handle)}, "record": {json.dumps(self.record)}}}'
         return Intent(
             self.entry.job,
             self.entry.subtask or "",

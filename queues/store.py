@@ -12,7 +12,6 @@ import json
 import secrets
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
 from itertools import islice
 from typing import Any, Literal, TypeVar
 
@@ -107,10 +106,7 @@ class Store:
         """Add subtasks in order, in shards; the number that were new. Safe to repeat."""
         added = 0
         for shard in _shards(subtasks, SHARD):
-            documents = [
-                {name: value for name, value in asdict(subtask).items() if value is not None} for subtask in shard
-            ]
-            added += await self._call("add", json.dumps(documents))
+            added += await self._call("add", json.dumps([_document(subtask) for subtask in shard]))
             failpoint("shard_added")
         return added
 
@@ -306,7 +302,13 @@ def _shards(values: Iterable[T], size: int) -> Iterable[tuple[T, ...]]:
 
 def _charges(charges: Sequence[Charge]) -> str:
     # An empty Lua table would come back as a list; pairs() takes both.
-    return json.dumps([asdict(charge) for charge in charges])
+    return json.dumps([_document(charge) for charge in charges])
+
+
+def _document(data: Charge | NewSubtask) -> dict[str, Any]:
+    """Its fields, without those that are None; `asdict`, which copies what is in them too, takes ten times as long."""
+    values = ((name, getattr(data, name)) for name in data.__slots__)
+    return {name: value for name, value in values if value is not None}
 
 
 def _result(id_: str, reply: Sequence[bytes | None]) -> Result | None:
