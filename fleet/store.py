@@ -168,6 +168,8 @@ class JobStore:
             return job
         self._plans.move_to_end(job_id)
         status, round_ = await self._link.execute("HMGET", self._key(job_id), "status", "round", idempotent=True)
+        if status == job.status.encode() and int(round_) == job.round:
+            return job
         return replace(job, status=JobStatus(status.decode()), round=int(round_))
 
     async def set_plan(self, job_id: str, steps: Iterable[Step], *, width: int, window: int) -> None:
