@@ -150,6 +150,7 @@ def up() -> None:
             if fleet.sim_url is not None:
                 console.print(f"simulated provider  {fleet.sim_url}   ({SIMULATED})")
             console.print(f"Flower              {fleet.flower_url}")
+            console.print(f"Metrics             {fleet.metrics_url}")
             console.print("`fleet run`, `fleet submit` and `fleet jobs` in this folder use this fleet. Ctrl-C drains.")
             while not stopped.wait(1.0):
                 fleet.supervise()

@@ -176,7 +176,8 @@ class Runner:
                 claim.id.split("/", 1)[0], lambda lost: lost.subtask == claim.id and lost.fence < claim.fence
             )
         document = trail.document(output=output, model=model, error=error)
-        if not await self._context.store.finish(claim, status, document, charges or ()):
+        quarantined = claim.kills >= MAX_KILLS
+        if not await self._context.store.finish(claim, status, document, charges or (), quarantined=quarantined):
             raise NotOurs("the claim was lost before the end was written")
         failpoint("finished")
         return {"id": claim.id, "status": status}

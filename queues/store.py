@@ -141,11 +141,15 @@ class Store:
             lost += [claim for claim, alive in zip(shard, held, strict=True) if not alive]
         return lost
 
-    async def finish(self, claim: Claim, status: Status, output: str, charges: Sequence[Charge] = ()) -> bool:
-        """End a claimed subtask and free what waited for it. False: the claim was lost and only the charges count."""
-        return bool(
-            await self._insist("finish", claim.id, claim.fence, status, output, _charges(charges), self.gate_grace_ms)
-        )
+    async def finish(
+        self, claim: Claim, status: Status, output: str, charges: Sequence[Charge] = (), *, quarantined: bool = False
+    ) -> bool:
+        """End a claimed subtask and free what waited for it. False: the claim was lost and only the charges count.
+
+        `quarantined`: it ends because its workers keep dying.
+        """
+        what = (claim.id, claim.fence, status, output, _charges(charges))
+        return bool(await self._insist("finish", *what, self.gate_grace_ms, int(quarantined)))
 
     async def hand_on(self, claim: Claim, tier: str, trail: str, charges: Sequence[Charge] = ()) -> bool:
         """Give a claimed subtask to `tier`, in front. False: the claim was lost and only the charges count."""

@@ -4,6 +4,7 @@
 --       b:TIER… backlog: tenants, their jobs (zsets by virtual time), a job's subtasks (list) · out:TIER released (set)
 --       watch: when the reconciler looks (zset) · wake: rings the dispatcher (list) · w:TIER workers (zset by expiry)
 --       r:RECORD entries (hash) · rp:RECORD which of them are guesses (hash) · t:QUOTA their tally (hash)
+--       righted: what was not as it should be, by tier, since the store is there (hash)
 --       rx:QUOTA records that were kept elsewhere and dropped here (set)
 --       m:JOB what was written down for a job, by name (hash)
 --       q:QUOTA cap, used, held · qh:QUOTA holds (hash) · i:QUOTA intents, by hold: what was about to be used (hash)
@@ -22,6 +23,9 @@ local function move(id, tier, from, to)
   if from then redis.call('HINCRBY', counts, from.tier .. ':' .. from.state, -1) end
   redis.call('HINCRBY', counts, tier .. ':' .. to, 1)
 end
+
+-- Something was not as it should be and was put right; `queues/survey.py` names what.
+local function count(tier, what) redis.call('HINCRBY', key('righted'), tier .. ':' .. what, 1) end
 
 local function ring() if redis.call('LLEN', key('wake')) == 0 then redis.call('LPUSH', key('wake'), 1) end end
 
