@@ -18,7 +18,8 @@ end
 local oldest = redis.call('ZRANGE', watch, 0, 0, 'WITHSCORES')[2]
 local gates = 0
 for _, id in ipairs(redis.call('ZRANGE', watch, '-inf', now, 'BYSCORE', 'LIMIT', 0, ARGV[2])) do
-  gates = gates + redis.call('HEXISTS', key('s', id), 'members')
+  local state, members = unpack(redis.call('HMGET', key('s', id), 'state', 'members'))
+  if members and state == 'queued' then gates = gates + 1 end
 end
 local reply = {
   redis.call('ZCARD', watch), redis.call('ZCOUNT', watch, '-inf', now),

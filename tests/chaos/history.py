@@ -111,6 +111,8 @@ class History:
         life.task = fields.get("task", life.task)
         life.fence = int(fields.get("fence", life.fence))
         life.owner = fields.get("owner", life.owner).partition("~")[0]
+        if "owner" in fields and "fence" in fields:
+            life.owners[life.fence], life.owner = life.owner, ""
         if "members" in fields:
             life.members = int(fields["members"])
         state = fields.get("state", life.state)
