@@ -139,7 +139,7 @@ def plan(job: JobFile, output: Output = "text") -> None:
 
 @app.command()
 def up() -> None:
-    """A whole fleet on this machine: Valkey, coordinator, a worker per tier, Flower. Ctrl-C drains."""
+    """A whole fleet on this machine: Valkey, coordinator, a worker per tier, Flower, metrics. Ctrl-C drains."""
     console = Console()
     stopped = threading.Event()
     fleet = EmbeddedFleet(Environment(), flower=True)
