@@ -57,6 +57,15 @@ class Archive:
             await asyncio.to_thread(self._blobs.put, name, ("\n".join(lines) + "\n").encode())
         await self._store.forget(ids, shard.record_in(job.id), job.id)
 
+    async def unclosed(self, job: Job) -> AsyncIterator[tuple[Shard, list[str], bool]]:
+        """The shards with subtasks in the store: each with the ids of all its subtasks, and whether those there have ended."""
+        plan = [Shard(1, phase.number, number) for phase in job.phases for number in range(phase.shards)]
+        for shard in (*plan, *(shard for shard, _ in self._extra(job))):
+            ids = self._rounds.ids(job, shard)
+            there = [result for result in await self._store.results(ids) if result is not None]
+            if there:
+                yield shard, ids, all(result.status is not None for result in there)
+
     async def shard(self, job: Job, shard: Shard, ids: Sequence[str]) -> dict[str, Outcome]:
         """The outcomes of a shard by subtask id; those that have not ended count as failed."""
         name = shard.segment_in(job.id)

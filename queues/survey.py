@@ -13,13 +13,13 @@ from enum import StrEnum
 from queues.link import Link
 
 #: Jobs with something ready on one tier, and overdue subtasks, that one survey looks at: with more, it counts too few.
-MOST_LANES, MOST_OVERDUE = 500, 500
+MOST_LANES, MOST_OVERDUE = 200, 200
 
 
 class Righted(StrEnum):
     """What was not as it should be and was put right; the scripts count under these names, by tier."""
 
-    #: `reconcile`: a claim that nobody renewed.
+    #: `reconcile`, and `claim` of a suspect: a claim that nobody renewed.
     CLAIM_EXPIRED = "claim_expired"
     #: `reconcile`: a message that was never sent, or that no worker took.
     MESSAGE_LOST = "message_lost"
@@ -39,7 +39,7 @@ class Righted(StrEnum):
 class TierSurvey:
     """One tier now."""
 
-    #: Subtasks in its backlog that may be released; those of paused jobs are not among them.
+    #: Subtasks in its backlog that may be released, not those of paused jobs; and suspects that wait for their turn.
     ready: int
     #: Subtasks released: their message on its way or waiting, or running.
     out: int

@@ -11,19 +11,16 @@ for _, id in ipairs(redis.call('ZRANGE', key('watch'), '-inf', now, 'BYSCORE', '
     redis.call('ZADD', key('watch'), later, id)
   else
     redis.call('ZREM', key('watch'), id)
-    if state == 'queued' or state == 'running' then
+    if state == 'running' then
+      take_back(id, tier)
+    elseif state == 'queued' then
       redis.call('SREM', key('out', tier), id)
-      if state == 'running' then
-        redis.call('HINCRBY', s, 'kills', 1)
-        redis.call('HINCRBY', s, 'fence', 1) -- whoever held it can no longer write
-        count(tier, 'kill')
-        count(tier, 'claim_expired')
-      else
-        -- The first message for the body of a gate is its chord's, every later one the dispatcher's.
-        count(tier, gate and not claims and not again and 'gate_swept' or 'message_lost')
-      end
-      redis.call('HSET', s, 'again', 1) -- its next message is one that is sent again
+      -- The first message for the body of a gate is its chord's, every later one the dispatcher's.
+      count(tier, gate and not claims and not again and 'gate_swept' or 'message_lost')
+      redis.call('HSET', s, 'again', 1)
       make_ready(id, tier, {tier = tier, state = state}, true)
+    end
+    if state == 'running' or state == 'queued' then
       reply[#reply + 1] = id
       reply[#reply + 1] = state
     end

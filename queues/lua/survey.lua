@@ -4,7 +4,7 @@
 --         then for each tier {ready, out, workers, capacity}}.
 local watch = key('watch')
 local function ready_on(tier)
-  local ready, left = 0, tonumber(ARGV[1])
+  local ready, left = redis.call('LLEN', key('sus', tier)), tonumber(ARGV[1])
   for _, tenant in ipairs(redis.call('ZRANGE', key('b', tier), 0, left - 1)) do
     if left < 1 then break end
     for _, job in ipairs(redis.call('ZRANGE', key('b', tier, tenant), 0, left - 1)) do

@@ -126,12 +126,14 @@ def test_a_quarantined_subtask_counts_once(valkey: Valkey, tmp_path: Path, sim: 
         job_id = await fleet.submit(steps=[step, {**step, "id": "other"}])
         await fleet.run_until(job_id, "fleet.run_subtask.v1")
         for _ in range(3):
+            await fleet.release()
             await claimed(store, f"{job_id}/write")
             await store.link.execute("ZADD", "fleet:watch", 0, f"{job_id}/write")
+            await store.reconcile()
         await fleet.run(job_id)
         righted = (await Surveyor(store.link, "fleet", list(fleet.runtime.tiers)).survey()).righted
         assert righted["nano", Righted.QUARANTINED] == 1
-        assert righted["nano", Righted.KILL] == 3
+        assert righted["nano", Righted.KILL] == righted["nano", Righted.CLAIM_EXPIRED] == 3
 
     on_bench(scenario, valkey, tmp_path, config(), sim=sim.url)
 
