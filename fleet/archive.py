@@ -34,19 +34,37 @@ class Archive:
         self._cache: OrderedDict[str, dict[str, Outcome]] = OrderedDict()
 
     async def close(self, job: Job, shard: Shard, ids: Sequence[str]) -> None:
-        """Write a finished shard as one segment and drop its keys. Safe to repeat."""
+        """Write a finished shard as one segment and drop its keys. Safe to repeat.
+
+        A store that lost its last second may run a shard again whose segment is written: the outcomes that are there stay,
+        others may have been built on them, and what the second run cost is added.
+        """
         name = shard.segment_in(job.id)
-        if not self._blobs.exists(name):
-            results = await self._store.results(ids)
-            ledger = await self._store.records(shard.record_in(job.id))
+        ledger = await self._store.records(shard.record_in(job.id))
+        if self._blobs.exists(name):
+            known = {LedgerEntry.model_validate_json(entry).call_id for entry in self._entries(name)}
+            lines = self._blobs.read(name).decode().splitlines()
+            ledger = {id_: entry for id_, entry in ledger.items() if id_ not in known}
+        else:
+            known = None
             lines = [
                 json.dumps({"id": id_, "tier": result.tier, "status": result.status, "end": result.output})
-                for id_, result in zip(ids, results, strict=True)
+                for id_, result in zip(ids, await self._store.results(ids), strict=True)
                 if result is not None
             ]
+        if known is None or ledger:
             lines += [json.dumps({"entry": entry}) for entry in ledger.values()]
             await asyncio.to_thread(self._blobs.put, name, ("\n".join(lines) + "\n").encode())
         await self._store.forget(ids, shard.record_in(job.id), job.id)
+
+    async def unclosed(self, job: Job) -> AsyncIterator[tuple[Shard, list[str], bool]]:
+        """The shards with subtasks in the store: each with the ids of all its subtasks, and whether those there have ended."""
+        plan = [Shard(1, phase.number, number) for phase in job.phases for number in range(phase.shards)]
+        for shard in (*plan, *(shard for shard, _ in self._extra(job))):
+            ids = self._rounds.ids(job, shard)
+            there = [result for result in await self._store.results(ids) if result is not None]
+            if there:
+                yield shard, ids, all(result.status is not None for result in there)
 
     async def shard(self, job: Job, shard: Shard, ids: Sequence[str]) -> dict[str, Outcome]:
         """The outcomes of a shard by subtask id; those that have not ended count as failed."""

@@ -161,7 +161,8 @@ def retry(
             f"Say what to retry: `fleet jobs retry --failed {job_id}`. To run all again, submit the job."
         )
     number = _control(lambda control: control.retry_failed(job_id, budget_usd=_usd(budget)))
-    Console().print(f"{number} subtasks of {job_id} run again; `fleet jobs watch {job_id}` shows them")
+    what = f"{number} subtasks of {job_id} run" if number else f"the plan or the review of {job_id} is made"
+    Console().print(f"{what} again; `fleet jobs watch {job_id}` shows it")
 
 
 def _control(act: Callable[[Control], Awaitable[T]]) -> T:

@@ -5,12 +5,13 @@ It changes states in the store; running calls end by themselves or lose their cl
 
 from __future__ import annotations
 
+import time
 from decimal import Decimal
 
 from fleet.errors import BadInputError
 from fleet.jobs import JobStatus
 from fleet.prices import NANO_PER_USD
-from fleet.retry import RETRY_TASK, failed_again
+from fleet.retry import RETRY_TASK, check_ended, failed_again
 from fleet.runtime import Runtime
 from fleet.store import COORDINATOR
 from queues.subtasks import NewSubtask
@@ -44,22 +45,23 @@ class Control:
     async def retry_failed(self, job_id: str, *, budget_usd: Decimal | None = None) -> int:
         """Run the failed subtasks of an ended job again, and what was skipped because of them; how many.
 
-        What was accepted stays, and costs nothing again.
+        What was accepted stays, and costs nothing again. 0: only the plan or the review failed, and is made again.
 
         Raises:
-            BadInputError: the job has not ended, was cancelled, never got a plan, or nothing in it failed.
+            BadInputError: the job has not ended, was cancelled, is still ending, or nothing in it failed.
         """
         job = await self._runtime.jobs.load(job_id)
         if job.status not in (JobStatus.COMPLETED, JobStatus.FAILED):
             raise BadInputError(f"The job {job_id} is {job.status}; only what failed in an ended job can be retried.")
-        if not job.steps:
-            raise BadInputError(f"The job {job_id} never got a plan; submit it again.")
+        await check_ended(job, self._runtime.archive)
         again = await failed_again(job, self._runtime.archive, self._runtime.config)
-        if not again:
+        if not again and job.status is JobStatus.COMPLETED:
             raise BadInputError(f"No subtask of the job {job_id} failed; there is nothing to retry.")
         await self._new_cap(job_id, budget_usd)
         # The coordinator does it, under a claim: a client that dies here leaves nothing half done.
-        duty = NewSubtask(id=f"{job_id}/retry.{job.round + 1}", task=RETRY_TASK, tier=COORDINATOR, payload="")
+        # Its id is new each time: an earlier one may itself have been given up.
+        id_ = f"{job_id}/retry.{time.time_ns()}.{job.round + 1}"
+        duty = NewSubtask(id=id_, task=RETRY_TASK, tier=COORDINATOR, payload="")
         await self._runtime.store.add([duty])
         return len(again)
 

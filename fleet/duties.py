@@ -53,7 +53,7 @@ class Duties:
         return await self._perform(subtask_id, tier, self._open_phase)
 
     async def close_shard(self, subtask_id: str, tier: str) -> dict[str, str]:
-        return await self._perform(subtask_id, tier, self._close_shard)
+        return await self._perform(subtask_id, tier, self._close_shard, ended=True)
 
     async def gather(self, subtask_id: str, tier: str) -> dict[str, str]:
         """The body of an inner chord: all there is to say is that its members are final."""
@@ -103,12 +103,12 @@ class Duties:
                 )
                 await self._context.jobs.end(job_id, JobStatus.FAILED, error=error)
             status: Status = "ok" if error is None else "failed"
-            if not await self._context.store.finish(claim, status, ""):
+            if not await self._context.store.finish(claim, status, "", quarantined=claim.kills >= MAX_KILLS):
                 raise NotOurs("the claim was lost before the end was written")
         return {"id": subtask_id, "status": status}
 
     async def _plan(self, job: Job, claim: Claim) -> None:
-        await self._planner.plan(job, claim.fence)
+        await self._planner.plan(job, claim)
         await self._context.rounds.open_phase(await self._context.jobs.load(job.id), 0)
         await self._context.jobs.advance(job.id, [JobStatus.PLANNING], JobStatus.RUNNING)
 
@@ -116,19 +116,24 @@ class Duties:
         await self._context.rounds.open_phase(job, int(claim.id.rpartition(".")[2]))
 
     async def _close_shard(self, job: Job, claim: Claim) -> None:
-        """Move a finished shard out of the store and let the next one in."""
+        """Move a finished shard out of the store and let the next one in, unless the job has ended meanwhile."""
         shard = Shard.of(claim.id)
         await self._context.archive.close(job, shard, self._context.rounds.ids(job, shard))
-        await self._context.rounds.open_next(job, shard)
+        if not job.status.final:
+            await self._context.rounds.open_next(job, shard)
 
     async def _review(self, job: Job, claim: Claim) -> None:
         if not await self._any_accepted(job):
             return
         round_ = int(claim.id.rpartition(".")[2])
-        await self._reviewer.review(job, round_, claim.fence)
+        await self._reviewer.review(job, round_, claim)
 
     async def _retry(self, job: Job, claim: Claim) -> None:
-        await retry(job, int(claim.id.rpartition(".")[2]), self._context)
+        if job.steps:
+            await retry(job, int(claim.id.rpartition(".")[2]), self._context)
+        else:
+            await self._context.jobs.reopen(job.id, job.round)
+            await self._plan(await self._context.jobs.load(job.id), claim)
 
     async def _end(self, job: Job, claim: Claim) -> None:
         if await self._any_accepted(job):

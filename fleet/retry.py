@@ -5,6 +5,7 @@ from __future__ import annotations
 from fleet.archive import Archive
 from fleet.config import FleetConfig
 from fleet.context import Context
+from fleet.errors import BadInputError
 from fleet.rounds import Again
 from fleet.router import start_tier
 from fleet.shards import Place
@@ -27,10 +28,25 @@ async def failed_again(job: Job, archive: Archive, config: FleetConfig) -> list[
 
 
 async def retry(job: Job, round_: int, context: Context) -> None:
-    """Open round `round_` over what failed. Safe to repeat: who its members are is written down first."""
+    """Open round `round_` over what failed, or only its end where nothing but that failed. Safe to repeat.
+
+    Raises:
+        BadInputError: something of the job is still ending.
+    """
     if job.round != round_:
+        await check_ended(job, context.archive)
+        # What a plan that broke off left behind would otherwise be taken for the subtasks of the new round.
+        async for shard, ids, _ in context.archive.unclosed(job):
+            await context.archive.close(job, shard, ids)
         again = await failed_again(job, context.archive, context.config)
         context.rounds.write(job, round_, again)
         # The job first: once the round is open, its gate may fire at any time.
         await context.jobs.reopen(job.id, round_)
     await context.rounds.open_round(await context.jobs.load(job.id), round_)
+
+
+async def check_ended(job: Job, archive: Archive) -> None:
+    """BadInputError while subtasks of a job that failed early are still being ended."""
+    async for _, _, ended in archive.unclosed(job):
+        if not ended:
+            raise BadInputError(f"Subtasks of the job {job.id} are still ending; retry it in a moment.")

@@ -23,8 +23,6 @@ REVIEW_TASK = "fleet.review_job.v1"
 END_TASK = "fleet.end_job.v1"
 SHARD_TASK = "fleet.close_shard.v1"
 PHASE_TASK = "fleet.open_phase.v1"
-#: A round starts its subtasks' fences here times its number, so that no call id of an earlier round comes again.
-FENCES_PER_ROUND = 1_000
 
 
 class Again(Frozen):
@@ -57,17 +55,23 @@ class Rounds:
         """Write down what round `round_` runs, needs before what needs them; what was written first stays."""
         name = f"{job.id}/rounds/{round_}.json"
         if not self._blobs.exists(name):
-            shards: list[list[Again]] = [[]]
+            shards: list[list[Again]] = []
             for one in again:
                 # Whoever waits for another is in its shard: a closed one has no subtasks left to wait for.
-                if len(shards[-1]) >= job.width and not one.needs:
+                if not shards or (len(shards[-1]) >= job.width and not one.needs):
                     shards.append([])
                 shards[-1].append(one)
             self._blobs.put(name, json.dumps([[one.model_dump() for one in shard] for shard in shards]).encode())
 
     async def open_round(self, job: Job, round_: int) -> None:
-        """The gate of a round that was written down, and its first shards; the job has to stand at it already."""
+        """The gate of a round that was written down, and its first shards; the job has to stand at it already.
+
+        A round of nothing is only its end: the review is made once more.
+        """
         count = len(self.later(job, round_))
+        if count == 0:
+            await self._store.add([self._root(job, round_, None)])
+            return
         bodies = [Shard(round_, 0, number).body_in(job.id) for number in range(count)]
         await self._gates.open(self._root(job, round_, None), bodies)
         for number in range(min(job.window, count)):
@@ -149,7 +153,6 @@ class Rounds:
             cost=job.step(place.step).max_output_tokens,
             gate=shard.body_in(job.id),
             gate_index=index,
-            fence=(shard.round - 1) * FENCES_PER_ROUND,
         )
 
     def _tier(self, job: Job, place: Place) -> str:

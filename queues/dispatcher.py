@@ -70,3 +70,4 @@ class Dispatcher:
             for subtask in released:
                 body = bodies[subtask.gate] if subtask.gate else None
                 messages.publish(self._app, producer, tier, subtask, body)
+        await self._store.sent([subtask.id for subtask in released])

@@ -4,6 +4,9 @@
 --       b:TIER… backlog: tenants, their jobs (zsets by virtual time), a job's subtasks (list) · out:TIER released (set)
 --       watch: when the reconciler looks (zset) · wake: rings the dispatcher (list) · w:TIER workers (zset by expiry)
 --       r:RECORD entries (hash) · rp:RECORD which of them are guesses (hash) · t:QUOTA their tally (hash)
+--       sus:TIER suspects that wait, two workers having died at each (list) · sus:TIER:out the one that runs (string)
+--       beat: when anybody was here last, and until when claims are not taken away after nobody was (hash)
+--       righted: what was not as it should be, by tier, since the store is there (hash)
 --       rx:QUOTA records that were kept elsewhere and dropped here (set)
 --       m:JOB what was written down for a job, by name (hash)
 --       q:QUOTA cap, used, held · qh:QUOTA holds (hash) · i:QUOTA intents, by hold: what was about to be used (hash)
@@ -13,6 +16,15 @@ local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
 
 local function key(...) return ns .. ':' .. table.concat({...}, ':') end
 local function job_of(id) return string.match(id, '^[^/]+') end
+-- Workers and the reconciler are here every few moments. When nobody was for so long, the store was away, and claims ran out
+-- although their holders may live: until they have had the time to renew them, nobody takes one away.
+local AWAY_MS, LENIENT_MS = 3000, 4000
+local function lenient_until()
+  local at, ends = unpack(redis.call('HMGET', key('beat'), 'at', 'lenient_until'))
+  if at and now - at > AWAY_MS then ends = now + LENIENT_MS end
+  return tonumber(ends or 0)
+end
+local function beat() redis.call('HSET', key('beat'), 'lenient_until', lenient_until(), 'at', now) end
 local function int(n) return string.format('%.0f', n + 0) end -- minus zero is no integer to the server
 
 -- A subtask changes its state: the hash and the job's counts, together.
@@ -22,6 +34,9 @@ local function move(id, tier, from, to)
   if from then redis.call('HINCRBY', counts, from.tier .. ':' .. from.state, -1) end
   redis.call('HINCRBY', counts, tier .. ':' .. to, 1)
 end
+
+-- Something was not as it should be and was put right; `queues/survey.py` names what.
+local function count(tier, what) redis.call('HINCRBY', key('righted'), tier .. ':' .. what, 1) end
 
 local function ring() if redis.call('LLEN', key('wake')) == 0 then redis.call('LPUSH', key('wake'), 1) end end
 
@@ -43,15 +58,36 @@ local function open_lane(tier, tenant, job)
   redis.call('ZADD', key('b', tier), 'NX', redis.call('HGET', key('v', tier), '*') or 0, tenant)
 end
 
+-- Two workers died at it, and it may be the cause. Suspects run one at a time on a tier, so that the next death counts
+-- against the one that caused it, not against those that happened to be in the same process three times.
+local SUSPECT_KILLS = 2
+
 -- Into the backlog of its tier.
 local function make_ready(id, tier, from, front)
   local job = job_of(id)
   local tenant = redis.call('HGET', key('j', job), 'tenant') or 'default'
   move(id, tier, from, 'ready')
+  if tonumber(redis.call('HGET', key('s', id), 'kills')) >= SUSPECT_KILLS then
+    redis.call('RPUSH', key('sus', tier), id)
+    ring()
+    return
+  end
   redis.call(front and 'LPUSH' or 'RPUSH', key('b', tier, tenant, job), id)
   if redis.call('HEXISTS', key('j', job), 'stop') == 1 then return end -- its lane opens again when the job is resumed
   open_lane(tier, tenant, job)
   ring()
+end
+
+-- A claim ran out: whoever held it counts as dead and can no longer write.
+local function take_back(id, tier)
+  redis.call('SREM', key('out', tier), id)
+  redis.call('ZREM', key('watch'), id)
+  redis.call('HINCRBY', key('s', id), 'kills', 1)
+  redis.call('HINCRBY', key('s', id), 'fence', 1)
+  redis.call('HSET', key('s', id), 'again', 1) -- the next message for it is one that is sent again
+  count(tier, 'kill')
+  count(tier, 'claim_expired')
+  make_ready(id, tier, {tier = tier, state = 'running'}, true)
 end
 
 -- A need of `id` became final. A gate's body is delivered by its chord; the watch sends it if the chord was lost.

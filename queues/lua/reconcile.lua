@@ -1,20 +1,29 @@
 -- Put back what should be moving and is not: claims that expired, messages that no worker took, gates that never fired.
 -- KEYS[1] namespace   ARGV[1] most
 -- Reply: flat list of id, what it was ('queued' or 'running').
+beat()
+local later = lenient_until()
 local reply = {}
 for _, id in ipairs(redis.call('ZRANGE', key('watch'), '-inf', now, 'BYSCORE', 'LIMIT', 0, ARGV[1])) do
   local s = key('s', id)
-  local state, tier = unpack(redis.call('HMGET', s, 'state', 'tier'))
-  redis.call('ZREM', key('watch'), id)
-  if state == 'queued' or state == 'running' then
-    redis.call('SREM', key('out', tier), id)
+  local state, tier, gate, claims, again = unpack(redis.call('HMGET', s, 'state', 'tier', 'members', 'claims', 'again'))
+  if state == 'running' and later > now then
+    redis.call('ZADD', key('watch'), later, id)
+  else
+    redis.call('ZREM', key('watch'), id)
     if state == 'running' then
-      redis.call('HINCRBY', s, 'kills', 1)
-      redis.call('HINCRBY', s, 'fence', 1) -- whoever held it can no longer write
+      take_back(id, tier)
+    elseif state == 'queued' then
+      redis.call('SREM', key('out', tier), id)
+      -- The first message for the body of a gate is its chord's, every later one the dispatcher's.
+      count(tier, gate and not claims and not again and 'gate_swept' or 'message_lost')
+      redis.call('HSET', s, 'again', 1)
+      make_ready(id, tier, {tier = tier, state = state}, true)
     end
-    make_ready(id, tier, {tier = tier, state = state}, true)
-    reply[#reply + 1] = id
-    reply[#reply + 1] = state
+    if state == 'running' or state == 'queued' then
+      reply[#reply + 1] = id
+      reply[#reply + 1] = state
+    end
   end
 end
 return reply

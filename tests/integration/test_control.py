@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from decimal import Decimal
 from pathlib import Path
 
 import pytest
+from redis.exceptions import ConnectionError as RedisConnectionError
 
 from fleet.control import Control
 from fleet.errors import BadInputError, ProviderError
 from fleet.jobs import JobStatus
 from fleet.providers.base import Completion, ModelRequest, Started
 from fleet.runner import NotOurs
+from queues.subtasks import NewSubtask
 from tests.support.bench import Bench, books, config, on_bench
 from tests.support.sim import RunningSim
 from tests.support.valkey import Valkey
@@ -126,6 +129,78 @@ def test_a_job_cut_short_by_its_budget_goes_on_with_a_higher_one(
         assert await control.retry_failed(job_id, budget_usd=Decimal("1")) > 0
         job = await fleet.run(job_id)
         assert (job.status, job.error) == (JobStatus.COMPLETED, None)
+        books(await fleet.ledger(job_id), sim.charges(), job_id)
+
+    on_bench(scenario, valkey, tmp_path, config(), sim=sim.url)
+
+
+def test_a_job_whose_review_failed_is_only_reviewed_again(valkey: Valkey, tmp_path: Path, sim: RunningSim) -> None:
+    async def scenario(fleet: Bench) -> None:
+        control = Control(fleet.runtime)
+        real = fleet.provider.complete
+
+        async def refuses(request: ModelRequest, started: Started | None = None) -> Completion:
+            if "/review." in request.call_id:
+                raise ProviderError("The vendor refused it.", kind="bad_request", retryable=False)
+            return await real(request, started)
+
+        fleet.provider.complete = refuses  # type: ignore[method-assign]
+        job_id = await fleet.submit(items=ITEMS, steps=STEPS, review={"prompt": "Say it.", "rounds": 0})
+        job = await fleet.run(job_id)
+        assert job.status is JobStatus.FAILED
+        calls = len(fleet.provider.asked)
+        fleet.provider.complete = real  # type: ignore[method-assign]
+        assert await control.retry_failed(job_id) == 0
+        job = await fleet.run(job_id)
+        assert (job.status, job.error) == (JobStatus.COMPLETED, None)
+        assert len(fleet.provider.asked) == calls + 1
+        assert {outcome.status for outcome in (await fleet.outcomes(job)).values()} == {"ok"}
+
+    on_bench(scenario, valkey, tmp_path, config(), sim=sim.url)
+
+
+def test_a_job_that_never_got_a_plan_is_planned_again(valkey: Valkey, tmp_path: Path, sim: RunningSim) -> None:
+    async def scenario(fleet: Bench) -> None:
+        job_id = await fleet.submit(items=ITEMS, steps=STEPS)
+        await fleet.runtime.link.execute("HSET", f"fleet:s:{job_id}/plan.1", "kills", 3)  # its workers died
+        job = await fleet.run(job_id)
+        assert job.status is JobStatus.FAILED
+        assert "workers died" in str(job.error)
+        assert await Control(fleet.runtime).retry_failed(job_id) == 0
+        job = await fleet.run(job_id)
+        assert (job.status, job.error) == (JobStatus.COMPLETED, None)
+        assert {outcome.status for outcome in (await fleet.outcomes(job)).values()} == {"ok"}
+
+    on_bench(scenario, valkey, tmp_path, config(), sim=sim.url)
+
+
+def test_a_job_whose_plan_broke_off_is_retried_whole(valkey: Valkey, tmp_path: Path, sim: RunningSim) -> None:
+    """Some subtasks of a shard were written, others not, and three coordinators died of it."""
+
+    async def scenario(fleet: Bench) -> None:
+        control = Control(fleet.runtime)
+        job_id = await fleet.submit(items=ITEMS, steps=STEPS)
+        real = fleet.runtime.store.add
+
+        async def breaks_off(subtasks: Iterable[NewSubtask]) -> int:
+            some = list(subtasks)
+            await real(some[:3])
+            if len(some) > 3:
+                await fleet.runtime.link.execute("HSET", f"fleet:s:{job_id}/plan.1", "kills", 3)
+                raise RedisConnectionError("the coordinator dies here")
+            return 0
+
+        fleet.runtime.store.add = breaks_off  # type: ignore[method-assign]
+        with pytest.raises(RedisConnectionError):
+            await fleet.run(job_id)
+        fleet.runtime.store.add = real  # type: ignore[method-assign]
+        await fleet.runtime.link.execute("ZADD", "fleet:watch", 0, f"{job_id}/plan.1")
+        job = await fleet.run(job_id)
+        assert job.status is JobStatus.FAILED
+        assert await control.retry_failed(job_id) == 5, "what was written before it broke off was run, and is kept"
+        job = await fleet.run(job_id)
+        assert (job.status, job.error) == (JobStatus.COMPLETED, None)
+        assert {outcome.status for outcome in (await fleet.outcomes(job)).values()} == {"ok"}
         books(await fleet.ledger(job_id), sim.charges(), job_id)
 
     on_bench(scenario, valkey, tmp_path, config(), sim=sim.url)
