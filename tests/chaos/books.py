@@ -115,6 +115,10 @@ class Books:
             if owner in killed
         ]
 
+    def claimants(self) -> dict[str, set[str]]:
+        """The names of the processes that claimed each subtask, by its id."""
+        return {life.id: set(life.owners.values()) for life in self._history.lives.values()}
+
     def _complain(self, about: str, what: list[str]) -> int:
         self.complaints += [f"{about}: {one}" for one in what]
         return len(what)

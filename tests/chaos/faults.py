@@ -1,7 +1,7 @@
 """The faults there are, and the storm that lets them strike at random times beside each other.
 
 Left out: a worker whose clock is wrong (a forked process cannot be given libfaketime; no decision of the store uses a
-worker's clock) and two versions of the code side by side.
+worker's clock).
 """
 
 from __future__ import annotations
