@@ -35,16 +35,25 @@ class Archive:
         self._cache: OrderedDict[str, dict[str, Outcome]] = OrderedDict()
 
     async def close(self, job: Job, shard: Shard, ids: Sequence[str]) -> None:
-        """Write a finished shard as one segment and drop its keys. Safe to repeat."""
+        """Write a finished shard as one segment and drop its keys. Safe to repeat.
+
+        A store that lost its last second may run a shard again whose segment is written: the outcomes that are there stay,
+        others may have been built on them, and what the second run cost is added.
+        """
         name = shard.segment_in(job.id)
-        if not self._blobs.exists(name):
-            results = await self._store.results(ids)
-            ledger = await self._store.records(shard.record_in(job.id))
+        ledger = await self._store.records(shard.record_in(job.id))
+        if self._blobs.exists(name):
+            known = {LedgerEntry.model_validate_json(entry).call_id for entry in self._entries(name)}
+            lines = self._blobs.read(name).decode().splitlines()
+            ledger = {id_: entry for id_, entry in ledger.items() if id_ not in known}
+        else:
+            known = None
             lines = [
                 json.dumps({"id": id_, "tier": result.tier, "status": result.status, "end": result.output})
-                for id_, result in zip(ids, results, strict=True)
+                for id_, result in zip(ids, await self._store.results(ids), strict=True)
                 if result is not None
             ]
+        if known is None or ledger:
             lines += [json.dumps({"entry": entry}) for entry in ledger.values()]
             await asyncio.to_thread(self._blobs.put, name, ("\n".join(lines) + "\n").encode())
         await self._store.forget(ids, shard.record_in(job.id), job.id)

@@ -108,7 +108,7 @@ class Duties:
         return {"id": subtask_id, "status": status}
 
     async def _plan(self, job: Job, claim: Claim) -> None:
-        await self._planner.plan(job, claim.fence)
+        await self._planner.plan(job, claim)
         await self._context.rounds.open_phase(await self._context.jobs.load(job.id), 0)
         await self._context.jobs.advance(job.id, [JobStatus.PLANNING], JobStatus.RUNNING)
 
@@ -125,7 +125,7 @@ class Duties:
         if not await self._any_accepted(job):
             return
         round_ = int(claim.id.rpartition(".")[2])
-        await self._reviewer.review(job, round_, claim.fence)
+        await self._reviewer.review(job, round_, claim)
 
     async def _retry(self, job: Job, claim: Claim) -> None:
         await retry(job, int(claim.id.rpartition(".")[2]), self._context)

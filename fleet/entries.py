@@ -13,7 +13,7 @@ from fleet.ledger import WORKER_LOST, CallStatus, LedgerEntry, Role
 from fleet.prices import Usage
 from fleet.providers.base import Completion
 from fleet.stored import read
-from queues.subtasks import Charge, Intent
+from queues.subtasks import Charge, Claim, Intent
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +23,8 @@ class Purpose:
     job: str
     #: The subtask (or memo key) that the call works for; it holds the budget, so one call at a time per subtask.
     subtask: str
-    fence: int
+    #: The claim under which it is made.
+    claim: Claim
     step: str
     kind: str
     role: Role
@@ -47,6 +48,8 @@ class Draft:
     entry: LedgerEntry
     worst: Worst
     record: str
+    #: The subtask under whose claim the call is made.
+    claimed: str
 
     def answered(self, completion: Completion, cost: int) -> LedgerEntry:
         """The entry of an answer; its verdict is still to come."""
@@ -82,6 +85,7 @@ class Draft:
             self.entry.call_id,
             self.worst.cost_nano_usd,
             note,
+            self.claimed,
             self.entry.fence,
         )
 
@@ -107,7 +111,7 @@ class Unsettled:
     def draft(self) -> Draft:
         """The draft of the same call, to close it with the answer that was fetched after all."""
         entry = self.lost.model_copy(update={"status": "ok", "reason": None, "usage_reported": True})
-        return Draft(entry, Worst(self.lost.usage, self.lost.cost_nano_usd), self.record)
+        return Draft(entry, Worst(self.lost.usage, self.lost.cost_nano_usd), self.record, entry.subtask or "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,12 +141,12 @@ def draft(purpose: Purpose, call_id: str, *, model: str, provider: str, waited_m
         provider=provider,
         cost_nano_usd=0,
         status="ok",
-        fence=purpose.fence,
+        fence=purpose.claim.fence,
         started_at=now,
         finished_at=now,
         waited_ms=waited_ms,
     )
-    return Draft(entry, worst, purpose.record)
+    return Draft(entry, worst, purpose.record, purpose.claim.id)
 
 
 def charge(entry: LedgerEntry, record: str) -> Charge:

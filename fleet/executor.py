@@ -90,7 +90,7 @@ class Executor:
         deadline = time.monotonic() + PATIENCE_S
         while True:
             asked += 1
-            attempt = replace(request, call_id=f"{purpose.subtask}.{purpose.fence}.{asked}")
+            attempt = replace(request, call_id=f"{purpose.subtask}.{purpose.claim.fence}.{asked}")
             permit = await self._permit(model, attempt, tokens, deadline)
             failpoint("permitted")
             drafted = draft(

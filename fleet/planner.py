@@ -23,6 +23,7 @@ from fleet.executor import ask
 from fleet.items import read_item
 from fleet.jobs import AUTO, Step, check_steps, in_order
 from fleet.store import Job
+from queues.subtasks import Claim
 
 logger = logging.getLogger(__name__)
 
@@ -136,7 +137,7 @@ class Planner:
     def __init__(self, context: Context) -> None:
         self._context = context
 
-    async def plan(self, job: Job, fence: int) -> tuple[Step, ...]:
+    async def plan(self, job: Job, claim: Claim) -> tuple[Step, ...]:
         """The job's steps: given, written before, or the flagship's.
 
         Raises:
@@ -145,7 +146,7 @@ class Planner:
         """
         if job.steps:
             return job.steps
-        given = job.spec.steps or await self._ask(job, fence)
+        given = job.spec.steps or await self._ask(job, claim)
         steps = tuple(in_order({step.id: step for step in given}))
         _check_size(steps, len(job.items))
         width = self._context.config.gate_width
@@ -155,16 +156,16 @@ class Planner:
         await self._context.jobs.set_plan(job.id, steps, width=width, window=window)
         return steps
 
-    async def _ask(self, job: Job, fence: int) -> tuple[Step, ...]:
+    async def _ask(self, job: Job, claim: Claim) -> tuple[Step, ...]:
         prompt = self._prompt(job)
-        text, whole = await self._answer(job, fence, prompt, "plan.1")
+        text, whole = await self._answer(job, claim, prompt, "plan.1")
         try:
             return self._read(text, whole)
         except (checks.Rejected, BadInputError) as problem:
             repair = (
                 f"{prompt}\n\nYour plan cannot be used: {problem}\nYour plan was:\n{text[:MAX_PLAN_CHARS]}\nMend it."
             )
-        text, whole = await self._answer(job, fence, repair, "plan.1.repair")
+        text, whole = await self._answer(job, claim, repair, "plan.1.repair")
         try:
             return self._read(text, whole)
         except (checks.Rejected, BadInputError) as problem:
@@ -172,8 +173,8 @@ class Planner:
                 f"The flagship's plan cannot be used, nor its repair: {str(problem).rstrip('.')}. Give steps instead."
             ) from None
 
-    async def _answer(self, job: Job, fence: int, prompt: str, memo: str) -> tuple[str, bool]:
-        purpose = Purpose(job.id, f"{job.id}/{memo}", fence, "plan", "plan", "plan", "flagship", record=job.id)
+    async def _answer(self, job: Job, claim: Claim, prompt: str, memo: str) -> tuple[str, bool]:
+        purpose = Purpose(job.id, f"{job.id}/{memo}", claim, "plan", "plan", "plan", "flagship", record=job.id)
         request = ask(
             prompt, instructions=INSTRUCTIONS, schema=PLAN_SCHEMA, schema_name="plan", max_output_tokens=8_000
         )

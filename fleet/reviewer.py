@@ -28,6 +28,7 @@ from fleet.router import next_tier
 from fleet.shards import Place
 from fleet.store import Job
 from queues.failpoints import failpoint
+from queues.subtasks import Claim
 
 logger = logging.getLogger(__name__)
 
@@ -90,7 +91,7 @@ class Reviewer:
     def __init__(self, context: Context) -> None:
         self._context = context
 
-    async def review(self, job: Job, round_: int, fence: int) -> None:
+    async def review(self, job: Job, round_: int, claim: Claim) -> None:
         """Review round `round_` of a job and move the job on. Safe to repeat.
 
         Raises:
@@ -101,8 +102,8 @@ class Reviewer:
             raise FleetError(f"The job {job.id} has no review.")
         await self._context.jobs.advance(job.id, [JobStatus.RUNNING], JobStatus.REVIEWING)
         may_rework = round_ <= review.rounds
-        prompt = await self._prompt(job, review, round_, fence, may_rework)
-        verdict = await self._verdict(job, review, prompt, round_, fence)
+        prompt = await self._prompt(job, review, round_, claim, may_rework)
+        verdict = await self._verdict(job, review, prompt, round_, claim)
         failpoint("reviewed")
         if verdict.verdict == "rework" and may_rework and (rework := await self._rework(job, verdict)):
             await self._send_back(job, round_, rework)
@@ -125,7 +126,7 @@ class Reviewer:
             if outcome.status == "ok" and place.step in shown:
                 yield packing.line_of(short, label, outcome)
 
-    async def _prompt(self, job: Job, review: Review, round_: int, fence: int, may_rework: bool) -> str:
+    async def _prompt(self, job: Job, review: Review, round_: int, claim: Claim, may_rework: bool) -> str:
         coverage = packing.Coverage()
         size = 0
         async for line in self._lines(job, coverage):
@@ -138,19 +139,19 @@ class Reviewer:
         room = self._room("flagship", review.max_output_tokens) - len(head.encode())
         if size <= room:
             return head + "\n".join([line async for line in self._lines(job)])
-        return head + "\n".join(await self._reduced(job, room, round_, fence))
+        return head + "\n".join(await self._reduced(job, room, round_, claim))
 
-    async def _reduced(self, job: Job, room: int, round_: int, fence: int) -> list[str]:
+    async def _reduced(self, job: Job, room: int, round_: int, claim: Claim) -> list[str]:
         """The outputs, condensed level by level until they fit `room` bytes; the first level reads them as a stream."""
-        texts = await self._level(job, self._lines(job), round_, 0, fence)
+        texts = await self._level(job, self._lines(job), round_, 0, claim)
         for level in range(1, MAX_LEVELS):
             if sum(len(text.encode()) + 1 for text in texts) <= room:
                 return texts
-            texts = await self._level(job, _each(texts), round_, level, fence)
+            texts = await self._level(job, _each(texts), round_, level, claim)
         # Reducing does not converge on a window this small; the rest is cut, and the coverage says how much there was.
         return packing.pack(texts, room)[0]
 
-    async def _level(self, job: Job, texts: AsyncIterator[str], round_: int, level: int, fence: int) -> list[str]:
+    async def _level(self, job: Job, texts: AsyncIterator[str], round_: int, level: int, claim: Claim) -> list[str]:
         """One condensed text per run of `texts` that fits the reducer, some runs at a time."""
         room = self._room("mini", REDUCE_TOKENS)
         found: list[str] = []
@@ -159,17 +160,17 @@ class Reviewer:
             async for run in runs:
                 batch.append(run)
                 if len(batch) == REDUCE_AT_ONCE:
-                    found += await self._reduce_all(job, batch, f"reduce.{round_}.{level}", len(found), fence)
+                    found += await self._reduce_all(job, batch, f"reduce.{round_}.{level}", len(found), claim)
                     batch = []
-            found += await self._reduce_all(job, batch, f"reduce.{round_}.{level}", len(found), fence)
+            found += await self._reduce_all(job, batch, f"reduce.{round_}.{level}", len(found), claim)
         return found
 
-    async def _reduce_all(self, job: Job, runs: list[list[str]], memo: str, first: int, fence: int) -> list[str]:
-        calls = (self._reduce(job, run, f"{memo}.{first + i}", fence) for i, run in enumerate(runs))
+    async def _reduce_all(self, job: Job, runs: list[list[str]], memo: str, first: int, claim: Claim) -> list[str]:
+        calls = (self._reduce(job, run, f"{memo}.{first + i}", claim) for i, run in enumerate(runs))
         return list(await asyncio.gather(*calls))
 
-    async def _reduce(self, job: Job, run: list[str], memo: str, fence: int) -> str:
-        purpose = Purpose(job.id, f"{job.id}/{memo}", fence, "review", "reduce", "reduce", "mini", record=job.id)
+    async def _reduce(self, job: Job, run: list[str], memo: str, claim: Claim) -> str:
+        purpose = Purpose(job.id, f"{job.id}/{memo}", claim, "review", "reduce", "reduce", "mini", record=job.id)
         request = ask(
             f"Goal: {job.spec.goal or job.spec.name}\n\nOutputs:\n" + "\n".join(run),
             instructions=REDUCE_INSTRUCTIONS,
@@ -182,21 +183,21 @@ class Reviewer:
         context = self._context.config.model_of(tier)[1].context_tokens
         return max(1_000, BYTES_PER_TOKEN * (context - output_tokens - 1_000))
 
-    async def _verdict(self, job: Job, review: Review, prompt: str, round_: int, fence: int) -> Verdict:
+    async def _verdict(self, job: Job, review: Review, prompt: str, round_: int, claim: Claim) -> Verdict:
         memo = f"review.{round_}"
-        text, whole = await self._answer(job, review, prompt, memo, fence)
+        text, whole = await self._answer(job, review, prompt, memo, claim)
         try:
             return _read(text, whole)
         except checks.Rejected as problem:
             repair = f"{prompt}\n\nYour answer cannot be used: {problem}. Answer again, shorter if it was cut off."
-        text, whole = await self._answer(job, review, repair, f"{memo}.repair", fence)
+        text, whole = await self._answer(job, review, repair, f"{memo}.repair", claim)
         try:
             return _read(text, whole)
         except checks.Rejected as problem:
             raise FleetError(f"The review cannot be used, nor its repair: {problem}. The outputs are kept.") from None
 
-    async def _answer(self, job: Job, review: Review, prompt: str, memo: str, fence: int) -> tuple[str, bool]:
-        purpose = Purpose(job.id, f"{job.id}/{memo}", fence, "review", "review", "review", "flagship", record=job.id)
+    async def _answer(self, job: Job, review: Review, prompt: str, memo: str, claim: Claim) -> tuple[str, bool]:
+        purpose = Purpose(job.id, f"{job.id}/{memo}", claim, "review", "review", "review", "flagship", record=job.id)
         request = ask(
             prompt,
             instructions=INSTRUCTIONS,

@@ -24,8 +24,6 @@ REVIEW_TASK = "fleet.review_job.v1"
 END_TASK = "fleet.end_job.v1"
 SHARD_TASK = "fleet.close_shard.v1"
 PHASE_TASK = "fleet.open_phase.v1"
-#: A round starts its subtasks' fences here times its number, so that no call id of an earlier round comes again.
-FENCES_PER_ROUND = 1_000
 
 
 class Again(Frozen):
@@ -150,7 +148,6 @@ class Rounds:
             cost=job.step(place.step).max_output_tokens,
             gate=shard.body_in(job.id),
             gate_index=index,
-            fence=(shard.round - 1) * FENCES_PER_ROUND,
         )
 
     def _tier(self, job: Job, place: Place) -> str:

@@ -127,9 +127,7 @@ class Runner:
             schema_name=step.id,
             max_output_tokens=step.max_output_tokens,
         )
-        purpose = Purpose(
-            job.id, claim.id, claim.fence, step.id, step.label, "work", claim.tier, record=payload["record"]
-        )
+        purpose = Purpose(job.id, claim.id, claim, step.id, step.label, "work", claim.tier, record=payload["record"])
         call = await self._context.executor.call(purpose, request)
         trail.add(call)
         try:
@@ -170,7 +168,7 @@ class Runner:
                 trail.kept,
                 f"the earlier answer is kept, the new one failed: {error}",
             )
-        if status != "ok" and claim.fence > 1:
+        if status != "ok" and claim.claims > 1:
             # It ends without a call of its own; what an earlier worker may have spent on it is booked all the same.
             await self._context.executor.abandon(
                 claim.id.split("/", 1)[0], lambda lost: lost.subtask == claim.id and lost.fence < claim.fence

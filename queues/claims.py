@@ -61,33 +61,39 @@ class Claims:
     async def keep(self) -> None:
         """Renew claims and registration until cancelled; then take the worker out of the window."""
         interval_s = self._store.lease_ms / 3000
+        # After the store was away its claims have little time left.
+        again_s = min(interval_s, 0.5)
         capacity = self._capacity()
         try:
             while True:
                 if (now := self._capacity()) != capacity:
                     await self._register(capacity, 0)
                     capacity = now
-                await self._register(capacity, self._store.lease_ms)
-                await self._renew()
-                await asyncio.sleep(interval_s)
+                known = await self._register(capacity, self._store.lease_ms)
+                renewed = await self._renew()
+                await asyncio.sleep(interval_s if known and renewed else again_s)
         finally:
             await self._register(capacity, 0)
 
-    async def _register(self, capacity: int, lives_ms: int) -> None:
+    async def _register(self, capacity: int, lives_ms: int) -> bool:
+        known = True
         for tier in self._tiers:
             try:
                 await self._store.register(tier, self._worker, capacity, lives_ms)
             except RedisError as error:
                 logger.warning("worker not registered in tier %s: %s", tier, error)
+                known = False
+        return known
 
-    async def _renew(self) -> None:
+    async def _renew(self) -> bool:
         try:
             lost = await self._store.renew(list(self._held))
         except RedisError as error:  # It does not answer, or it is full and refuses.
             # A claim that cannot be renewed expires; its fence then keeps this worker from writing.
             logger.warning("%d claims not renewed: %s", len(self._held), error)
-            return
+            return False
         for claim in lost:
             if (task := self._held.get(claim)) is not None:
                 self._lost.add(claim)
                 task.cancel()
+        return True

@@ -68,3 +68,4 @@ class Dispatcher:
                 self._app.send_task(
                     subtask.task, args=(subtask.id,), task_id=subtask.id, queue=tier, producer=producer, **chord
                 )
+        await self._store.sent([subtask.id for subtask in released])

@@ -53,9 +53,13 @@ class Store:
         self.link = link
         self.namespace = namespace
         self.lease_ms = lease_ms
-        #: How long a released subtask may wait for a worker, or a full gate for its chord, before it is sent again.
+        #: How long a sent subtask may wait for a worker before it is sent again, one that was only released before it is
+        #: sent at all, and a full gate for its chord.
         self.resend_ms = lease_ms
-        self.gate_grace_ms = 5_000
+        self.unsent_ms = 5_000
+        self.gate_grace_ms = 3_000
+        #: How long the holders of claims have for renewing them after the store was away.
+        self.lenient_ms = 4_000
 
     async def open_job(self, job: str, *, tenant: str, share: float) -> None:
         """Let `job` take part in the fair order; `share` is its weight among its tenant's jobs."""
@@ -116,12 +120,17 @@ class Store:
 
     async def release(self, tier: str, most: int) -> list[Released]:
         """Up to `most` subtasks of a tier, in fair order and within its window, now queued."""
-        flat = await self.link.call("release", [self.namespace], [tier, most, self.resend_ms])
+        flat = await self.link.call("release", [self.namespace], [tier, most, self.unsent_ms])
         texts = [value.decode() for value in flat]
         return [
             Released(id=id_, task=task, gate=gate or None, gate_index=int(index) if index else None)
             for id_, task, gate, index in _shards(texts, 4)
         ]
+
+    async def sent(self, ids: Iterable[str]) -> None:
+        """Say that the messages of released subtasks are out."""
+        for shard in _shards(ids, SHARD):
+            await self._call("sent", self.resend_ms, *shard)
 
     async def claim(self, id_: str, tier: str) -> Claim | Refusal:
         """The right to work on a subtask for `lease_ms`, or why not."""
@@ -129,8 +138,8 @@ class Store:
         verdict = reply[0].decode()
         if verdict != "run":
             return Refusal(verdict, reply[1].decode() if verdict == "final" else None)
-        _, fence, payload, trail, kills = reply
-        return Claim(id=id_, tier=tier, fence=fence, payload=payload.decode(), trail=trail.decode(), kills=kills)
+        _, fence, payload, trail, kills, claims = reply
+        return Claim(id_, tier, fence, payload.decode(), trail.decode(), kills, claims)
 
     async def renew(self, claims: Sequence[Claim]) -> list[Claim]:
         """Extend claims by `lease_ms`; those that are lost."""
@@ -187,7 +196,7 @@ class Store:
 
     async def reconcile(self, most: int = SHARD) -> list[tuple[str, State]]:
         """Put back into the backlog what should be moving and is not; each with the state it was found in."""
-        flat = await self.link.call("reconcile", [self.namespace], [most])
+        flat = await self.link.call("reconcile", [self.namespace], [most, self.lenient_ms])
         return [(id_.decode(), State(state.decode())) for id_, state in _shards(flat, 2)]
 
     async def memo(self, job: str, name: str) -> str | None:
@@ -215,7 +224,8 @@ class Store:
 
     async def intend(self, intent: Intent) -> Refused | None:
         """Journal an intent and hold its amount, or say why not; repeating it replaces it. The last step before a call."""
-        reply = await self._call("hold", intent.quota, intent.hold, intent.amount, intent.id, intent.note, intent.fence)
+        what = (intent.quota, intent.hold, intent.amount, intent.id, intent.note)
+        reply = await self._call("hold", *what, intent.claimed, intent.fence)
         match reply[0]:
             case 1:
                 return None

@@ -52,8 +52,6 @@ class NewSubtask:
     members: int | None = None
     #: What an earlier round left behind; opaque.
     trail: str = ""
-    #: Where its fences start.
-    fence: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +66,8 @@ class Claim:
     trail: str
     #: How many workers died holding it.
     kills: int
+    #: How many claims on it there have been, with this one.
+    claims: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +106,8 @@ class Intent:
     amount: int
     #: What to do about it should nobody see its end; opaque.
     note: str
-    #: Of the claim under which it is made, where `hold` is the subtask that was claimed.
+    #: The subtask under whose claim it is made, and the fence of that claim.
+    claimed: str = ""
     fence: int = 0
 
 

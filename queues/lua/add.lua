@@ -1,7 +1,6 @@
 -- Add subtasks; one that exists is left as it is, so adding again after a crash is free.
 -- KEYS[1] namespace
--- ARGV[1] JSON list of {id, task, tier, payload, trail, fence, cost, needs = [id…], gate?,
--- gate_index?, members?}
+-- ARGV[1] JSON list of {id, task, tier, payload, trail, cost, needs = [id…], gate?, gate_index?, members?}
 -- Reply: how many were new.
 local added = 0
 for _, spec in ipairs(cjson.decode(ARGV[1])) do
@@ -18,7 +17,7 @@ for _, spec in ipairs(cjson.decode(ARGV[1])) do
       end
     end
     redis.call('HSET', s, 'task', spec.task, 'payload', spec.payload, 'cost', spec.cost, 'needs', needs,
-      'fence', spec.fence, 'kills', 0, 'sends', 0, 'trail', spec.trail)
+      'fence', 0, 'kills', 0, 'sends', 0, 'trail', spec.trail)
     if spec.gate then redis.call('HSET', s, 'gate', spec.gate, 'gate_index', spec.gate_index) end
     if spec.members then redis.call('HSET', s, 'members', spec.members) end
     if needs > 0 then move(spec.id, spec.tier, nil, 'waiting') else make_ready(spec.id, spec.tier, nil, false) end

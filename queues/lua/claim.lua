@@ -1,13 +1,15 @@
--- Take the right to work on a subtask. Every claim has a higher fence than the one before it.
+-- Take the right to work on a subtask. Every claim has a higher fence than the one before it; it is the time in
+-- microseconds, so that a store that lost its last second with the power, or that had forgotten the subtask, does not
+-- give out a fence that somebody still holds.
 -- KEYS[1] namespace   ARGV[1] id   ARGV[2] tier   ARGV[3] lease_ms   ARGV[4] owner
--- Reply: {'run', fence, payload, trail, kills} or one of {'final', status} {'busy'} {'elsewhere'} {'gone'}.
+-- Reply: {'run', fence, payload, trail, kills, claims} or one of {'final', status} {'busy'} {'elsewhere'} {'gone'}.
 -- The owner is a token of this one attempt to claim: asking again after a lost reply gives the same claim.
 local id, here, lease_ms, owner = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4]
 local s = key('s', id)
 local state, tier, status, holder = unpack(redis.call('HMGET', s, 'state', 'tier', 'status', 'owner'))
 local function granted(fence)
-  local payload, trail, kills = unpack(redis.call('HMGET', s, 'payload', 'trail', 'kills'))
-  return {'run', tonumber(fence), payload, trail or '', tonumber(kills)}
+  local payload, trail, kills, claims = unpack(redis.call('HMGET', s, 'payload', 'trail', 'kills', 'claims'))
+  return {'run', tonumber(fence), payload, trail or '', tonumber(kills), tonumber(claims)}
 end
 if not state then return {'gone'} end
 if state == 'final' then return {'final', status} end
@@ -23,11 +25,13 @@ end
 if state == 'running' then
   if holder == owner then return granted(redis.call('HGET', s, 'fence')) end
   local expires = redis.call('ZSCORE', key('watch'), id)
-  if expires and tonumber(expires) > now then return {'busy'} end
+  if expires and tonumber(expires) > now or away() then return {'busy'} end
   redis.call('HINCRBY', s, 'kills', 1)
 end
 move(id, tier, {tier = tier, state = state}, 'running')
 redis.call('SADD', key('out', tier), id)
 redis.call('ZADD', key('watch'), now + lease_ms, id)
-redis.call('HSET', s, 'owner', owner, 'sends', 0)
-return granted(redis.call('HINCRBY', s, 'fence', 1))
+local fence = int(math.max(redis.call('HGET', s, 'fence') + 1, clock[1] * 1000000 + clock[2]))
+redis.call('HINCRBY', s, 'claims', 1)
+redis.call('HSET', s, 'owner', owner, 'sends', 0, 'fence', fence)
+return granted(fence)

@@ -1,20 +1,28 @@
 -- Put back what should be moving and is not: claims that expired, messages that no worker took, gates that never fired.
--- KEYS[1] namespace   ARGV[1] most
+-- After the store was away the claims get a little longer: their holders could not renew them, and may be about to.
+-- KEYS[1] namespace   ARGV[1] most   ARGV[2] lenient_ms
 -- Reply: flat list of id, what it was ('queued' or 'running').
+if away() then redis.call('HSET', key('beat'), 'lenient_until', now + tonumber(ARGV[2])) end
+redis.call('HSET', key('beat'), 'at', now)
+local lenient_until = tonumber(redis.call('HGET', key('beat'), 'lenient_until') or 0)
 local reply = {}
 for _, id in ipairs(redis.call('ZRANGE', key('watch'), '-inf', now, 'BYSCORE', 'LIMIT', 0, ARGV[1])) do
   local s = key('s', id)
   local state, tier = unpack(redis.call('HMGET', s, 'state', 'tier'))
-  redis.call('ZREM', key('watch'), id)
-  if state == 'queued' or state == 'running' then
-    redis.call('SREM', key('out', tier), id)
-    if state == 'running' then
-      redis.call('HINCRBY', s, 'kills', 1)
-      redis.call('HINCRBY', s, 'fence', 1) -- whoever held it can no longer write
+  if state == 'running' and lenient_until > now then
+    redis.call('ZADD', key('watch'), lenient_until, id)
+  else
+    redis.call('ZREM', key('watch'), id)
+    if state == 'queued' or state == 'running' then
+      redis.call('SREM', key('out', tier), id)
+      if state == 'running' then
+        redis.call('HINCRBY', s, 'kills', 1)
+        redis.call('HINCRBY', s, 'fence', 1) -- whoever held it can no longer write
+      end
+      make_ready(id, tier, {tier = tier, state = state}, true)
+      reply[#reply + 1] = id
+      reply[#reply + 1] = state
     end
-    make_ready(id, tier, {tier = tier, state = state}, true)
-    reply[#reply + 1] = id
-    reply[#reply + 1] = state
   end
 end
 return reply

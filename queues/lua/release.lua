@@ -1,8 +1,8 @@
 -- Take ready subtasks out of a tier's backlog, fairly, as far as the window has room.
 -- The window is twice what the live workers can run, so that a full worker finds the next subtask waiting.
--- KEYS[1] namespace   ARGV[1] tier   ARGV[2] most   ARGV[3] resend_ms
+-- KEYS[1] namespace   ARGV[1] tier   ARGV[2] most   ARGV[3] unsent_ms: how long until it counts as never sent
 -- Reply: flat list of id, task, gate, gate_index (empty strings where there is none).
-local tier, most, resend_ms = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
+local tier, most, unsent_ms = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local workers, backlog, virtual = key('w', tier), key('b', tier), key('v', tier)
 redis.call('ZREMRANGEBYSCORE', workers, '-inf', now)
 local window = 0
@@ -27,16 +27,14 @@ while room > 0 do
   else
     local id = redis.call('LPOP', key('b', tier, tenant[1], lane[1]))
     local s = id and key('s', id)
-    local state, at, cost, task, gate, index, sends =
-      unpack(id and redis.call('HMGET', s, 'state', 'tier', 'cost', 'task', 'gate', 'gate_index', 'sends') or {})
+    local state, at, cost, task, gate, index =
+      unpack(id and redis.call('HMGET', s, 'state', 'tier', 'cost', 'task', 'gate', 'gate_index') or {})
     if not id then
       redis.call('ZREM', lanes, lane[1])
     elseif state == 'ready' and at == tier then
       move(id, tier, {tier = tier, state = 'ready'}, 'queued')
       redis.call('SADD', key('out', tier), id)
-      redis.call('HINCRBY', s, 'sends', 1)
-      -- Sent again and again without a worker taking it: wait longer each time, at most 64 times as long.
-      redis.call('ZADD', key('watch'), now + resend_ms * 2 ^ math.min(tonumber(sends), 6), id)
+      redis.call('ZADD', key('watch'), now + unsent_ms, id)
       local share = tonumber(redis.call('HGET', key('j', lane[1]), 'share') or 1)
       advance(lanes, lane[1], tonumber(lane[2]), cost / share, tenant[1])
       advance(backlog, tenant[1], tonumber(tenant[2]), tonumber(cost), '*')

@@ -69,12 +69,12 @@ class Arena:
     config: FleetConfig
     #: SIGKILLs of Valkey.
     store_kills: int = 0
-    #: When the store was away or the coordinator stood still: ms since 1970.
+    #: When the store was away: ms since 1970.
     outages: list[tuple[float, float]] = field(default_factory=list)
 
     @contextlib.contextmanager
     def outage(self) -> Iterator[None]:
-        """For the block nobody can be expected to recover."""
+        """For the block the store is away."""
         began = time.time() * 1000
         try:
             yield

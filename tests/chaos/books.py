@@ -7,9 +7,8 @@ subtask had been accepted.
 made again (ledger reason "worker lost"); the most over all kills. A process cannot lose more than it had in flight, which is
 `in_flight_per_process`.
 `restart_paid_twice`: the same for all processes that were asked to drain (SIGTERM), in sum.
-`recovery_p99_over_lease_s`: from the expiry of a killed process's claim to the next claim on the same subtask, where what
-recovers it was itself unharmed between the kill and then: the store was there, and the one coordinator was neither killed nor
-stopped. `recovery_p99_in_storm_s` is the same over all claims, whatever else was going on; no bound is promised for it.
+`recovery_p99_over_lease_s`: from the expiry of a killed process's claim to the next claim on the same subtask, whatever else
+happened meanwhile, less the time for which the store itself was away: without it nobody can claim anything.
 `stale_writes`: accepted outputs whose entry was made under another fence than the current one, background calls collected
 by the next worker aside, and intents journalled under another fence than the current one.
 `wrong_books`: true entries that differ from the charge by a nano-dollar, guesses below it, money still held at the end.
@@ -26,12 +25,9 @@ from typing import Any
 
 from fleet.ledger import WORKER_LOST
 from fleet.rounds import RUN_TASK
-from fleet.store import COORDINATOR
 from tests.chaos.crew import SLOTS, Incarnation
-from tests.chaos.history import History
+from tests.chaos.history import History, Recovery
 
-#: A coordinator that was killed is there again after so long.
-BOOT_MS = 2_000
 #: Figures that must be zero.
 ZERO = (
     "jobs_unfinished",
@@ -101,19 +97,19 @@ class Books:
             "claims_lost": len(self._history.recoveries),
         }
 
-    def recoveries(self, outages: Sequence[tuple[float, float]], lease_ms: float) -> list[tuple[float, bool]]:
-        """Seconds by which each claim of a killed process was taken over after its lease, and whether nothing else was wrong.
+    def recoveries(self, outages: Sequence[tuple[float, float]]) -> list[tuple[float, Recovery]]:
+        """Seconds after which each claim of a killed process was taken over, from the end of its lease.
 
-        `outages`: of the store, or of a coordinator that was made to stand still, in ms.
+        `outages`: of the store, in ms since 1970, apart from each other; they do not count.
         """
-        deaths = [one.ended_at for one in self._crew.values() if one.killed and one.tier == COORDINATOR]
-        wrong = [*outages, *((at, at + BOOT_MS) for at in deaths)]
         killed = {name for name, one in self._crew.items() if one.killed}
-        return [
-            ((end - start) / 1000, not any(a < end and b > start - lease_ms for a, b in wrong))
-            for owner, start, end in self._history.recoveries
-            if owner in killed
-        ]
+        found = []
+        for one in self._history.recoveries:
+            if one.owner in killed:
+                start, end = one.expired_at, one.claimed_at
+                away = sum(max(0.0, min(end, until) - max(start, since)) for since, until in outages)
+                found.append(((end - start - away) / 1000, one))
+        return found
 
     def claimants(self) -> dict[str, set[str]]:
         """The names of the processes that claimed each subtask, by its id."""

@@ -38,6 +38,16 @@ class Life:
     accepted: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Recovery:
+    """A claim that expired, and the next one on the same subtask; times in ms since 1970."""
+
+    subtask: str
+    owner: str
+    expired_at: float
+    claimed_at: float
+
+
 @dataclass
 class History:
     """All of it."""
@@ -49,8 +59,7 @@ class History:
     handles: set[str] = field(default_factory=set)
     #: Calls whose intent was journalled.
     intents: set[str] = field(default_factory=set)
-    #: (owner, when its claim expired, when the subtask was claimed again), in ms.
-    recoveries: list[tuple[str, float, float]] = field(default_factory=list)
+    recoveries: list[Recovery] = field(default_factory=list)
     #: Answers accepted although their entry was made under another fence, and not by collecting a background call.
     stale_writes: list[str] = field(default_factory=list)
     #: Intents journalled under another fence than the current one.
@@ -111,6 +120,8 @@ class History:
         life.task = fields.get("task", life.task)
         life.fence = int(fields.get("fence", life.fence))
         life.owner = fields.get("owner", life.owner).partition("~")[0]
+        if "owner" in fields and "fence" in fields:
+            life.owners[life.fence], life.owner = life.owner, ""
         if "members" in fields:
             life.members = int(fields["members"])
         state = fields.get("state", life.state)
@@ -127,7 +138,7 @@ class History:
         life.watched = float(raw[-2])
         if life.state == "running" and life.expired is not None:
             at, owner = life.expired
-            self.recoveries.append((owner, at, life.watched - lease_ms))
+            self.recoveries.append(Recovery(life.id, owner, at, life.watched - lease_ms))
             life.expired = None
 
     def _intend(self, hold: str, body: str) -> None:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import random
 import signal
 
-from fleet.store import COORDINATOR
 from tests.chaos.arena import LEASE_S, Arena
 
 
@@ -20,7 +18,6 @@ class Pause:
         one = random.choice(list(arena.crew.members.values()))
         arena.crew.signal(one, signal.SIGSTOP)
         try:
-            with arena.outage() if one.tier == COORDINATOR else contextlib.nullcontext():
-                await asyncio.sleep(random.uniform(1.2, 2.5) * LEASE_S)
+            await asyncio.sleep(random.uniform(1.2, 2.5) * LEASE_S)
         finally:
             arena.crew.signal(one, signal.SIGCONT)

@@ -101,10 +101,12 @@ def _beside(books: Books, crew: Mapping[str, Incarnation]) -> list[str]:
 
 def _surprises(fleet: Arena) -> list[str]:
     """What no book shows: processes that ended by themselves, and errors that were caught and logged."""
+    # One that is asked to end before it has come up dies of that.
+    expected = (0, -signal.SIGKILL, -signal.SIGTERM)
     ended = [
-        f"{name} of {one.checkout.root.name} ended by itself with {one.end}, see {one.tier}*.log"
+        f"{name} ended by itself with {one.end}, see {one.tier}*.log"
         for name, one in fleet.crew.history.items()
-        if one.end != 0 and not one.killed
+        if one.end not in expected
     ]
     logged: Counter[str] = Counter()
     for log in sorted(fleet.folder.glob("*.log")):

@@ -127,7 +127,9 @@ class Bench:
 
     async def release(self) -> list[tuple[Released, str]]:
         """What the dispatcher would send now, with its tier."""
-        return [(one, tier) for tier in self.runtime.tiers for one in await self.runtime.store.release(tier, 200)]
+        released = [(one, tier) for tier in self.runtime.tiers for one in await self.runtime.store.release(tier, 200)]
+        await self.runtime.store.sent([one.id for one, _ in released])
+        return released
 
     async def perform(self, released: Released, tier: str) -> dict[str, str] | None:
         """What the Celery task of a message does; None when there was nothing to do."""

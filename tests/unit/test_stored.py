@@ -25,6 +25,7 @@ from fleet.sources import Skipped
 from fleet.store import Job, JobStore
 from fleet.stored import read, read_json
 from queues.store import Store
+from queues.subtasks import Claim
 
 SPEC = JobSpec(
     name="triage",
@@ -90,7 +91,8 @@ def test_fields_that_are_missing_have_defaults() -> None:
 
 
 def test_the_note_of_an_intent() -> None:
-    purpose = Purpose("j", "j/note/0", 1, "note", "note", "work", "nano", record="j/1.0.0")
+    claim = Claim("j/note/0", "nano", 1, "", "", 0, 1)
+    purpose = Purpose("j", "j/note/0", claim, "note", "note", "work", "nano", record="j/1.0.0")
     drafted = draft(purpose, "j/note/0.1.1", model="small", provider="openai", waited_ms=0, worst=Worst(Usage(), 9))
     note = drafted.intent("resp_1").note
     assert Unsettled.of(of_the_next_version(note)) == Unsettled.of(note)

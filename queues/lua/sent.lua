@@ -1,0 +1,12 @@
+-- The messages of released subtasks are out: from here on they count as lost only if no worker takes them for longer.
+-- KEYS[1] namespace   ARGV[1] resend_ms   ARGV[2…] ids
+-- Reply: 1.
+for i = 2, #ARGV do
+  local state, sends = unpack(redis.call('HMGET', key('s', ARGV[i]), 'state', 'sends'))
+  if state == 'queued' then
+    redis.call('HINCRBY', key('s', ARGV[i]), 'sends', 1)
+    -- Sent again without a worker taking it, because all of them are busy: wait longer, at most four times as long.
+    redis.call('ZADD', key('watch'), now + ARGV[1] * 2 ^ math.min(tonumber(sends), 2), ARGV[i])
+  end
+end
+return 1
