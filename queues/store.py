@@ -58,8 +58,6 @@ class Store:
         self.resend_ms = lease_ms
         self.unsent_ms = 5_000
         self.gate_grace_ms = 3_000
-        #: How long the holders of claims have for renewing them after the store was away.
-        self.lenient_ms = 4_000
 
     async def open_job(self, job: str, *, tenant: str, share: float) -> None:
         """Let `job` take part in the fair order; `share` is its weight among its tenant's jobs."""
@@ -196,7 +194,7 @@ class Store:
 
     async def reconcile(self, most: int = SHARD) -> list[tuple[str, State]]:
         """Put back into the backlog what should be moving and is not; each with the state it was found in."""
-        flat = await self.link.call("reconcile", [self.namespace], [most, self.lenient_ms])
+        flat = await self.link.call("reconcile", [self.namespace], [most])
         return [(id_.decode(), State(state.decode())) for id_, state in _shards(flat, 2)]
 
     async def memo(self, job: str, name: str) -> str | None:

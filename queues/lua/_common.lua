@@ -4,7 +4,7 @@
 --       b:TIER… backlog: tenants, their jobs (zsets by virtual time), a job's subtasks (list) · out:TIER released (set)
 --       watch: when the reconciler looks (zset) · wake: rings the dispatcher (list) · w:TIER workers (zset by expiry)
 --       r:RECORD entries (hash) · rp:RECORD which of them are guesses (hash) · t:QUOTA their tally (hash)
---       beat: when the reconciler looked last, and until when it is lenient after it could not (hash)
+--       beat: when anybody was here last, and until when claims are not taken away after nobody was (hash)
 --       rx:QUOTA records that were kept elsewhere and dropped here (set)
 --       m:JOB what was written down for a job, by name (hash)
 --       q:QUOTA cap, used, held · qh:QUOTA holds (hash) · i:QUOTA intents, by hold: what was about to be used (hash)
@@ -14,12 +14,15 @@ local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
 
 local function key(...) return ns .. ':' .. table.concat({...}, ':') end
 local function job_of(id) return string.match(id, '^[^/]+') end
--- Nobody has looked for so long that the store was away, or who looks: claims ran out although their holders may live.
-local AWAY_MS = 3000
-local function away()
-  local at = redis.call('HGET', key('beat'), 'at')
-  return at and now - at > AWAY_MS
+-- Workers and the reconciler are here every few moments. When nobody was for so long, the store was away, and claims ran out
+-- although their holders may live: until they have had the time to renew them, nobody takes one away.
+local AWAY_MS, LENIENT_MS = 3000, 4000
+local function lenient_until()
+  local at, ends = unpack(redis.call('HMGET', key('beat'), 'at', 'lenient_until'))
+  if at and now - at > AWAY_MS then ends = now + LENIENT_MS end
+  return tonumber(ends or 0)
 end
+local function beat() redis.call('HSET', key('beat'), 'lenient_until', lenient_until(), 'at', now) end
 local function int(n) return string.format('%.0f', n + 0) end -- minus zero is no integer to the server
 
 -- A subtask changes its state: the hash and the job's counts, together.

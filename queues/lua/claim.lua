@@ -25,7 +25,7 @@ end
 if state == 'running' then
   if holder == owner then return granted(redis.call('HGET', s, 'fence')) end
   local expires = redis.call('ZSCORE', key('watch'), id)
-  if expires and tonumber(expires) > now or away() then return {'busy'} end
+  if expires and tonumber(expires) > now or lenient_until() > now then return {'busy'} end
   redis.call('HINCRBY', s, 'kills', 1)
 end
 move(id, tier, {tier = tier, state = state}, 'running')

@@ -1,16 +1,14 @@
 -- Put back what should be moving and is not: claims that expired, messages that no worker took, gates that never fired.
--- After the store was away the claims get a little longer: their holders could not renew them, and may be about to.
--- KEYS[1] namespace   ARGV[1] most   ARGV[2] lenient_ms
+-- KEYS[1] namespace   ARGV[1] most
 -- Reply: flat list of id, what it was ('queued' or 'running').
-if away() then redis.call('HSET', key('beat'), 'lenient_until', now + tonumber(ARGV[2])) end
-redis.call('HSET', key('beat'), 'at', now)
-local lenient_until = tonumber(redis.call('HGET', key('beat'), 'lenient_until') or 0)
+beat()
+local later = lenient_until()
 local reply = {}
 for _, id in ipairs(redis.call('ZRANGE', key('watch'), '-inf', now, 'BYSCORE', 'LIMIT', 0, ARGV[1])) do
   local s = key('s', id)
   local state, tier = unpack(redis.call('HMGET', s, 'state', 'tier'))
-  if state == 'running' and lenient_until > now then
-    redis.call('ZADD', key('watch'), lenient_until, id)
+  if state == 'running' and later > now then
+    redis.call('ZADD', key('watch'), later, id)
   else
     redis.call('ZREM', key('watch'), id)
     if state == 'queued' or state == 'running' then
