@@ -4,6 +4,7 @@
 --       b:TIER… backlog: tenants, their jobs (zsets by virtual time), a job's subtasks (list) · out:TIER released (set)
 --       watch: when the reconciler looks (zset) · wake: rings the dispatcher (list) · w:TIER workers (zset by expiry)
 --       r:RECORD entries (hash) · rp:RECORD which of them are guesses (hash) · t:QUOTA their tally (hash)
+--       sus:TIER suspects that wait, two workers having died at each (list) · sus:TIER:out the one that runs (string)
 --       beat: when anybody was here last, and until when claims are not taken away after nobody was (hash)
 --       rx:QUOTA records that were kept elsewhere and dropped here (set)
 --       m:JOB what was written down for a job, by name (hash)
@@ -53,15 +54,33 @@ local function open_lane(tier, tenant, job)
   redis.call('ZADD', key('b', tier), 'NX', redis.call('HGET', key('v', tier), '*') or 0, tenant)
 end
 
+-- Two workers died at it, and it may be the cause. Suspects run one at a time on a tier, so that the next death counts
+-- against the one that caused it, not against those that happened to be in the same process three times.
+local SUSPECT_KILLS = 2
+
 -- Into the backlog of its tier.
 local function make_ready(id, tier, from, front)
   local job = job_of(id)
   local tenant = redis.call('HGET', key('j', job), 'tenant') or 'default'
   move(id, tier, from, 'ready')
+  if tonumber(redis.call('HGET', key('s', id), 'kills')) >= SUSPECT_KILLS then
+    redis.call('RPUSH', key('sus', tier), id)
+    ring()
+    return
+  end
   redis.call(front and 'LPUSH' or 'RPUSH', key('b', tier, tenant, job), id)
   if redis.call('HEXISTS', key('j', job), 'stop') == 1 then return end -- its lane opens again when the job is resumed
   open_lane(tier, tenant, job)
   ring()
+end
+
+-- A claim ran out: whoever held it counts as dead and can no longer write.
+local function take_back(id, tier)
+  redis.call('SREM', key('out', tier), id)
+  redis.call('ZREM', key('watch'), id)
+  redis.call('HINCRBY', key('s', id), 'kills', 1)
+  redis.call('HINCRBY', key('s', id), 'fence', 1)
+  make_ready(id, tier, {tier = tier, state = 'running'}, true)
 end
 
 -- A need of `id` became final. A gate's body is delivered by its chord; the watch sends it if the chord was lost.

@@ -6,15 +6,15 @@
 -- The owner is a token of this one attempt to claim: asking again after a lost reply gives the same claim.
 local id, here, lease_ms, owner = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4]
 local s = key('s', id)
-local state, tier, status, holder = unpack(redis.call('HMGET', s, 'state', 'tier', 'status', 'owner'))
+local state, tier, status, holder, kills = unpack(redis.call('HMGET', s, 'state', 'tier', 'status', 'owner', 'kills'))
 local function granted(fence)
-  local payload, trail, kills, claims = unpack(redis.call('HMGET', s, 'payload', 'trail', 'kills', 'claims'))
-  return {'run', tonumber(fence), payload, trail or '', tonumber(kills), tonumber(claims)}
+  local payload, trail, deaths, claims = unpack(redis.call('HMGET', s, 'payload', 'trail', 'kills', 'claims'))
+  return {'run', tonumber(fence), payload, trail or '', tonumber(deaths), tonumber(claims)}
 end
 if not state then return {'gone'} end
 if state == 'final' then return {'final', status} end
 if tier ~= here then return {'elsewhere'} end
-if state == 'waiting' then return {'busy'} end
+if state == 'waiting' or state == 'ready' and tonumber(kills) >= SUSPECT_KILLS then return {'busy'} end
 local stop = redis.call('HGET', key('j', job_of(id)), 'stop')
 if stop and state ~= 'running' then
   redis.call('SREM', key('out', tier), id)
@@ -26,6 +26,10 @@ if state == 'running' then
   if holder == owner then return granted(redis.call('HGET', s, 'fence')) end
   local expires = redis.call('ZSCORE', key('watch'), id)
   if expires and tonumber(expires) > now or lenient_until() > now then return {'busy'} end
+  if kills + 1 >= SUSPECT_KILLS then
+    take_back(id, tier)
+    return {'busy'}
+  end
   redis.call('HINCRBY', s, 'kills', 1)
 end
 move(id, tier, {tier = tier, state = state}, 'running')

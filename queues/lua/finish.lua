@@ -16,5 +16,5 @@ redis.call('ZREM', key('watch'), id)
 for _, dependent in ipairs(redis.call('SMEMBERS', key('d', id))) do need_met(dependent, grace_ms) end
 redis.call('DEL', key('d', id))
 if gate then need_met(gate, grace_ms) end
-if redis.call('ZCARD', key('b', tier)) > 0 then ring() end
+if redis.call('ZCARD', key('b', tier)) > 0 or redis.call('EXISTS', key('sus', tier)) == 1 then ring() end
 return 1

@@ -5,19 +5,18 @@ beat()
 local later = lenient_until()
 local reply = {}
 for _, id in ipairs(redis.call('ZRANGE', key('watch'), '-inf', now, 'BYSCORE', 'LIMIT', 0, ARGV[1])) do
-  local s = key('s', id)
-  local state, tier = unpack(redis.call('HMGET', s, 'state', 'tier'))
+  local state, tier = unpack(redis.call('HMGET', key('s', id), 'state', 'tier'))
   if state == 'running' and later > now then
     redis.call('ZADD', key('watch'), later, id)
   else
     redis.call('ZREM', key('watch'), id)
-    if state == 'queued' or state == 'running' then
+    if state == 'running' then
+      take_back(id, tier)
+    elseif state == 'queued' then
       redis.call('SREM', key('out', tier), id)
-      if state == 'running' then
-        redis.call('HINCRBY', s, 'kills', 1)
-        redis.call('HINCRBY', s, 'fence', 1) -- whoever held it can no longer write
-      end
       make_ready(id, tier, {tier = tier, state = state}, true)
+    end
+    if state == 'running' or state == 'queued' then
       reply[#reply + 1] = id
       reply[#reply + 1] = state
     end

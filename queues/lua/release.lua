@@ -17,6 +17,35 @@ local function advance(set, member, from, by, clock_field)
   redis.call('ZADD', set, from + by, member)
 end
 
+local function queue(id, s, task, gate, index)
+  move(id, tier, {tier = tier, state = 'ready'}, 'queued')
+  redis.call('SADD', key('out', tier), id)
+  redis.call('ZADD', key('watch'), now + unsent_ms, id)
+  for _, field in ipairs({id, task, gate or '', index or ''}) do reply[#reply + 1] = field end
+  room = room - 1
+end
+
+local function suspect_is_out()
+  local id = redis.call('GET', key('sus', tier, 'out'))
+  local state, at, kills = unpack(id and redis.call('HMGET', key('s', id), 'state', 'tier', 'kills') or {})
+  return (state == 'queued' or state == 'running') and at == tier and tonumber(kills) >= SUSPECT_KILLS
+end
+
+local suspects = key('sus', tier)
+for _ = 1, math.min(redis.call('LLEN', suspects), 100) do
+  if room <= 0 or suspect_is_out() then break end
+  local id = redis.call('LPOP', suspects)
+  local s = key('s', id)
+  local state, at, task, gate, index = unpack(redis.call('HMGET', s, 'state', 'tier', 'task', 'gate', 'gate_index'))
+  local stop = redis.call('HGET', key('j', job_of(id)), 'stop')
+  if state == 'ready' and at == tier and not stop then
+    redis.call('SET', key('sus', tier, 'out'), id)
+    queue(id, s, task, gate, index)
+  elseif stop == 'paused' then
+    redis.call('RPUSH', suspects, id)
+  end
+end
+
 while room > 0 do
   local tenant = redis.call('ZRANGE', backlog, 0, 0, 'WITHSCORES')
   if not tenant[1] then break end
@@ -32,14 +61,10 @@ while room > 0 do
     if not id then
       redis.call('ZREM', lanes, lane[1])
     elseif state == 'ready' and at == tier then
-      move(id, tier, {tier = tier, state = 'ready'}, 'queued')
-      redis.call('SADD', key('out', tier), id)
-      redis.call('ZADD', key('watch'), now + unsent_ms, id)
+      queue(id, s, task, gate, index)
       local share = tonumber(redis.call('HGET', key('j', lane[1]), 'share') or 1)
       advance(lanes, lane[1], tonumber(lane[2]), cost / share, tenant[1])
       advance(backlog, tenant[1], tonumber(tenant[2]), tonumber(cost), '*')
-      for _, field in ipairs({id, task, gate or '', index or ''}) do reply[#reply + 1] = field end
-      room = room - 1
     end
   end
 end

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 
-from queues.subtasks import Charge, Intent, Refusal, Refused, State
+from queues.subtasks import Charge, Claim, Intent, Refusal, Refused, State
 from tests.support.stores import claimed, new, open_store
 from tests.support.valkey import Valkey
 
@@ -375,5 +375,56 @@ def test_what_was_released_and_not_sent_comes_back_soon_what_was_sent_later(valk
             await store.link.execute("ZINCRBY", "test:watch", -store.unsent_ms, "j/b")
             assert await store.reconcile() == [("j/b", State.QUEUED)]
             assert await store.finish(claim, "ok", "")
+
+    asyncio.run(scenario())
+
+
+def test_suspects_run_one_at_a_time_so_that_only_the_cause_reaches_three_deaths(valkey: Valkey) -> None:
+    """Three subtasks in flight in one worker; one of them kills it, whenever it runs."""
+
+    async def scenario() -> None:
+        async with open_store(valkey) as store:
+            ids = ["j/innocent", "j/poison", "j/bystander"]
+            await store.add([new(id_) for id_ in ids])
+            held: dict[str, Claim] = {}
+            ends: dict[str, int] = {}
+            for _ in range(20):
+                for released in await store.release("nano", 10):
+                    claim = await claimed(store, released.id)
+                    if claim.kills < 3:
+                        held[released.id] = claim
+                    else:
+                        await store.finish(claim, "failed", "")
+                        ends[released.id] = claim.kills
+                if "j/poison" in held:  # the worker dies, with everything it holds
+                    await store.link.execute("ZADD", "test:watch", *[word for id_ in held for word in (0, id_)])
+                    held.clear()
+                for id_, claim in held.items():
+                    assert await store.finish(claim, "ok", "")
+                    ends[id_] = claim.kills
+                held.clear()
+                await store.reconcile()
+            assert ends == {"j/innocent": 2, "j/poison": 3, "j/bystander": 2}
+
+    asyncio.run(scenario())
+
+
+def test_a_suspect_waits_while_its_job_is_paused_and_is_dropped_with_a_cancelled_one(valkey: Valkey) -> None:
+    async def scenario() -> None:
+        async with open_store(valkey) as store:
+            await store.add([new("paused/a"), new("cancelled/a"), new("free/a")])
+            for _ in range(2):
+                for released in await store.release("nano", 10):
+                    await claimed(store, released.id)
+                await store.link.execute("ZADD", "test:watch", 0, "paused/a", 0, "cancelled/a", 0, "free/a")
+                await store.reconcile()
+            await store.stop("paused", "paused", ["nano"])
+            await store.stop("cancelled", "cancelled", ["nano"])
+            assert [one.id for one in await store.release("nano", 10)] == ["free/a"]
+            await store.finish(await claimed(store, "free/a"), "ok", "")
+            assert await store.claim("paused/a", "nano") == Refusal("busy"), "a message of old does not free it"
+            assert await store.release("nano", 10) == []
+            assert await store.resume("paused", ["nano"])
+            assert [one.id for one in await store.release("nano", 10)] == ["paused/a"]
 
     asyncio.run(scenario())
