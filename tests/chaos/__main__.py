@@ -19,7 +19,7 @@ from redis.exceptions import RedisError
 
 from tests.chaos.arena import Arena, arena
 from tests.chaos.books import ZERO
-from tests.chaos.faults import Storm
+from tests.chaos.faults import Storm, cancelled
 from tests.chaos.history import Recovery
 from tests.chaos.scenarios import SCENARIOS
 
@@ -90,7 +90,7 @@ class Run:
 
     async def _storm(self, fleet: Arena, storm: Storm, kills: int) -> None:
         async def feed() -> None:
-            while True:
+            while not cancelled():
                 await fleet.load.top_up(OPEN_JOBS)
                 await asyncio.sleep(0.5)
 

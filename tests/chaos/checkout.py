@@ -53,9 +53,8 @@ class Checkout:
 
     async def fork(self, order: dict[str, Any]) -> int:
         """The pid of a new process."""
-        async with self._forking:
-            self._order({"fork": order})
-            return await self._forked.get()
+        # Whoever asks may be cancelled meanwhile; the answer must not be taken for that of the next order.
+        return await asyncio.shield(asyncio.ensure_future(self._fork(order)))
 
     def signal(self, pid: int, number: int) -> None:
         """Signal a process of its own that it has not waited for yet."""
@@ -66,6 +65,11 @@ class Checkout:
         if self._zygote is not None and self._zygote.stdin is not None:
             self._zygote.stdin.close()
             await self._zygote.wait()
+
+    async def _fork(self, order: dict[str, Any]) -> int:
+        async with self._forking:
+            self._order({"fork": order})
+            return await self._forked.get()
 
     def _order(self, order: dict[str, Any]) -> None:
         assert self._zygote is not None

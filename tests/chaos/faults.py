@@ -21,6 +21,12 @@ from tests.chaos.pauses import Pause
 from tests.chaos.stores import FlapStore, FreezeStore, KillStore
 
 
+def cancelled() -> bool:
+    """Whether this task is to end: wait_for of Python 3.11, which redis-py sends with, can lose a cancellation."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
 class Fault(Protocol):
     """Something that happens to a fleet again and again."""
 
@@ -62,7 +68,7 @@ class Storm:
                 group.create_task(self._again(fault))
 
     async def _again(self, fault: Fault) -> None:
-        while True:
+        while not cancelled():
             await asyncio.sleep(random.uniform(0.5, 1.5) * fault.every_s)
             try:
                 await fault.strike(self._arena)
