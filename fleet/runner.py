@@ -169,8 +169,9 @@ class Runner:
                 trail.kept,
                 f"the earlier answer is kept, the new one failed: {error}",
             )
-        if status != "ok" and claim.claims > 1:
-            # It ends without a call of its own; what an earlier worker may have spent on it is booked all the same.
+        if status != "ok" and (claim.claims > 1 or claim.kills > 0):
+            # It ends without a call of its own; what an earlier worker may have spent on it is booked all the same. One of
+            # a version that does not count claims is known by its death.
             await self._context.executor.abandon(
                 claim.id.split("/", 1)[0], lambda lost: lost.subtask == claim.id and lost.fence < claim.fence
             )

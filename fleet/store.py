@@ -19,6 +19,7 @@ from fleet.errors import JobNotFoundError, StoreUnavailableError
 from fleet.items import ItemIndex
 from fleet.jobs import JobSpec, JobStatus, Step
 from fleet.shards import Phase, phases
+from fleet.stored import read, read_json
 from queues.store import NotDurableError, Store
 from queues.subtasks import NewSubtask
 
@@ -129,14 +130,14 @@ class JobStore:
         fields = {flat[i].decode(): flat[i + 1].decode() for i in range(0, len(flat), 2)}
         if "spec" not in fields:
             raise JobNotFoundError(f'There is no job "{job_id}" in this store; `fleet jobs list` shows what there is.')
-        spec = JobSpec.model_validate_json(fields["spec"])
+        spec = read_json(JobSpec, fields["spec"])
         status = JobStatus(fields["status"])
         # Whether a job is paused is the queues' to know: what it goes back to when it is resumed stays written here.
         if not status.final and await self._store.stopped(job_id) == "paused":
             status = JobStatus.PAUSED
         planned = json.loads(fields["plan"]) if "plan" in fields else []
-        steps = tuple(Step.model_validate(step) for step in planned)
-        items = ItemIndex.model_validate_json(fields["items"])
+        steps = tuple(read(Step, step) for step in planned)
+        items = read_json(ItemIndex, fields["items"])
         width = int(fields.get("width", 1))
         return Job(
             id=job_id,

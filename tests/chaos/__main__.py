@@ -19,9 +19,8 @@ from redis.exceptions import RedisError
 
 from tests.chaos.arena import Arena, arena
 from tests.chaos.books import ZERO
-from tests.chaos.faults import Storm
+from tests.chaos.faults import Storm, cancelled
 from tests.chaos.history import Recovery
-from tests.chaos.load import Load
 from tests.chaos.scenarios import SCENARIOS
 
 OPEN_JOBS = 8
@@ -66,7 +65,7 @@ class Run:
                     await fleet.load.top_up(OPEN_JOBS)
                     await fleet.crew.roll()
                 self._say("waiting for all jobs to end")
-                await _settled(fleet.load)
+                await fleet.load.settled(SETTLE_S)
             finally:
                 telling.cancel()
             self.strikes += storm.strikes
@@ -81,7 +80,7 @@ class Run:
             self._say(f"  {complaint}")
 
     async def aftermath(self) -> None:
-        """The rare ends of a store, each in a fleet of its own."""
+        """The scenarios, each in a fleet of its own."""
         for name, scenario in SCENARIOS.items():
             self._say(name)
             self.complaints += (found := await scenario(self._folder / name))
@@ -91,7 +90,7 @@ class Run:
 
     async def _storm(self, fleet: Arena, storm: Storm, kills: int) -> None:
         async def feed() -> None:
-            while True:
+            while not cancelled():
                 await fleet.load.top_up(OPEN_JOBS)
                 await asyncio.sleep(0.5)
 
@@ -134,13 +133,6 @@ def _p99(values: list[float]) -> float:
     return round(max(0.0, sorted(values)[int(len(values) * 0.99)]), 2) if values else 0.0
 
 
-async def _settled(load: Load) -> None:
-    """Wait until all jobs have ended, or too long."""
-    deadline = time.monotonic() + SETTLE_S
-    while time.monotonic() < deadline and await load.unfinished():
-        await asyncio.sleep(0.3)
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=200)
@@ -152,7 +144,7 @@ def main() -> int:
     asyncio.run(run.rounds())
     asyncio.run(run.aftermath())
     figures = run.summary()
-    print("left out: a worker with a wrong clock (needs libfaketime), two versions of the code side by side")
+    print("left out: a worker with a wrong clock (needs libfaketime)")
     for seconds, one in sorted(run.recoveries, key=lambda found: -found[0])[:5]:
         print(
             f"slowly recovered: {one.subtask} of {one.owner}, {seconds:.1f} s after its lease ended at {one.expired_at:.0f}"

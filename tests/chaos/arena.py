@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from tests.chaos.books import Books, JobEnd, read_charges
 from tests.chaos.crew import Crew
 from tests.chaos.history import History
 from tests.chaos.load import Load
+from tests.support.processes import ROOT
 from tests.support.proxy import Proxy
 from tests.support.sim import MODELS, RunningSim, running_sim
 from tests.support.valkey import Valkey
@@ -113,12 +114,13 @@ class Arena:
 
 
 @contextlib.asynccontextmanager
-async def arena(folder: Path, background: str) -> AsyncIterator[Arena]:
-    """A fleet in `folder`, ready to work."""
+async def arena(folder: Path, background: str, roots: Sequence[Path] = (ROOT,)) -> AsyncIterator[Arena]:
+    """A fleet in `folder`, ready to work; `roots`: the checkouts that its processes may come from, that of all first."""
     folder.mkdir(parents=True)
     told, granted = config(background, None), config(background, 9)
     path = folder / "fleet.yaml"
-    path.write_text(told.model_dump_json())  # JSON is YAML
+    # JSON is YAML. What is left at its default is left out: another version need not know such a key.
+    path.write_text(told.model_dump_json(exclude_defaults=True))
     settings = SimSettings(
         speed=3,
         # A call that hangs in the background cannot be collected, which would look like one that was not.
@@ -130,7 +132,7 @@ async def arena(folder: Path, background: str) -> AsyncIterator[Arena]:
         (folder / "valkey").mkdir()
         valkey = Valkey(folder / "valkey", *VALKEY)
         stack.callback(valkey.stop)
-        crew = Crew(folder, path, lambda seat: variables(seat))  # noqa: PLW0108  defined below
+        crew = Crew(folder, path, lambda seat: variables(seat), roots)  # noqa: PLW0108  defined below
         await crew.start()
         sim = stack.enter_context(running_sim(folder / "sim", settings, granted, folder / "sim.log"))
         store_proxy, provider_proxy = Proxy(valkey.port), Proxy(int(sim.url.rpartition(":")[2].partition("/")[0]))

@@ -111,6 +111,10 @@ class Books:
                 found.append(((end - start - away) / 1000, one))
         return found
 
+    def claimants(self) -> dict[str, set[str]]:
+        """The names of the processes that claimed each subtask, by its id."""
+        return {life.id: set(life.owners.values()) for life in self._history.lives.values()}
+
     def _complain(self, about: str, what: list[str]) -> int:
         self.complaints += [f"{about}: {one}" for one in what]
         return len(what)
