@@ -129,20 +129,15 @@ class Endpoint:
             await vendor.pause(produced.first_s)
             await _deliver("", call.fault, headers, scope, receive, send)
         elif call.asked.stream:
-            await self._stream(call, produced, answer, headers, scope, receive, send)
+            await self._stream(call, produced, answer, headers, send)
+            if call.fault in RESET_LATE:
+                await _reset(scope, receive)
         else:
             await vendor.pause(produced.first_s + produced.rest_s)
             await _deliver(json.dumps(answer), call.fault, headers, scope, receive, send)
 
     async def _stream(
-        self,
-        call: Call,
-        produced: Produced,
-        answer: dict[str, Any],
-        headers: dict[str, str],
-        scope: Scope,
-        receive: Receive,
-        send: Send,
+        self, call: Call, produced: Produced, answer: dict[str, Any], headers: dict[str, str], send: Send
     ) -> None:
         await self._vendor.pause(produced.first_s)
         raw = [(name.encode(), value.encode()) for name, value in headers.items()]
@@ -155,10 +150,8 @@ class Endpoint:
         for event in events:
             await send({"type": "http.response.body", "body": event.encode(), "more_body": True})
             await self._vendor.pause(produced.rest_s / len(events))
-        if call.fault in RESET_LATE:
-            await _reset(scope, receive)
-            return
-        await send({"type": "http.response.body", "body": b""})
+        if call.fault not in RESET_LATE:
+            await send({"type": "http.response.body", "body": b""})
 
 
 class Kept:

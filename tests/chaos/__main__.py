@@ -19,8 +19,10 @@ from redis.exceptions import RedisError
 
 from tests.chaos.arena import LEASE_S, Arena, arena
 from tests.chaos.books import ZERO
+from tests.chaos.clocks import WRONG, preloaded
 from tests.chaos.faults import Storm
 from tests.chaos.load import Load
+from tests.chaos.poison import poisoned
 from tests.chaos.scenarios import SCENARIOS
 
 OPEN_JOBS = 8
@@ -53,7 +55,7 @@ class Run:
     async def _round(self, number: int) -> None:
         mode = MODES[number % len(MODES)]
         share = max(1, -(-self._kills // len(MODES)))
-        async with arena(self._folder / f"{number}-{mode}", mode) as fleet:
+        async with arena(self._folder / f"{number}-{mode}", mode, clocks=WRONG) as fleet:
             telling = asyncio.create_task(self._tell(fleet, f"round {number + 1} ({mode})"))
             try:
                 storm = Storm(fleet)
@@ -80,13 +82,20 @@ class Run:
             self._say(f"  {complaint}")
 
     async def aftermath(self) -> None:
-        """The rare ends of a store, each in a fleet of its own."""
+        """The rare ends of a store, and a subtask that is poison, each in a fleet of its own."""
         for name, scenario in SCENARIOS.items():
             self._say(name)
             self.complaints += (found := await scenario(self._folder / name))
             self.figures["scenarios_failed"] += bool(found)
             for complaint in found:
                 self._say(f"  {complaint}")
+        self._say("poison")
+        found, kept = await poisoned(self._folder / "poison")
+        self.complaints += found
+        self.figures["scenarios_failed"] += bool(found)
+        self.figures["poison_throughput_kept"] = kept
+        for complaint in found:
+            self._say(f"  {complaint}")
 
     async def _storm(self, fleet: Arena, storm: Storm, kills: int) -> None:
         async def feed() -> None:
@@ -153,7 +162,10 @@ def main() -> int:
     asyncio.run(run.rounds())
     asyncio.run(run.aftermath())
     figures = run.summary()
-    print("left out: a worker with a wrong clock (needs libfaketime), two versions of the code side by side")
+    left_out = ["two versions of the code side by side"]
+    if preloaded() is None:
+        left_out.append("workers with a wrong clock (no libfaketime that works here)")
+    print("left out:", ", ".join(left_out))
     print("faults:", ", ".join(f"{name} {count}" for name, count in sorted(run.strikes.items())))
     for name, value in figures.items():
         print(f"{name}: {value:g}")

@@ -1,7 +1,6 @@
 """The faults there are, and the storm that lets them strike at random times beside each other.
 
-Left out: a worker whose clock is wrong (a forked process cannot be given libfaketime; no decision of the store uses a
-worker's clock) and two versions of the code side by side.
+Wrong clocks are not among them: they last as long as their fleet. Left out: two versions of the code side by side.
 """
 
 from __future__ import annotations
@@ -18,6 +17,7 @@ from tests.chaos.connections import CutProvider, CutStore, KillClients, StallPro
 from tests.chaos.kills import KillAnyone, KillCoordinator, KillTier
 from tests.chaos.messages import Duplicate
 from tests.chaos.pauses import Pause
+from tests.chaos.provider import ProviderStorm
 from tests.chaos.stores import FlapStore, FreezeStore, KillStore
 
 
@@ -45,6 +45,7 @@ def faults() -> list[Fault]:
         StallStore(),
         CutProvider(),
         StallProvider(),
+        ProviderStorm(),
         Duplicate(),
     ]
 
