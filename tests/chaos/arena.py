@@ -137,9 +137,12 @@ async def arena(
     clocks: Mapping[str, int] = MappingProxyType({}),
     deadly: str = "",
 ) -> AsyncIterator[Arena]:
-    """A fleet in `folder`, ready to work; `clocks` and `deadly`: see `Crew`."""
+    """A fleet in `folder`, ready to work; `clocks` and `deadly`: see `Crew`.
+
+    `provider`: instead of one that has a bad day and too few places in flight.
+    """
     folder.mkdir(parents=True)
-    told, granted = config(background, None), config(background, 9)
+    told, granted = config(background, None), config(background, 9 if provider is None else None)
     path = folder / "fleet.yaml"
     path.write_text(told.model_dump_json())  # JSON is YAML
     settings = (provider or bad_day(background)).model_copy(update={"faults_file": folder / "faults.json"})

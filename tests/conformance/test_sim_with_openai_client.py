@@ -168,7 +168,7 @@ def test_a_stream_that_breaks_off_lacks_its_finish(sims: Sims) -> None:
 
 def test_a_stream_can_break_within(sims: Sims) -> None:
     broken = sims(SimSettings(speed=100, faults=Faults(reset_in_body=1.0)))
-    told = []
+    told: list[str] = []
     with (
         OpenAI(base_url=broken.url, api_key="any", max_retries=0) as client,
         client.responses.create(model=MODELS[0], input=PROMPT, stream=True) as stream,
