@@ -69,10 +69,17 @@ class Runner:
             return await self._claimed(claim)
 
     async def _claimed(self, claim: Claim) -> dict[str, str]:
-        trail = Trail.load(claim.trail)
-        job = await self._context.jobs.planned(claim.id.split("/", 1)[0])
-        payload = json.loads(claim.payload)
-        step = job.step(payload["step"])
+        try:
+            trail = Trail.load(claim.trail)
+            job = await self._context.jobs.planned(claim.id.split("/", 1)[0])
+            payload = json.loads(claim.payload)
+            step = job.step(payload["step"])
+        except RedisError:
+            raise
+        except Exception as error:
+            # Sent again it would be no better to read.
+            logger.exception("what the store has of subtask %s cannot be read", claim.id)
+            return await self._end(claim, "failed", Trail(), error=f"it cannot be read: {type(error).__name__}")
         try:
             return await self._attempt(claim, job, step, payload, trail)
         except GiveBack as reason:

@@ -84,6 +84,7 @@ class JobStore:
         Raises:
             StoreUnavailableError: the store is full, or keeps nothing on disk; nothing, or nothing durable, was written.
         """
+        now = await self._store.now()
         document: dict[str, str | int | float] = {
             "tenant": tenant,
             "spec": spec.model_dump_json(),
@@ -91,7 +92,7 @@ class JobStore:
             "status": JobStatus.PLANNING,
             "round": 1,
             "simulated": int(simulated),
-            "created_at": time.time(),
+            "created_at": now,
         }
         start = NewSubtask(id=f"{job_id}/plan.1", task=PLAN_TASK, tier=COORDINATOR, payload="")
         try:
@@ -102,7 +103,7 @@ class JobStore:
                 share=SHARES[spec.priority],
                 cap=spec.budget_nano_usd,
                 document=(f"job:{job_id}", document),
-                index=("jobs", time.time()),
+                index=("jobs", now),
             )
             await self._store.on_disk()
         except OutOfMemoryError as error:
@@ -193,7 +194,7 @@ class JobStore:
         reason = await self._link.execute("HGET", self._key(job_id), "cut_short", idempotent=True)
         if reason is not None and status is JobStatus.COMPLETED:
             status, error = JobStatus.FAILED, f"cut short: {reason.decode()}"
-        fields: dict[str, str | int] = {"finished_at": repr(time.time())}
+        fields: dict[str, str | int] = {"finished_at": repr(await self._store.now())}
         if error is not None:
             fields["error"] = error
         if result is not None:

@@ -1,7 +1,7 @@
 """The processes of a fleet under chaos: who they are, started again when they end, and how each of them ended.
 
-It knows from which checkout of the code each member is forked. Which processes die, and when, is the faults' business; a
-process armed with a failpoint dies by itself.
+It owns what they are forked from. Which processes die, and when, is the faults' business; a process armed with a failpoint
+dies by itself.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ import contextlib
 import random
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from fleet.store import COORDINATOR
-from tests.chaos.checkout import Checkout
-from tests.support.processes import ROOT
+from tests.chaos.clocks import preloaded, wrong_by
+from tests.chaos.forks import Zygote
 
 #: Where each kind of process can be made to die, and how often at most it passes there before it does.
 FAILPOINTS = {
@@ -38,9 +38,7 @@ class Incarnation:
     name: str
     tier: str
     pid: int
-    armed: str
-    #: The checkout whose code it runs.
-    checkout: Checkout
+    zygote: Zygote
     #: It was asked to drain.
     asked: bool = False
     #: As `os.waitstatus_to_exitcode`: minus the signal, or the exit code; None while it runs.
@@ -62,20 +60,31 @@ class Crew:
         folder: Path,
         config: Path,
         variables: Callable[[str], dict[str, str]],
-        roots: Sequence[Path] = (ROOT,),
+        *,
+        clocks: Mapping[str, int],
+        deadly: str,
+        roots: Sequence[Path],
     ) -> None:
-        """`variables`: the environment of the member called so; `roots`: of the checkouts, the one to begin with first."""
+        """`variables`: the environment of the member called so; `clocks`: by how many seconds its clock is wrong.
+
+        `roots`: of the checkouts that members may be forked from, the one to begin with first.
+        """
         self._folder = folder
-        self._config = config
         self._variables = variables
-        self._checkouts = {root: Checkout(root, self._on_end) for root in roots}
+        preload = preloaded() if clocks else None
+        self._clocks = clocks if preload is not None else {}
+        self._zygotes = {root: Zygote(root, config, self._on_end, {}) for root in roots}
         #: Where the next process of a kind is forked from, where that is not the first checkout.
         self._root_of: dict[str, Path] = {}
+        #: For processes whose clock is wrong.
+        self._clocked = None if preload is None else Zygote(roots[0], config, self._on_end, preload)
         self._early: dict[int, int] = {}
         self._of: dict[int, Incarnation] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self._numbers: dict[str, int] = {}
         self.armed = False
+        #: Processes forked from now on die as soon as they are to ask a model with this in the prompt; empty: none do.
+        self.deadly = deadly
         #: Members that are not started again before this is set.
         self.going = asyncio.Event()
         self.going.set()
@@ -88,18 +97,18 @@ class Crew:
         return sum(one.killed for one in self.history.values())
 
     async def start(self) -> None:
-        """Start the zygotes; they warm up by themselves."""
-        for checkout in self._checkouts.values():
-            await checkout.start(self._config)
+        """Start what it forks from; that warms up by itself."""
+        for zygote in self._all_zygotes():
+            await zygote.start()
 
     async def warm(self) -> None:
         """Wait until processes can be forked."""
-        for checkout in self._checkouts.values():
-            await checkout.warm()
+        for zygote in self._all_zygotes():
+            await zygote.warm()
 
-    async def keep(self, *tiers: str, each: int) -> None:
-        """Keep `each` members of every tier, and a coordinator."""
-        for seat in (COORDINATOR, *(f"{tier}.{number}" for tier in tiers for number in range(each))):
+    async def keep(self, seats: Mapping[str, int]) -> None:
+        """Keep so many members of each tier, and a coordinator."""
+        for seat in (COORDINATOR, *(f"{tier}.{number}" for tier, each in seats.items() for number in range(each))):
             await self._take_seat(seat)
             self._tasks.append(asyncio.create_task(self._keep(seat)))
 
@@ -112,11 +121,15 @@ class Crew:
             "log": str(self._folder / f"{kind}.log"),
             "environment": self._variables(kind),
             "failpoints": failpoints,
+            "deadly": self.deadly,
             **asked,
         }
-        checkout = self._checkouts[self._root_of.get(kind, next(iter(self._checkouts)))]
-        pid = await checkout.fork(order)
-        one = Incarnation(name, kind.partition(".")[0], pid, failpoints, checkout)
+        zygote = self._zygotes[self._root_of.get(kind, next(iter(self._zygotes)))]
+        if self._clocked is not None and kind in self._clocks:
+            order["environment"] |= wrong_by(self._clocks[kind])
+            zygote = self._clocked
+        pid = await zygote.fork(order)
+        one = Incarnation(name, kind.partition(".")[0], pid, zygote)
         self._of[pid] = self.history[name] = one
         if pid in self._early:
             self._on_end(pid, self._early.pop(pid))
@@ -126,7 +139,7 @@ class Crew:
         """Send a signal, if the process still runs."""
         if one.end is None:
             one.asked = one.asked or number == signal.SIGTERM
-            one.checkout.signal(one.pid, number)
+            one.zygote.signal(one.pid, number)
 
     async def roll(self) -> list[Incarnation]:
         """Drain every member, one after another; those that did (not those that a failpoint ended)."""
@@ -151,8 +164,8 @@ class Crew:
             async with asyncio.timeout(15):
                 for one in alive:
                     await one.ended.wait()
-        for checkout in self._checkouts.values():
-            await checkout.stop()
+        for zygote in self._all_zygotes():
+            await zygote.stop()
 
     async def _replace(self, seat: str) -> Incarnation:
         """Drain a member and wait until the next one has its seat; the one that left."""
@@ -176,11 +189,14 @@ class Crew:
         )
         self.members[seat] = await self.fork(seat, _failpoint(tier) if self.armed else "", command=command)
 
+    def _all_zygotes(self) -> list[Zygote]:
+        return [*self._zygotes.values(), *([] if self._clocked is None else [self._clocked])]
+
     def _on_end(self, pid: int, status: int) -> None:
-        if pid not in self._of:
+        one = self._of.pop(pid, None)
+        if one is None:  # Its fork is not noted yet.
             self._early[pid] = status
             return
-        one = self._of.pop(pid)
         one.end = status
         one.ended_at = time.time() * 1000
         one.ended.set()

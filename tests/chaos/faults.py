@@ -1,7 +1,6 @@
 """The faults there are, and the storm that lets them strike at random times beside each other.
 
-Left out: a worker whose clock is wrong (a forked process cannot be given libfaketime; no decision of the store uses a
-worker's clock).
+Wrong clocks and two versions of the code are not among them: those last as long as their fleet.
 """
 
 from __future__ import annotations
@@ -18,6 +17,7 @@ from tests.chaos.connections import CutProvider, CutStore, KillClients, StallPro
 from tests.chaos.kills import KillAnyone, KillCoordinator, KillTier
 from tests.chaos.messages import Duplicate
 from tests.chaos.pauses import Pause
+from tests.chaos.provider import ProviderStorm
 from tests.chaos.stores import FlapStore, FreezeStore, KillStore
 
 
@@ -51,6 +51,7 @@ def faults() -> list[Fault]:
         StallStore(),
         CutProvider(),
         StallProvider(),
+        ProviderStorm(),
         Duplicate(),
     ]
 

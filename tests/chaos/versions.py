@@ -16,7 +16,7 @@ from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 
 from fleet.store import COORDINATOR
-from tests.chaos.arena import WORKERS_PER_TIER, Arena, arena
+from tests.chaos.arena import Arena, arena
 from tests.chaos.books import Books
 from tests.chaos.checkout import lay_out
 from tests.chaos.crew import Incarnation
@@ -40,7 +40,7 @@ async def two_versions(folder: Path) -> list[str]:
             print(f"  left out: this clone does not have the previous version ({PREVIOUS[:7]})", flush=True)
             return []
         # In the background, so that what one version journals is what the other asks the provider for.
-        async with arena(folder, "always", (previous, ROOT)) as fleet:
+        async with arena(folder, "always", roots=(previous, ROOT)) as fleet:
             async with _fed(fleet):
                 await _upgraded(fleet, previous)
             await fleet.load.settled(SETTLE_S)
@@ -56,10 +56,9 @@ async def _upgraded(fleet: Arena, previous: Path) -> None:
     for seat in (*(f"{tier}.1" for tier in tiers), COORDINATOR):
         await crew.move(seat, ROOT)
     await asyncio.sleep(WORKS_S)
-    for number in range(WORKERS_PER_TIER):
-        for tier in tiers:
-            crew.signal(crew.members[f"{tier}.{number}"], signal.SIGKILL)
-            await asyncio.sleep(KILL_EVERY_S)
+    for seat in [seat for seat in crew.members if seat != COORDINATOR]:
+        crew.signal(crew.members[seat], signal.SIGKILL)
+        await asyncio.sleep(KILL_EVERY_S)
     for seat in (f"{tiers[0]}.1", COORDINATOR):
         await crew.move(seat, previous)
     await asyncio.sleep(WORKS_S)
@@ -91,7 +90,7 @@ def _beside(books: Books, crew: Mapping[str, Incarnation]) -> list[str]:
     jobs: dict[str, set[Path]] = {}
     passed_on = 0
     for subtask, names in books.claimants().items():
-        roots = {crew[name].checkout.root for name in names if name in crew}
+        roots = {crew[name].zygote.root for name in names if name in crew}
         jobs.setdefault(subtask.partition("/")[0], set()).update(roots)
         passed_on += len(roots) > 1
     shared = sum(len(roots) > 1 for roots in jobs.values())
