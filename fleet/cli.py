@@ -139,7 +139,7 @@ def plan(job: JobFile, output: Output = "text") -> None:
 
 @app.command()
 def up() -> None:
-    """A whole fleet on this machine: Valkey, coordinator, a worker per tier, Flower. Ctrl-C drains."""
+    """A whole fleet on this machine: Valkey, coordinator, a worker per tier, Flower, metrics. Ctrl-C drains."""
     console = Console()
     stopped = threading.Event()
     fleet = EmbeddedFleet(Environment(), flower=True)
@@ -150,6 +150,7 @@ def up() -> None:
             if fleet.sim_url is not None:
                 console.print(f"simulated provider  {fleet.sim_url}   ({SIMULATED})")
             console.print(f"Flower              {fleet.flower_url}")
+            console.print(f"Metrics             {fleet.metrics_url}")
             console.print("`fleet run`, `fleet submit` and `fleet jobs` in this folder use this fleet. Ctrl-C drains.")
             while not stopped.wait(1.0):
                 fleet.supervise()

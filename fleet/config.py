@@ -136,6 +136,8 @@ class Environment(BaseSettings):
     fleet_state: Path = Path(".fleet")
     #: Base URL of the simulated provider that stands in while there is neither key nor base URL.
     fleet_sim_url: str | None = None
+    #: HOST:PORT where the coordinator shows its metrics; not set, it listens nowhere.
+    fleet_metrics_address: str | None = None
     openai_api_key: SecretStr | None = None
     openai_base_url: str | None = None
 
@@ -158,6 +160,21 @@ class Environment(BaseSettings):
                 raise BadInputError(
                     f"{name.upper()} is no address that starts with {' or '.join(f'{s}://' for s in valid)}."
                 )
+        self.metrics_address  # noqa: B018  it raises
+
+    @property
+    def metrics_address(self) -> tuple[str, int] | None:
+        """Host and port of FLEET_METRICS_ADDRESS; BadInputError when it is no such thing."""
+        if self.fleet_metrics_address is None:
+            return None
+        try:
+            parts = urlsplit(f"//{self.fleet_metrics_address}")
+            host, port = parts.hostname, parts.port
+        except ValueError:
+            host, port = None, None
+        if not host or not port or parts.netloc != self.fleet_metrics_address:
+            raise BadInputError("FLEET_METRICS_ADDRESS is no HOST:PORT; 127.0.0.1:9464 would be one.")
+        return host, port
 
     @property
     def simulated(self) -> bool:

@@ -103,7 +103,7 @@ class Duties:
                 )
                 await self._context.jobs.end(job_id, JobStatus.FAILED, error=error)
             status: Status = "ok" if error is None else "failed"
-            if not await self._context.store.finish(claim, status, ""):
+            if not await self._context.store.finish(claim, status, "", quarantined=claim.kills >= MAX_KILLS):
                 raise NotOurs("the claim was lost before the end was written")
         return {"id": subtask_id, "status": status}
 

@@ -105,6 +105,7 @@ class EmbeddedFleet:
         self._lock: IO[str] | None = None
         self._children: list[Child] = []
         self.flower_url: str | None = None
+        self.metrics_url: str | None = None
         self.sim_url: str | None = None
         self.charges: Path | None = None
         #: The environment in which this fleet is "the fleet at FLEET_REDIS_URL".
@@ -142,6 +143,9 @@ class EmbeddedFleet:
         if self._given.simulated:
             progress("simulated provider")
             variables["FLEET_SIM_URL"] = self.sim_url = self._start_sim()
+        metrics = self._given.fleet_metrics_address or f"127.0.0.1:{_free_port()}"
+        variables["FLEET_METRICS_ADDRESS"] = metrics
+        self.metrics_url = f"http://{metrics}/metrics"
         self._variables = variables
         self.environment = self._given.model_copy(
             update={
@@ -251,7 +255,8 @@ class EmbeddedFleet:
     def _write_address(self) -> None:
         path = self._folder / "fleet.json"
         path.touch(mode=0o600)
-        path.write_text(json.dumps(self._variables | ({"flower": self.flower_url} if self.flower_url else {})))
+        addresses = {"flower": self.flower_url, "metrics": self.metrics_url}
+        path.write_text(json.dumps(self._variables | {name: url for name, url in addresses.items() if url}))
 
 
 def running_in(folder: Path) -> dict[str, str] | None:

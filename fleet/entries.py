@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from fleet.ledger import WORKER_LOST, CallStatus, LedgerEntry, Role
 from fleet.prices import Usage
 from fleet.providers.base import Completion
+from fleet.stored import read
 from queues.subtasks import Charge, Claim, Intent
 
 
@@ -76,8 +77,8 @@ class Draft:
 
         `handle`: the vendor's id of a call that runs in the background, by which it can be asked for later.
         """
-        lost = self.failed(WORKER_LOST, maybe_billed=True)
-        note = json.dumps({"entry": lost.model_dump(mode="json"), "handle": handle, "record": self.record})
+        lost = self.failed(WORKER_LOST, maybe_billed=True).model_dump_json()
+        note = f'{{"entry": {lost}, "handle": {json.dumps(handle)}, "record": {json.dumps(self.record)}}}'
         return Intent(
             self.entry.job,
             self.entry.subtask or "",
@@ -105,7 +106,7 @@ class Unsettled:
     @classmethod
     def of(cls, note: str) -> Unsettled:
         data = json.loads(note)
-        return cls(LedgerEntry.model_validate(data["entry"]), data["handle"], data["record"])
+        return cls(read(LedgerEntry, data["entry"]), data.get("handle"), data["record"])
 
     def draft(self) -> Draft:
         """The draft of the same call, to close it with the answer that was fetched after all."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import json
 import struct
+from collections import OrderedDict
 from collections.abc import Iterator
 from typing import Any
 
@@ -25,6 +26,8 @@ MAX_ITEMS = 10_000_000
 MAX_SKIPPED_NAMED = 1_000
 #: Read at once where many items are; a bigger item is read alone.
 READ_BYTES = 1_000_000
+#: Items that `ItemReader` reads together, if that is not more than so many bytes, and how many such blocks it keeps.
+BLOCK_ITEMS, BLOCK_BYTES, BLOCKS_KEPT = 32, 64_000, 16
 _OFFSET = struct.Struct("<Q")
 
 
@@ -87,22 +90,70 @@ def read_items(blobs: Blobs, index: ItemIndex, start: int, count: int) -> Iterat
     Raises:
         BlobError: there are no such items, or the blob is gone or cut.
     """
-    if start < 0 or count < 0 or start + count > index.count:
-        raise BlobError(f'"{index.blob}" holds {index.count} items; {start} to {start + count - 1} were asked for.')
-    packed = blobs.read(index.offsets, start * _OFFSET.size, (count + 1) * _OFFSET.size)
-    bounds = [offset for (offset,) in _OFFSET.iter_unpack(packed)]
+    bounds = _bounds(blobs, index, start, count)
     first = 0
     while first < count:
         last = first + 1
         while last < count and bounds[last + 1] - bounds[first] <= READ_BYTES:
             last += 1
-        chunk = blobs.read(index.blob, bounds[first], bounds[last] - bounds[first])
-        for begin, end in itertools.pairwise(bounds[first : last + 1]):
-            try:
-                yield json.loads(chunk[begin - bounds[first] : end - bounds[first]])
-            except ValueError as error:
-                raise BlobError(f'"{index.blob}" is damaged at byte {begin}; pack the items again.') from error
+        for begin, line in _lines(blobs, index, bounds[first : last + 1]):
+            yield _parsed(index, begin, line)
         first = last
+
+
+class ItemReader:
+    """Reads items one by one, each with its neighbours: subtasks of one shard run soon after each other.
+
+    To open a blob costs more than to read some items of it. What is kept is bounded: about a megabyte.
+    """
+
+    def __init__(self, blobs: Blobs) -> None:
+        self._blobs = blobs
+        #: By blob and number: the lines of a block with the bytes they start at; None for one that is too big.
+        self._blocks: OrderedDict[tuple[str, int], list[tuple[int, bytes]] | None] = OrderedDict()
+
+    def read(self, index: ItemIndex, i: int) -> Any:
+        """As `read_item`."""
+        number, place = divmod(i, BLOCK_ITEMS)
+        try:
+            block = self._block(index, number) if 0 <= i < index.count else None
+        except BlobError:  # The blob is cut or gone, but perhaps not where this item is.
+            block = None
+        return read_item(self._blobs, index, i) if block is None else _parsed(index, *block[place])
+
+    def _block(self, index: ItemIndex, number: int) -> list[tuple[int, bytes]] | None:
+        key = (index.blob, number)
+        if key not in self._blocks:
+            start = number * BLOCK_ITEMS
+            bounds = _bounds(self._blobs, index, start, min(BLOCK_ITEMS, index.count - start))
+            small = bounds[-1] - bounds[0] <= BLOCK_BYTES
+            self._blocks[key] = list(_lines(self._blobs, index, bounds)) if small else None
+            if len(self._blocks) > BLOCKS_KEPT:
+                self._blocks.popitem(last=False)
+        self._blocks.move_to_end(key)
+        return self._blocks[key]
+
+
+def _bounds(blobs: Blobs, index: ItemIndex, start: int, count: int) -> list[int]:
+    """Where `count` items start, and where the last one ends; BlobError when there are no such items."""
+    if start < 0 or count < 0 or start + count > index.count:
+        raise BlobError(f'"{index.blob}" holds {index.count} items; {start} to {start + count - 1} were asked for.')
+    packed = blobs.read(index.offsets, start * _OFFSET.size, (count + 1) * _OFFSET.size)
+    return [offset for (offset,) in _OFFSET.iter_unpack(packed)]
+
+
+def _lines(blobs: Blobs, index: ItemIndex, bounds: list[int]) -> Iterator[tuple[int, bytes]]:
+    """The lines between `bounds`, read at once, each with the byte it starts at."""
+    chunk = blobs.read(index.blob, bounds[0], bounds[-1] - bounds[0])
+    for begin, end in itertools.pairwise(bounds):
+        yield begin, chunk[begin - bounds[0] : end - bounds[0]]
+
+
+def _parsed(index: ItemIndex, begin: int, line: bytes) -> Any:
+    try:
+        return json.loads(line)
+    except ValueError as error:
+        raise BlobError(f'"{index.blob}" is damaged at byte {begin}; pack the items again.') from error
 
 
 def _nothing(spec_items: Items | tuple[Any, ...], skipped: list[Skipped], skipped_count: int) -> str:

@@ -15,12 +15,12 @@ from typing import Any
 from redis.exceptions import RedisError
 
 from fleet import checks, templates
-from fleet.blobs import BlobError, Blobs
+from fleet.blobs import BlobError
 from fleet.context import Context
 from fleet.entries import Call, Purpose
 from fleet.errors import BadInputError, BudgetExceededError, ProviderError
 from fleet.executor import GiveBack, JobCancelled, ask
-from fleet.items import read_item
+from fleet.items import ItemReader
 from fleet.jobs import Attempt, Step
 from fleet.outcomes import Trail
 from fleet.providers.base import Image
@@ -50,6 +50,7 @@ class Runner:
 
     def __init__(self, context: Context) -> None:
         self._context = context
+        self._items = ItemReader(context.blobs)
 
     async def run(self, subtask_id: str, tier: str) -> dict[str, str]:
         """Run a subtask if it is ours to run; the reference `{id, status}` that its chord counts.
@@ -68,10 +69,17 @@ class Runner:
             return await self._claimed(claim)
 
     async def _claimed(self, claim: Claim) -> dict[str, str]:
-        trail = Trail.load(claim.trail)
-        job = await self._context.jobs.planned(claim.id.split("/", 1)[0])
-        payload = json.loads(claim.payload)
-        step = job.step(payload["step"])
+        try:
+            trail = Trail.load(claim.trail)
+            job = await self._context.jobs.planned(claim.id.split("/", 1)[0])
+            payload = json.loads(claim.payload)
+            step = job.step(payload["step"])
+        except RedisError:
+            raise
+        except Exception as error:
+            # Sent again it would be no better to read.
+            logger.exception("what the store has of subtask %s cannot be read", claim.id)
+            return await self._end(claim, "failed", Trail(), error=f"it cannot be read: {type(error).__name__}")
         try:
             return await self._attempt(claim, job, step, payload, trail)
         except GiveBack as reason:
@@ -100,9 +108,9 @@ class Runner:
             return await self._end(claim, "failed", trail, error=f"{claim.kills} workers died while running it")
         if job.status.final:
             return await self._end(claim, "skipped", trail, error=f"the job is {job.status}")
-        values: dict[str, Any] = {"goal": job.spec.goal, "items": _Items(self._context.blobs, job)}
+        values: dict[str, Any] = {"goal": job.spec.goal, "items": _Items(self._items, job)}
         if item is not None:
-            values["item"] = read_item(self._context.blobs, job.items, item)
+            values["item"] = self._items.read(job.items, item)
         for need in step.needs:
             needed = job.step(need)
             if item is None and needed.each is not None:
@@ -168,13 +176,15 @@ class Runner:
                 trail.kept,
                 f"the earlier answer is kept, the new one failed: {error}",
             )
-        if status != "ok" and claim.claims > 1:
-            # It ends without a call of its own; what an earlier worker may have spent on it is booked all the same.
+        if status != "ok" and (claim.claims > 1 or claim.kills > 0):
+            # It ends without a call of its own; what an earlier worker may have spent on it is booked all the same. One of
+            # a version that does not count claims is known by its death.
             await self._context.executor.abandon(
                 claim.id.split("/", 1)[0], lambda lost: lost.subtask == claim.id and lost.fence < claim.fence
             )
         document = trail.document(output=output, model=model, error=error)
-        if not await self._context.store.finish(claim, status, document, charges or ()):
+        quarantined = claim.kills >= MAX_KILLS
+        if not await self._context.store.finish(claim, status, document, charges or (), quarantined=quarantined):
             raise NotOurs("the claim was lost before the end was written")
         failpoint("finished")
         return {"id": claim.id, "status": status}
@@ -190,8 +200,8 @@ class Runner:
 class _Items:
     """All items, for templates that loop over them; each is read when it is reached."""
 
-    def __init__(self, blobs: Blobs, job: Job) -> None:
-        self._blobs = blobs
+    def __init__(self, reader: ItemReader, job: Job) -> None:
+        self._reader = reader
         self._index = job.items
 
     def __len__(self) -> int:
@@ -200,7 +210,7 @@ class _Items:
     def __getitem__(self, i: int) -> Any:
         if not 0 <= i < len(self._index):
             raise IndexError(i)
-        return read_item(self._blobs, self._index, i)
+        return self._reader.read(self._index, i)
 
 
 def _rejections(trail: Trail) -> str:

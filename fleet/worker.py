@@ -1,6 +1,7 @@
 """`celery -A fleet.worker`: one worker process of the fleet, for the tiers whose queues it consumes.
 
-The coordinator is the worker of the queue `coordinator`: beside planning it runs the dispatcher and the reconciler.
+The coordinator is the worker of the queue `coordinator`: beside planning it runs the dispatcher and the reconciler, and
+shows the fleet's metrics.
 """
 
 from __future__ import annotations
@@ -15,13 +16,15 @@ from fleet import tasks
 from fleet.config import Environment
 from fleet.context import Context
 from fleet.duties import Duties
+from fleet.metrics_endpoint import MetricsEndpoint
 from fleet.runner import Runner
-from fleet.runtime import Runtime
+from fleet.runtime import NAMESPACE, Runtime
 from fleet.store import COORDINATOR
 from queues.bridge import background
 from queues.claims import Claims
 from queues.dispatcher import Dispatcher
 from queues.reconciler import Reconciler
+from queues.survey import Surveyor
 
 runtime = Runtime.from_environment(Environment())
 app = runtime.app
@@ -72,3 +75,6 @@ def _services(instance: Any, **_: Any) -> None:
         dispatcher = Dispatcher(app, runtime.store, runtime.gates, list(runtime.tiers))
         background.add(dispatcher.run)
         background.add(Reconciler(runtime.store).run)
+        if (address := runtime.environment.metrics_address) is not None:
+            surveyor = Surveyor(runtime.link, NAMESPACE, list(runtime.tiers))
+            background.add(MetricsEndpoint(surveyor, *address).serve)

@@ -92,9 +92,10 @@ def build_app(settings: QueueSettings, tiers: Iterable[Tier]) -> Celery:
         accept_content=["json"],
         result_accept_content=["json"],
         enable_utc=True,
-        # Flower and the exporters live on events; events of others' apps on this broker stay apart.
+        # Flower and the exporters live on the workers' events; that a message was sent the store knows, and an event for it
+        # costs as much as the message. Events of others' apps on this broker stay apart.
         worker_send_task_events=True,
-        task_send_sent_event=True,
+        task_send_sent_event=False,
         event_queue_prefix=f"{settings.namespace}.events",
         event_exchange=f"{settings.namespace}.events",
         control_exchange=f"{settings.namespace}.control",

@@ -14,6 +14,7 @@ from celery import Celery
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
+from queues import messages
 from queues.failpoints import failpoint
 from queues.gate import Gates
 from queues.store import Store
@@ -61,11 +62,12 @@ class Dispatcher:
         return sent
 
     async def _send(self, tier: str, released: Sequence[Released]) -> None:
-        options = [await self._gates.options(subtask.gate, subtask.gate_index) for subtask in released]
+        # All members of a gate share its body. That of a gate sent from here had its chord lost; it reads what was gathered
+        # from the store.
+        bodies = {gate: await self._gates.body(gate) for gate in {subtask.gate for subtask in released} if gate}
         with self._app.producer_or_acquire() as producer, producer.batch():
-            for subtask, chord in zip(released, options, strict=True):
-                # The body of a gate sent from here had its chord lost; it reads what was gathered from the store.
-                self._app.send_task(
-                    subtask.task, args=(subtask.id,), task_id=subtask.id, queue=tier, producer=producer, **chord
-                )
+            messages.declare(self._app, producer, tier)
+            for subtask in released:
+                body = bodies[subtask.gate] if subtask.gate else None
+                messages.publish(self._app, producer, tier, subtask, body)
         await self._store.sent([subtask.id for subtask in released])

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from celery import Celery
 from celery.canvas import Signature
@@ -34,7 +33,7 @@ class Body:
 
 
 class Gates:
-    """Opens gates and builds the chord options of their members' messages."""
+    """Opens gates and builds the signatures of their bodies."""
 
     def __init__(self, app: Celery, store: Store, *, width: int, gather_tier: str) -> None:
         self._app = app
@@ -75,16 +74,13 @@ class Gates:
             self._app.backend.set_chord_size(body.id, body.members)
             await self._store.add([body])
 
-    async def options(self, gate: str | None, index: int | None) -> dict[str, Any]:
-        """The `send_task` options that make a message the `index`-th member of `gate`; none without a gate."""
-        if gate is None:
-            return {}
-        return {"group_id": gate, "group_index": index, "chord": await self._signature(gate)}
-
-    async def _signature(self, gate: str) -> Signature:
+    async def body(self, gate: str) -> Signature:
+        """What the messages of a gate's members carry: the signature of its body, itself a member of the gate above."""
         body = await self._body(gate)
-        options = await self.options(body.gate, body.gate_index)
-        return self._app.signature(body.task, args=(body.id,), queue=body.tier, task_id=body.id, **options)
+        above = {}
+        if body.gate is not None:
+            above = {"group_id": body.gate, "group_index": body.gate_index, "chord": await self.body(body.gate)}
+        return self._app.signature(body.task, args=(body.id,), queue=body.tier, task_id=body.id, **above)
 
     async def _body(self, gate: str) -> Body:
         if gate not in self._bodies:

@@ -36,6 +36,8 @@ CANCEL_PATIENCE = 5.0
 PULSE = 0.25
 #: Running tasks from which on the worker counts as busy and turns are rationed.
 BUSY = 16
+#: Objects after which the collector looks for cycles among the new ones.
+GARBAGE = 10_000
 
 
 class Job:
@@ -91,6 +93,9 @@ class AsyncioPool(BasePool):
             # Everything that is loaded by now stays for the worker's life: the collector need not look at it again.
             gc.collect()
             gc.freeze()
+            # A few tasks make more objects than the collector's default of 700, and hundreds of them run: it would spend
+            # its time on what still lives.
+            gc.set_threshold(GARBAGE, 10, 10)
         self._hub = hub
         self._poller = hub.poller = LoopPoller(hub.poller, self.loop, lambda: hub._ready)
         # A Hub without readers sleeps instead of polling: this one is never readable and always there.

@@ -12,7 +12,6 @@ import json
 import secrets
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
 from itertools import islice
 from typing import Any, Literal, TypeVar
 
@@ -105,14 +104,16 @@ class Store:
                 "The store did not write to its disk within 10 s; look at its disk, then submit again."
             )
 
+    async def now(self) -> float:
+        """The server's time, by which times of different processes can be told apart: seconds since 1970."""
+        seconds, microseconds = await self.link.execute("TIME", idempotent=True)
+        return int(seconds) + int(microseconds) / 1e6
+
     async def add(self, subtasks: Iterable[NewSubtask]) -> int:
         """Add subtasks in order, in shards; the number that were new. Safe to repeat."""
         added = 0
         for shard in _shards(subtasks, SHARD):
-            documents = [
-                {name: value for name, value in asdict(subtask).items() if value is not None} for subtask in shard
-            ]
-            added += await self._call("add", json.dumps(documents))
+            added += await self._call("add", json.dumps([_document(subtask) for subtask in shard]))
             failpoint("shard_added")
         return added
 
@@ -148,11 +149,15 @@ class Store:
             lost += [claim for claim, alive in zip(shard, held, strict=True) if not alive]
         return lost
 
-    async def finish(self, claim: Claim, status: Status, output: str, charges: Sequence[Charge] = ()) -> bool:
-        """End a claimed subtask and free what waited for it. False: the claim was lost and only the charges count."""
-        return bool(
-            await self._insist("finish", claim.id, claim.fence, status, output, _charges(charges), self.gate_grace_ms)
-        )
+    async def finish(
+        self, claim: Claim, status: Status, output: str, charges: Sequence[Charge] = (), *, quarantined: bool = False
+    ) -> bool:
+        """End a claimed subtask and free what waited for it. False: the claim was lost and only the charges count.
+
+        `quarantined`: it ends because its workers keep dying.
+        """
+        what = (claim.id, claim.fence, status, output, _charges(charges))
+        return bool(await self._insist("finish", *what, self.gate_grace_ms, int(quarantined)))
 
     async def hand_on(self, claim: Claim, tier: str, trail: str, charges: Sequence[Charge] = ()) -> bool:
         """Give a claimed subtask to `tier`, in front. False: the claim was lost and only the charges count."""
@@ -314,7 +319,13 @@ def _shards(values: Iterable[T], size: int) -> Iterable[tuple[T, ...]]:
 
 def _charges(charges: Sequence[Charge]) -> str:
     # An empty Lua table would come back as a list; pairs() takes both.
-    return json.dumps([asdict(charge) for charge in charges])
+    return json.dumps([_document(charge) for charge in charges])
+
+
+def _document(data: Charge | NewSubtask) -> dict[str, Any]:
+    """Its fields, without those that are None; `asdict`, which copies what is in them too, takes ten times as long."""
+    values = ((name, getattr(data, name)) for name in data.__slots__)
+    return {name: value for name, value in values if value is not None}
 
 
 def _result(id_: str, reply: Sequence[bytes | None]) -> Result | None:

@@ -7,7 +7,6 @@ kombu producers and Flower interoperate; the unacknowledged messages of each que
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterable
 from queue import Empty
@@ -16,10 +15,9 @@ from typing import Any
 
 import hiredis
 from kombu.transport import redis as kombu_redis
-from kombu.utils.encoding import bytes_to_str
-from kombu.utils.json import loads
 from redis.exceptions import NoScriptError
 
+from queues.codec import loads
 from queues.line import WAIT_SECONDS, Line
 from queues.scripts import load
 from queues.unacked import QoS
@@ -178,8 +176,7 @@ class Channel(kombu_redis.Channel):
             self._empty.add(queue)
         for raw in reply:
             self.arriving = queue
-            # kombu's decoder looks at every object for its own types; nearly no envelope has one.
-            payload = loads(bytes_to_str(raw)) if b"__type__" in raw else json.loads(raw)
+            payload = loads(raw)
             if self._closing or queue not in self.connection._callbacks:  # Its consumer was cancelled meanwhile.
                 message = self.Message(payload, channel=self)
                 self.qos.append(message, message.delivery_tag)
@@ -197,7 +194,7 @@ class Channel(kombu_redis.Channel):
         if not found:
             raise Empty
         self.arriving = queue
-        return loads(bytes_to_str(found[0]))
+        return loads(found[0])
 
     def basic_get(self, queue: str, no_ack: bool = False, **kwargs: Any) -> Any:
         """As kombu's."""

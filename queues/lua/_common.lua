@@ -6,6 +6,7 @@
 --       r:RECORD entries (hash) · rp:RECORD which of them are guesses (hash) · t:QUOTA their tally (hash)
 --       sus:TIER suspects that wait, two workers having died at each (list) · sus:TIER:out the one that runs (string)
 --       beat: when anybody was here last, and until when claims are not taken away after nobody was (hash)
+--       righted: what was not as it should be, by tier, since the store is there (hash)
 --       rx:QUOTA records that were kept elsewhere and dropped here (set)
 --       m:JOB what was written down for a job, by name (hash)
 --       q:QUOTA cap, used, held · qh:QUOTA holds (hash) · i:QUOTA intents, by hold: what was about to be used (hash)
@@ -33,6 +34,9 @@ local function move(id, tier, from, to)
   if from then redis.call('HINCRBY', counts, from.tier .. ':' .. from.state, -1) end
   redis.call('HINCRBY', counts, tier .. ':' .. to, 1)
 end
+
+-- Something was not as it should be and was put right; `queues/survey.py` names what.
+local function count(tier, what) redis.call('HINCRBY', key('righted'), tier .. ':' .. what, 1) end
 
 local function ring() if redis.call('LLEN', key('wake')) == 0 then redis.call('LPUSH', key('wake'), 1) end end
 
@@ -80,6 +84,9 @@ local function take_back(id, tier)
   redis.call('ZREM', key('watch'), id)
   redis.call('HINCRBY', key('s', id), 'kills', 1)
   redis.call('HINCRBY', key('s', id), 'fence', 1)
+  redis.call('HSET', key('s', id), 'again', 1) -- the next message for it is one that is sent again
+  count(tier, 'kill')
+  count(tier, 'claim_expired')
   make_ready(id, tier, {tier = tier, state = 'running'}, true)
 end
 

@@ -31,6 +31,10 @@ if state == 'running' then
     return {'busy'}
   end
   redis.call('HINCRBY', s, 'kills', 1)
+  count(tier, 'kill')
+  count(tier, 'taken_over')
+elseif state == 'ready' then
+  redis.call('HDEL', s, 'again') -- an earlier message came after all
 end
 move(id, tier, {tier = tier, state = state}, 'running')
 redis.call('SADD', key('out', tier), id)

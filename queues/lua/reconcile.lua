@@ -5,7 +5,8 @@ beat()
 local later = lenient_until()
 local reply = {}
 for _, id in ipairs(redis.call('ZRANGE', key('watch'), '-inf', now, 'BYSCORE', 'LIMIT', 0, ARGV[1])) do
-  local state, tier = unpack(redis.call('HMGET', key('s', id), 'state', 'tier'))
+  local s = key('s', id)
+  local state, tier, gate, claims, again = unpack(redis.call('HMGET', s, 'state', 'tier', 'members', 'claims', 'again'))
   if state == 'running' and later > now then
     redis.call('ZADD', key('watch'), later, id)
   else
@@ -14,6 +15,9 @@ for _, id in ipairs(redis.call('ZRANGE', key('watch'), '-inf', now, 'BYSCORE', '
       take_back(id, tier)
     elseif state == 'queued' then
       redis.call('SREM', key('out', tier), id)
+      -- The first message for the body of a gate is its chord's, every later one the dispatcher's.
+      count(tier, gate and not claims and not again and 'gate_swept' or 'message_lost')
+      redis.call('HSET', s, 'again', 1)
       make_ready(id, tier, {tier = tier, state = state}, true)
     end
     if state == 'running' or state == 'queued' then

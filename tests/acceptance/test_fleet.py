@@ -108,6 +108,18 @@ def test_flower_shows_the_tasks_by_id_and_no_content(folder: Folder) -> None:
         assert canary not in json.dumps(rows)
 
 
+def test_the_metrics_show_every_tier_and_no_content(folder: Folder) -> None:
+    ran = folder.fleet("run", "triage.yaml")
+    assert ran.code == 0, ran.out + ran.err
+    job_id = json.loads(folder.fleet("jobs", "list", "-o", "json").out)["jobs"][0]["id"]
+    text = _fetched(json.loads((folder.path / ".fleet" / "fleet.json").read_text())["metrics"])
+    for tier in ("coordinator", "nano", "mini", "flagship"):
+        assert f'tierfleet_workers{{tier="{tier}"}} 1.0' in text
+        assert f'tierfleet_reconciler_put_back_total{{reason="claim_expired",tier="{tier}"}}' in text
+    for canary in (job_id, "triage", "classify", "charged twice", "Topic of this ticket", KEY):
+        assert canary not in text
+
+
 def test_a_second_fleet_on_the_same_folder_is_refused_with_what_to_do(folder: Folder) -> None:
     ran = folder.fleet("up")
     assert ran.code == 1

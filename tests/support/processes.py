@@ -19,7 +19,8 @@ END_TIMEOUT_S = 30
 class FleetProcess:
     """One `python -m fleet ...` on a test's Valkey and simulated provider."""
 
-    def __init__(self, valkey: Valkey, folder: Path, config: FleetConfig, sim: str, *command: str) -> None:
+    def __init__(self, valkey: Valkey, folder: Path, config: FleetConfig, sim: str, *command: str, **more: str) -> None:
+        """Start; `more` are variables of its environment."""
         self.log = folder / f"{'-'.join(command).replace('--', '')}.log"
         (folder / "fleet.yaml").write_text(config.model_dump_json())  # JSON is YAML
         variables = {
@@ -30,6 +31,7 @@ class FleetProcess:
             "FLEET_REDIS_URL": valkey.url,
             "FLEET_BLOBS": str(folder / "blobs"),
             "FLEET_SIM_URL": sim,
+            **more,
         }
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
@@ -41,6 +43,17 @@ class FleetProcess:
         with valkey.client() as client:
             until(lambda: client.zcard(f"{NAMESPACE}:w:{tier}"), f"the {tier} worker to register", self)
         return self
+
+    def listens_on(self) -> set[int]:
+        """The TCP ports on which it accepts connections."""
+        own = {entry.readlink().name for entry in Path(f"/proc/{self.process.pid}/fd").iterdir()}
+        ports = set()
+        for table in ("tcp", "tcp6"):
+            for line in Path(f"/proc/{self.process.pid}/net/{table}").read_text().splitlines()[1:]:
+                address, state, inode = (line.split()[i] for i in (1, 3, 9))
+                if state == "0A" and f"socket:[{inode}]" in own:
+                    ports.add(int(address.rpartition(":")[2], 16))
+        return ports
 
     def stop(self) -> None:
         """Drain it."""

@@ -18,7 +18,7 @@ class Valkey:
         """Start in `folder` (its data directory); `options` are appended, for example `--appendonly yes`."""
         self.folder = folder
         self.options = options
-        self.port = _free_port()
+        self.port = free_port()
         self.url = f"redis://127.0.0.1:{self.port}"
         self.start()
 
@@ -67,7 +67,8 @@ class Valkey:
                 self.kill()
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A loopback port that nobody listens on."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port: int = listener.getsockname()[1]

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from fleet import sources
 from fleet.blobs import BlobError, Blobs
 from fleet.errors import BadInputError
-from fleet.items import ItemIndex, pack_items, read_item, read_items
+from fleet.items import ItemIndex, ItemReader, pack_items, read_item, read_items
 from fleet.jobs import FilesSource, ImagesSource, Items
 from fleet.walk import Patterns
 
@@ -302,6 +302,46 @@ def test_items_are_read_in_chunks(blobs: Blobs, monkeypatch: pytest.MonkeyPatch,
     index = pack_items(items, blobs, "items")
     for start, count in ((0, 100), (99, 1), (37, 20), (100, 0), (0, 0)):
         assert list(read_items(blobs, index, start, count)) == list(items[start : start + count])
+
+
+@pytest.mark.parametrize("size", [1, 30, 64_000])
+def test_single_items_are_read_with_their_neighbours(blobs: Blobs, monkeypatch: pytest.MonkeyPatch, size: int) -> None:
+    monkeypatch.setattr("fleet.items.BLOCK_ITEMS", 4)
+    monkeypatch.setattr("fleet.items.BLOCK_BYTES", size)
+    monkeypatch.setattr("fleet.items.BLOCKS_KEPT", 2)
+    items = tuple("x" * (number % 13) for number in range(50))
+    index = pack_items(items, blobs, "items")
+    reader = ItemReader(blobs)
+    for i in (*range(50), 3, 49, 17, 18, 3):
+        assert reader.read(index, i) == items[i]
+    for i in (-1, 50):
+        with pytest.raises(BlobError, match="holds 50 items"):
+            reader.read(index, i)
+
+
+def test_an_item_before_the_cut_of_a_blob_can_be_read(blobs: Blobs) -> None:
+    index = pack_items((1, 2, 3), blobs, "items")
+    blobs.put("items", b"1\n}\n")
+    reader = ItemReader(blobs)
+    assert reader.read(index, 0) == 1
+    for i in (1, 2):
+        with pytest.raises(BlobError):
+            reader.read(index, i)
+
+
+def test_a_block_is_read_once(blobs: Blobs, monkeypatch: pytest.MonkeyPatch) -> None:
+    index = pack_items(tuple(range(100)), blobs, "items")
+    names: list[str] = []
+
+    def read(self: Blobs, name: str, offset: int = 0, length: int | None = None) -> bytes:
+        names.append(name)
+        return whole(self, name, offset, length)
+
+    whole = Blobs.read
+    monkeypatch.setattr(Blobs, "read", read)
+    reader = ItemReader(blobs)
+    assert [reader.read(index, i) for i in range(32)] == list(range(32))
+    assert names == ["items.idx", "items"]
 
 
 def test_items_that_are_not_there(blobs: Blobs) -> None:

@@ -1,0 +1,90 @@
+"""What stands where in the store, and what had to be put right there, in numbers: what a fleet's metrics are made of.
+
+It reads, in one script that looks at a bounded number of things, and changes nothing. The scripts that put something
+right count it themselves, so the counts are as durable as the store and those of the whole fleet. No id leaves it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from queues.link import Link
+
+#: Jobs with something ready on one tier, and overdue subtasks, that one survey looks at: with more, it counts too few.
+MOST_LANES, MOST_OVERDUE = 200, 200
+
+
+class Righted(StrEnum):
+    """What was not as it should be and was put right; the scripts count under these names, by tier."""
+
+    #: `reconcile`, and `claim` of a suspect: a claim that nobody renewed.
+    CLAIM_EXPIRED = "claim_expired"
+    #: `reconcile`: a message that was never sent, or that no worker took.
+    MESSAGE_LOST = "message_lost"
+    #: `reconcile`: the body of a gate that its chord did not deliver.
+    GATE_SWEPT = "gate_swept"
+    #: `sent`: a message for a subtask that was put back.
+    RESENT = "resent"
+    #: `claim`: an expired claim that a worker took over before the reconciler saw it.
+    TAKEN_OVER = "taken_over"
+    #: `claim`, `reconcile`: a worker that died holding the subtask.
+    KILL = "kill"
+    #: `finish`: a subtask that was ended because its workers keep dying.
+    QUARANTINED = "quarantined"
+
+
+@dataclass(frozen=True, slots=True)
+class TierSurvey:
+    """One tier now."""
+
+    #: Subtasks in its backlog that may be released, not those of paused jobs; and suspects that wait for their turn.
+    ready: int
+    #: Subtasks released: their message on its way or waiting, or running.
+    out: int
+    workers: int
+    #: Subtasks that the live workers can run at once.
+    capacity: int
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """The whole store now."""
+
+    tiers: Mapping[str, TierSurvey]
+    #: Claims, messages and gates that the reconciler keeps an eye on; those whose time is over, and by how much.
+    watched: int
+    overdue: int
+    oldest_overdue_s: float
+    #: Bodies of gates among the overdue.
+    gates_overdue: int
+    #: By tier and what it was (`Righted`, or what a newer version counts); what never happened is not in it.
+    righted: Mapping[tuple[str, str], int]
+
+
+class Surveyor:
+    """Surveys over one `Link`, for the given tiers."""
+
+    def __init__(self, link: Link, namespace: str, tiers: Sequence[str]) -> None:
+        self._link = link
+        self._namespace = namespace
+        self._tiers = tiers
+
+    async def survey(self) -> Survey:
+        """The numbers now. Raises RedisError when the store does not answer."""
+        watched, overdue, oldest_ms, gates, righted, *tiers = await self._link.call(
+            "survey", [self._namespace], [MOST_LANES, MOST_OVERDUE, *self._tiers], idempotent=True
+        )
+        counted: dict[tuple[str, str], int] = {}
+        for name, number in zip(righted[::2], righted[1::2], strict=True):
+            tier, _, what = name.decode().rpartition(":")
+            counted[tier, what] = int(number)
+        return Survey(
+            tiers={tier: TierSurvey(*numbers) for tier, numbers in zip(self._tiers, tiers, strict=True)},
+            watched=watched,
+            overdue=overdue,
+            oldest_overdue_s=oldest_ms / 1000,
+            gates_overdue=gates,
+            righted=counted,
+        )

@@ -1,0 +1,171 @@
+"""What had to be put right is counted by the script that does it: each raises exactly its own counter, by exactly one."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from queues.store import Store
+from queues.survey import Righted, Survey, Surveyor
+from tests.support.bench import Bench, config, on_bench
+from tests.support.sim import RunningSim
+from tests.support.stores import NAMESPACE, claimed, new, open_store
+from tests.support.valkey import Valkey
+
+TIERS = ("nano", "mini")
+
+
+def counted(valkey: Valkey, scenario: Callable[[Store], Awaitable[None]]) -> dict[str, int]:
+    """What a scenario made the store count on the tier nano."""
+
+    async def run() -> Survey:
+        async with open_store(valkey) as store:
+            await scenario(store)
+            return await Surveyor(store.link, NAMESPACE, TIERS).survey()
+
+    righted = asyncio.run(run()).righted
+    assert {tier for tier, _ in righted} <= {"nano"}
+    return {what: number for (_, what), number in righted.items()}
+
+
+async def run_out(store: Store, id_: str) -> None:
+    """The time for which a subtask is watched is over."""
+    await store.link.execute("ZADD", f"{NAMESPACE}:watch", "XX", 0, id_)
+
+
+async def send_again(store: Store) -> None:
+    """What the dispatcher does: release, send, say so; twice, as after a lost reply."""
+    (released,) = await store.release("nano", 10)
+    for _ in range(2):
+        await store.sent([released.id])
+
+
+def test_work_that_goes_well_counts_nothing(valkey: Valkey) -> None:
+    async def scenario(store: Store) -> None:
+        await store.add([new("j/gate", members=1), new("j/a", gate="j/gate", gate_index=0)])
+        await send_again(store)
+        claim = await claimed(store, "j/a")
+        assert await store.renew([claim]) == []
+        assert await store.hand_on(claim, "nano", "")
+        await send_again(store)
+        assert await store.finish(await claimed(store, "j/a"), "ok", "")
+        assert await store.finish(await claimed(store, "j/gate"), "ok", "")
+        assert await store.reconcile() == []
+
+    assert counted(valkey, scenario) == {}
+
+
+def test_an_expired_claim_counts_with_the_death_of_its_worker_and_the_message_sent_for_it(valkey: Valkey) -> None:
+    async def scenario(store: Store) -> None:
+        await store.add([new("j/a")])
+        await send_again(store)
+        await claimed(store, "j/a")
+        await run_out(store, "j/a")
+        assert len(await store.reconcile()) == 1
+        await send_again(store)
+
+    assert counted(valkey, scenario) == {Righted.CLAIM_EXPIRED: 1, Righted.KILL: 1, Righted.RESENT: 1}
+
+
+def test_a_lost_message_counts(valkey: Valkey) -> None:
+    async def scenario(store: Store) -> None:
+        await store.add([new("j/a")])
+        await send_again(store)
+        await run_out(store, "j/a")
+        assert len(await store.reconcile()) == 1
+        await send_again(store)
+
+    assert counted(valkey, scenario) == {Righted.MESSAGE_LOST: 1, Righted.RESENT: 1}
+
+
+def test_a_lost_message_that_comes_after_all_is_not_sent_again(valkey: Valkey) -> None:
+    async def scenario(store: Store) -> None:
+        await store.add([new("j/a")])
+        await send_again(store)
+        await run_out(store, "j/a")
+        assert len(await store.reconcile()) == 1
+        claim = await claimed(store, "j/a")
+        assert await store.hand_on(claim, "nano", "")
+        await send_again(store)
+
+    assert counted(valkey, scenario) == {Righted.MESSAGE_LOST: 1}
+
+
+def test_a_lost_chord_counts_as_a_gate_and_the_message_in_its_place_as_any_other(valkey: Valkey) -> None:
+    async def scenario(store: Store) -> None:
+        await store.add([new("j/gate", members=1), new("j/a", gate="j/gate", gate_index=0)])
+        await send_again(store)
+        await store.finish(await claimed(store, "j/a"), "ok", "")
+        await run_out(store, "j/gate")
+        survey = await Surveyor(store.link, NAMESPACE, TIERS).survey()
+        assert (survey.watched, survey.overdue, survey.gates_overdue) == (1, 1, 1)
+        assert survey.oldest_overdue_s > 0
+        assert len(await store.reconcile()) == 1
+        await send_again(store)
+        await run_out(store, "j/gate")
+        assert len(await store.reconcile()) == 1
+
+    assert counted(valkey, scenario) == {Righted.GATE_SWEPT: 1, Righted.RESENT: 1, Righted.MESSAGE_LOST: 1}
+
+
+def test_a_claim_taken_over_counts_with_the_death_of_its_worker(valkey: Valkey) -> None:
+    async def scenario(store: Store) -> None:
+        await store.add([new("j/a")])
+        await claimed(store, "j/a")
+        await run_out(store, "j/a")
+        await claimed(store, "j/a")
+
+    assert counted(valkey, scenario) == {Righted.TAKEN_OVER: 1, Righted.KILL: 1}
+
+
+def test_a_quarantined_subtask_counts_once(valkey: Valkey, tmp_path: Path, sim: RunningSim) -> None:
+    async def scenario(fleet: Bench) -> None:
+        store = fleet.runtime.store
+        step = {"id": "write", "tier": "nano", "prompt": "Write it.", "max_output_tokens": 100}
+        job_id = await fleet.submit(steps=[step, {**step, "id": "other"}])
+        await fleet.run_until(job_id, "fleet.run_subtask.v1")
+        for _ in range(3):
+            await fleet.release()
+            await claimed(store, f"{job_id}/write")
+            await store.link.execute("ZADD", "fleet:watch", 0, f"{job_id}/write")
+            await store.reconcile()
+        await fleet.run(job_id)
+        righted = (await Surveyor(store.link, "fleet", list(fleet.runtime.tiers)).survey()).righted
+        assert righted["nano", Righted.QUARANTINED] == 1
+        assert righted["nano", Righted.KILL] == righted["nano", Righted.CLAIM_EXPIRED] == 3
+
+    on_bench(scenario, valkey, tmp_path, config(), sim=sim.url)
+
+
+def test_a_survey_counts_what_stands_where_and_leaves_it_there(valkey: Valkey) -> None:
+    async def scenario() -> None:
+        async with open_store(valkey, capacity=2) as store:
+            surveyor = Surveyor(store.link, NAMESPACE, TIERS)
+            await store.open_job("k", tenant="other", share=1)
+            await store.add([new(f"j/{i}") for i in range(5)] + [new("k/0"), new("k/m", tier="mini")])
+            await store.register("nano", "late", 30, 1)
+            await asyncio.sleep(0.01)  # a registration is over when the server's clock says so
+            assert len(await store.release("nano", 3)) == 3
+            first, second = await surveyor.survey(), await surveyor.survey()
+            assert first == second
+            nano, mini = (first.tiers[tier] for tier in TIERS)
+            assert (nano.ready, nano.out, nano.workers, nano.capacity) == (3, 3, 1, 2)
+            assert (mini.ready, mini.out, mini.workers, mini.capacity) == (1, 0, 1, 2)
+            assert (first.watched, first.overdue, first.oldest_overdue_s) == (3, 0, 0)
+            await store.stop("j", "paused", TIERS)
+            assert (await surveyor.survey()).tiers["nano"].ready < 3, "what is paused is not waiting for workers"
+
+    asyncio.run(scenario())
+
+
+def test_a_survey_of_very_many_jobs_looks_at_a_bounded_number_of_them(valkey: Valkey) -> None:
+    async def scenario() -> None:
+        async with open_store(valkey) as store:
+            for i in range(30):
+                await store.open_job(f"j{i}", tenant=f"t{i % 3}", share=1)
+            await store.add([new(f"j{i}/{part}") for i in range(30) for part in range(2)])
+            reply = await store.link.call("survey", [NAMESPACE], [12, 500, "nano"])
+            assert reply[5][0] == 24, "twelve jobs of two subtasks each"
+
+    asyncio.run(scenario())

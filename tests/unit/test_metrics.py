@@ -1,0 +1,91 @@
+"""The metrics as text: names by one scheme, every tier and reason from the start, and nothing but them in the labels."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from prometheus_client import generate_latest
+from prometheus_client.parser import text_string_to_metric_families
+
+from fleet.config import Environment
+from fleet.errors import BadInputError
+from fleet.metrics import REASONS, Metrics
+from queues.survey import Righted, Survey, TierSurvey
+
+IDLE = TierSurvey(ready=0, out=0, workers=0, capacity=0)
+SURVEY = Survey(
+    tiers={"nano": TierSurvey(ready=7, out=3, workers=2, capacity=200), "mini": IDLE},
+    watched=5,
+    overdue=2,
+    oldest_overdue_s=1.25,
+    gates_overdue=1,
+    righted={
+        ("nano", Righted.CLAIM_EXPIRED): 4,
+        ("nano", Righted.KILL): 3,
+        ("gone", Righted.KILL): 1,
+        ("nano", "of_a_newer_version"): 9,
+    },
+)
+
+
+def samples(survey: Survey) -> dict[tuple[str, ...], float]:
+    """(name, tier and reason as far as it has them) -> value."""
+    families = text_string_to_metric_families(generate_latest(Metrics(survey)).decode())
+    found = [sample for family in families for sample in family.samples]
+    shown = {(s.name, *(s.labels[name] for name in ("tier", "reason") if name in s.labels)): s.value for s in found}
+    assert len(shown) == len(found)
+    return shown
+
+
+def test_a_survey_is_shown_number_by_number() -> None:
+    shown = samples(SURVEY)
+    assert shown["tierfleet_backlog_subtasks", "nano"] == 7
+    assert shown["tierfleet_released_subtasks", "nano"] == 3
+    assert shown["tierfleet_workers", "nano"] == 2
+    assert shown["tierfleet_capacity_subtasks", "nano"] == 200
+    assert shown[("tierfleet_watched_subtasks",)] == 5
+    assert shown[("tierfleet_overdue_subtasks",)] == 2
+    assert shown[("tierfleet_overdue_oldest_seconds",)] == 1.25
+    assert shown[("tierfleet_overdue_gates",)] == 1
+    assert shown["tierfleet_reconciler_put_back_total", "nano", "claim_expired"] == 4
+    assert shown["tierfleet_subtask_kills_total", "nano"] == 3
+
+
+def test_what_never_happened_is_shown_as_zero_and_what_is_not_configured_not_at_all() -> None:
+    shown = samples(Survey({"nano": IDLE}, 0, 0, 0.0, 0, SURVEY.righted))
+    for reason in REASONS:
+        assert ("tierfleet_reconciler_put_back_total", "nano", reason) in shown
+    assert shown["tierfleet_subtasks_quarantined_total", "nano"] == 0
+    assert not [labels for labels in shown if "gone" in labels or "of_a_newer_version" in labels]
+
+
+def test_names_follow_one_scheme_and_every_metric_says_what_it_is() -> None:
+    for family in text_string_to_metric_families(generate_latest(Metrics(SURVEY)).decode()):
+        assert re.fullmatch(r"tierfleet_[a-z]+(_[a-z]+)*", family.name)
+        assert family.documentation.endswith(".")
+        assert family.type in ("counter", "gauge")
+        for sample in family.samples:
+            assert (family.type == "counter") == sample.name.endswith("_total")
+            assert sample.labels.keys() <= {"tier", "reason"}
+
+
+@pytest.mark.parametrize(
+    ("address", "expected"),
+    [
+        (None, None),
+        ("127.0.0.1:9464", ("127.0.0.1", 9464)),
+        ("[::1]:9464", ("::1", 9464)),
+        ("metrics.internal:80", ("metrics.internal", 80)),
+    ],
+)
+def test_the_address_is_a_host_and_a_port(address: str | None, expected: tuple[str, int] | None) -> None:
+    assert Environment(fleet_metrics_address=address).metrics_address == expected
+
+
+@pytest.mark.parametrize(
+    "address", ["9464", ":9464", "127.0.0.1", "host:0", "host:99999", "http://host:1", "host:1/metrics"]
+)
+def test_an_address_that_is_none_is_named_before_anything_starts(address: str) -> None:
+    with pytest.raises(BadInputError, match="FLEET_METRICS_ADDRESS is no HOST:PORT"):
+        Environment(fleet_metrics_address=address).check()
