@@ -17,7 +17,8 @@ local function advance(set, member, from, by, clock_field)
   redis.call('ZADD', set, from + by, member)
 end
 
-local function queue(id, s, task, gate, index)
+local function queue(id, s, task, gate, index, kills)
+  if tonumber(kills) >= SUSPECT_KILLS then redis.call('SET', key('sus', tier, 'out'), id) end
   move(id, tier, {tier = tier, state = 'ready'}, 'queued')
   redis.call('SADD', key('out', tier), id)
   redis.call('ZADD', key('watch'), now + unsent_ms, id)
@@ -36,11 +37,11 @@ for _ = 1, math.min(redis.call('LLEN', suspects), 100) do
   if room <= 0 or suspect_is_out() then break end
   local id = redis.call('LPOP', suspects)
   local s = key('s', id)
-  local state, at, task, gate, index = unpack(redis.call('HMGET', s, 'state', 'tier', 'task', 'gate', 'gate_index'))
+  local state, at, task, gate, index, kills =
+    unpack(redis.call('HMGET', s, 'state', 'tier', 'task', 'gate', 'gate_index', 'kills'))
   local stop = redis.call('HGET', key('j', job_of(id)), 'stop')
   if state == 'ready' and at == tier and not stop then
-    redis.call('SET', key('sus', tier, 'out'), id)
-    queue(id, s, task, gate, index)
+    queue(id, s, task, gate, index, kills)
   elseif stop == 'paused' then
     redis.call('RPUSH', suspects, id)
   end
@@ -56,12 +57,14 @@ while room > 0 do
   else
     local id = redis.call('LPOP', key('b', tier, tenant[1], lane[1]))
     local s = id and key('s', id)
-    local state, at, cost, task, gate, index =
-      unpack(id and redis.call('HMGET', s, 'state', 'tier', 'cost', 'task', 'gate', 'gate_index') or {})
+    local state, at, cost, task, gate, index, kills =
+      unpack(id and redis.call('HMGET', s, 'state', 'tier', 'cost', 'task', 'gate', 'gate_index', 'kills') or {})
     if not id then
       redis.call('ZREM', lanes, lane[1])
+    elseif state == 'ready' and at == tier and tonumber(kills) >= SUSPECT_KILLS and suspect_is_out() then
+      redis.call('RPUSH', suspects, id) -- claimed by an earlier message while it was ready, it had stayed in its lane
     elseif state == 'ready' and at == tier then
-      queue(id, s, task, gate, index)
+      queue(id, s, task, gate, index, kills)
       local share = tonumber(redis.call('HGET', key('j', lane[1]), 'share') or 1)
       advance(lanes, lane[1], tonumber(lane[2]), cost / share, tenant[1])
       advance(backlog, tenant[1], tonumber(tenant[2]), tonumber(cost), '*')

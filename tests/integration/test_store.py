@@ -267,6 +267,9 @@ def test_a_cancelled_job_drops_what_is_ready_and_takes_the_running_claims(valkey
             assert await store.claim("j/a", "nano") == Refusal("gone")
             assert await store.intend(Intent("j", "j/b", "call", 1, "")) == Refused("cancelled")
             assert [one.id for one in await store.release("nano", 10)] == ["k/a"]
+            await store.stop("j", "paused", ["nano"])
+            assert not await store.resume("j", ["nano"]), "what was dropped cannot be resumed"
+            assert await store.stopped("j") == "cancelled"
 
     asyncio.run(scenario())
 
@@ -405,6 +408,20 @@ def test_suspects_run_one_at_a_time_so_that_only_the_cause_reaches_three_deaths(
                 held.clear()
                 await store.reconcile()
             assert ends == {"j/innocent": 2, "j/poison": 3, "j/bystander": 2}
+
+    asyncio.run(scenario())
+
+
+def test_suspects_run_one_at_a_time_even_when_earlier_messages_had_them_claimed(valkey: Valkey) -> None:
+    async def scenario() -> None:
+        async with open_store(valkey) as store:
+            await store.add([new("j/a"), new("j/b")])
+            for _ in range(2):  # claimed while they are ready, they stay in the list of their lane
+                for id_ in ("j/a", "j/b"):
+                    await claimed(store, id_)
+                await store.link.execute("ZADD", "test:watch", 0, "j/a", 0, "j/b")
+                await store.reconcile()
+            assert [one.id for one in await store.release("nano", 10)] == ["j/a"]
 
     asyncio.run(scenario())
 
