@@ -26,6 +26,7 @@ chaos: $(READY)
 KILLS ?= 2000
 chaos-long: $(READY)
 	$(BIN)/python -m tests.chaos --kills $(KILLS)
+	$(BIN)/pytest tests/chaos --hypothesis-profile=deep --timeout 1800
 
 # About seven minutes; prints one table and `calls_vs_best_transport: X`.
 bench-pool: $(READY)

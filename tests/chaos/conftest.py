@@ -1,6 +1,6 @@
 """What the state machines run on: a server in memory, and how long they look.
 
-`pytest --hypothesis-profile=deep` looks longer than every change is worth.
+`pytest --hypothesis-profile=deep`, which `make chaos-long` runs, looks longer than every change is worth.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from hypothesis import settings
 
 from tests.support.valkey import Valkey
 
-settings.register_profile("deep", max_examples=5_000, stateful_step_count=100)
+settings.register_profile("deep", max_examples=1_500, stateful_step_count=100)
 
 
 @pytest.fixture(scope="package")

@@ -51,12 +51,16 @@ class Claims(StoreMachine):
         self.user = "away"
         self.seen_ms, self.lenient_until = self.now_ms, 0
 
-    @initialize(user=st.sampled_from(["away", "hesitant", "fickle"]))
-    def plan(self, user: str) -> None:
+    @initialize(user=st.sampled_from(["away", "hesitant", "fickle"]), deaths=st.integers(0, SUSPECT_KILLS))
+    def plan(self, user: str, deaths: int) -> None:
         self.user = user
         self.run(self.store.register("mini", "w", 2, 10**9))
         self.heartbeat()
         self.add()
+        for _ in range(deaths):
+            for id_ in self._free():
+                self._claim(id_, "nano")
+            self.a_lease_passes()
 
     @rule()
     def heartbeat(self) -> None:
@@ -96,7 +100,7 @@ class Claims(StoreMachine):
         for id_ in data.draw(st.permutations(self._free()))[:most]:
             assert self._claim(id_, self.tier[id_]) is not None
 
-    @rule(ms=st.sampled_from([1, 1_000, 2_900, 4_100, 26_000, 40_000]), looked_at=st.booleans())
+    @rule(ms=st.sampled_from([1, 2_900, 4_100, 6_000, 29_000, 40_000]), looked_at=st.booleans())
     def time_goes_on(self, ms: int, looked_at: bool) -> None:
         self.pass_time(ms)
         if looked_at:

@@ -157,7 +157,7 @@ class GateTree(StoreMachine):
 
     def _arrive(self) -> None:
         """What was published; a body that comes with the references of its members was sent by its chord."""
-        while raw := self.broker.rpop(TIER):
+        while isinstance(raw := self.broker.rpop(TIER), bytes):
             message = Message.read(raw)
             self.messages.append(message)
             id_ = message.headers["id"]

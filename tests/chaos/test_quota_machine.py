@@ -173,6 +173,10 @@ class Quota(StoreMachine):
     def _claim(self, id_: str) -> Claim | None:
         claim = self.run(self.store.claim(id_, "nano"))
         if not isinstance(claim, Claim):
+            # An earlier one may have run out: the store then takes it back, and moves the fence on.
+            (fence,) = self.run(self.store.fields(id_, "fence"))
+            if fence != str(self.fence.get(id_)):
+                self.fence[id_] = None
             return None
         self.claims.append(claim)
         self.fence[id_] = claim.fence
