@@ -18,7 +18,7 @@ lint: $(READY)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# About three minutes: a fleet of processes under 200 kills and every other fault, then its books.
+# About four minutes: a fleet of processes under 200 kills and every other fault, then its books.
 chaos: $(READY)
 	$(BIN)/python -m tests.chaos
 

@@ -18,6 +18,7 @@ from fleet.outcomes import NEVER_ENDED, outcome_of, output_of
 from fleet.rounds import Rounds
 from fleet.shards import Place, Shard, shard_of
 from fleet.store import Job
+from fleet.stored import read_json
 from queues.store import Store
 
 #: Segments kept in memory for needs in earlier phases.
@@ -99,14 +100,14 @@ class Archive:
     async def ledger(self, job: Job) -> AsyncIterator[LedgerEntry]:
         """One entry per provider call of a job, in no order."""
         for body in (await self._store.records(job.id)).values():
-            yield LedgerEntry.model_validate_json(body)
+            yield read_json(LedgerEntry, body)
         shards = [Shard(1, phase.number, number) for phase in job.phases for number in range(phase.shards)]
         for shard in (*shards, *(shard for shard, _ in self._extra(job))):
             # A late answer of a call that was given up for lost is still in the store: it is the truth about that call.
             late = await self._store.records(shard.record_in(job.id))
             closed = self._entries(shard.segment_in(job.id)) if self._blobs.exists(shard.segment_in(job.id)) else ()
             for body in (*late.values(), *closed):
-                entry = LedgerEntry.model_validate_json(body)
+                entry = read_json(LedgerEntry, body)
                 if body in late.values() or entry.call_id not in late:
                     yield entry
 

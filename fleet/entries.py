@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from fleet.ledger import WORKER_LOST, CallStatus, LedgerEntry, Role
 from fleet.prices import Usage
 from fleet.providers.base import Completion
+from fleet.stored import read
 from queues.subtasks import Charge, Claim, Intent
 
 
@@ -105,7 +106,7 @@ class Unsettled:
     @classmethod
     def of(cls, note: str) -> Unsettled:
         data = json.loads(note)
-        return cls(LedgerEntry.model_validate(data["entry"]), data["handle"], data["record"])
+        return cls(read(LedgerEntry, data["entry"]), data.get("handle"), data["record"])
 
     def draft(self) -> Draft:
         """The draft of the same call, to close it with the answer that was fetched after all."""

@@ -12,6 +12,7 @@ from typing import Any
 from fleet.entries import Call
 from fleet.jobs import Attempt, Outcome
 from fleet.prices import NANO_PER_USD, Usage
+from fleet.stored import read
 from queues.subtasks import Result, Status
 
 
@@ -31,12 +32,13 @@ class Trail:
         if not text:
             return cls()
         data = json.loads(text)
+        kept = data.get("kept")
         return cls(
-            [Attempt.model_validate(attempt) for attempt in data["attempts"]],
-            data["calls"],
-            Usage.model_validate(data["usage"]),
-            data["cost_nano_usd"],
-            None if data["kept"] is None else (data["kept"][0], data["kept"][1]),
+            [read(Attempt, attempt) for attempt in data.get("attempts", [])],
+            data.get("calls", 0),
+            read(Usage, data.get("usage", {})),
+            data.get("cost_nano_usd", 0),
+            None if kept is None else (kept[0], kept[1]),
         )
 
     def dump(self) -> str:
@@ -86,11 +88,11 @@ def outcome_of(id_: str, tier: str, status: Status, end: str | None) -> Outcome:
     return Outcome(
         step=id_.split("/")[1],
         status=status,
-        output=document["output"],
-        error=document["error"],
+        output=document.get("output"),
+        error=document.get("error"),
         tier=tier,
-        model=document["model"],
-        attempts=document["attempts"],
-        usage=Usage.model_validate(document["usage"]),
-        cost_usd=document["cost_nano_usd"] / NANO_PER_USD,
+        model=document.get("model"),
+        attempts=document.get("attempts", 0),
+        usage=read(Usage, document.get("usage", {})),
+        cost_usd=document.get("cost_nano_usd", 0) / NANO_PER_USD,
     )

@@ -14,6 +14,7 @@ from fleet.config import FleetConfig, Frozen
 from fleet.router import start_tier
 from fleet.shards import Phase, Place, Shard
 from fleet.store import COORDINATOR, Job
+from fleet.stored import read
 from queues.gate import Gates
 from queues.store import Store
 from queues.subtasks import NewSubtask
@@ -94,7 +95,7 @@ class Rounds:
         if not self._blobs.exists(f"{job.id}/rounds/{round_}.json"):
             return []
         shards = json.loads(self._blobs.read(f"{job.id}/rounds/{round_}.json"))
-        return [[Again.model_validate(one) for one in shard] for shard in shards]
+        return [[read(Again, one) for one in shard] for shard in shards]
 
     async def _open_shard(self, job: Job, shard: Shard) -> None:
         root = self._root(job, shard.round, shard.phase if shard.round == 1 else None)

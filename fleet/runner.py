@@ -69,10 +69,17 @@ class Runner:
             return await self._claimed(claim)
 
     async def _claimed(self, claim: Claim) -> dict[str, str]:
-        trail = Trail.load(claim.trail)
-        job = await self._context.jobs.planned(claim.id.split("/", 1)[0])
-        payload = json.loads(claim.payload)
-        step = job.step(payload["step"])
+        try:
+            trail = Trail.load(claim.trail)
+            job = await self._context.jobs.planned(claim.id.split("/", 1)[0])
+            payload = json.loads(claim.payload)
+            step = job.step(payload["step"])
+        except RedisError:
+            raise
+        except Exception as error:
+            # Sent again it would be no better to read.
+            logger.exception("what the store has of subtask %s cannot be read", claim.id)
+            return await self._end(claim, "failed", Trail(), error=f"it cannot be read: {type(error).__name__}")
         try:
             return await self._attempt(claim, job, step, payload, trail)
         except GiveBack as reason:
@@ -169,8 +176,9 @@ class Runner:
                 trail.kept,
                 f"the earlier answer is kept, the new one failed: {error}",
             )
-        if status != "ok" and claim.claims > 1:
-            # It ends without a call of its own; what an earlier worker may have spent on it is booked all the same.
+        if status != "ok" and (claim.claims > 1 or claim.kills > 0):
+            # It ends without a call of its own; what an earlier worker may have spent on it is booked all the same. One of
+            # a version that does not count claims is known by its death.
             await self._context.executor.abandon(
                 claim.id.split("/", 1)[0], lambda lost: lost.subtask == claim.id and lost.fence < claim.fence
             )

@@ -19,6 +19,7 @@ from fleet.errors import JobNotFoundError, StoreUnavailableError
 from fleet.items import ItemIndex
 from fleet.jobs import JobSpec, JobStatus, Step
 from fleet.shards import Phase, phases
+from fleet.stored import read, read_json
 from queues.store import NotDurableError, Store
 from queues.subtasks import NewSubtask
 
@@ -83,6 +84,7 @@ class JobStore:
         Raises:
             StoreUnavailableError: the store is full, or keeps nothing on disk; nothing, or nothing durable, was written.
         """
+        now = await self._store.now()
         document: dict[str, str | int | float] = {
             "tenant": tenant,
             "spec": spec.model_dump_json(),
@@ -90,7 +92,7 @@ class JobStore:
             "status": JobStatus.PLANNING,
             "round": 1,
             "simulated": int(simulated),
-            "created_at": time.time(),
+            "created_at": now,
         }
         start = NewSubtask(id=f"{job_id}/plan.1", task=PLAN_TASK, tier=COORDINATOR, payload="")
         try:
@@ -101,7 +103,7 @@ class JobStore:
                 share=SHARES[spec.priority],
                 cap=spec.budget_nano_usd,
                 document=(f"job:{job_id}", document),
-                index=("jobs", time.time()),
+                index=("jobs", now),
             )
             await self._store.on_disk()
         except OutOfMemoryError as error:
@@ -129,14 +131,14 @@ class JobStore:
         fields = {flat[i].decode(): flat[i + 1].decode() for i in range(0, len(flat), 2)}
         if "spec" not in fields:
             raise JobNotFoundError(f'There is no job "{job_id}" in this store; `fleet jobs list` shows what there is.')
-        spec = JobSpec.model_validate_json(fields["spec"])
+        spec = read_json(JobSpec, fields["spec"])
         status = JobStatus(fields["status"])
         # Whether a job is paused is the queues' to know: what it goes back to when it is resumed stays written here.
         if not status.final and await self._store.stopped(job_id) == "paused":
             status = JobStatus.PAUSED
         planned = json.loads(fields["plan"]) if "plan" in fields else []
-        steps = tuple(Step.model_validate(step) for step in planned)
-        items = ItemIndex.model_validate_json(fields["items"])
+        steps = tuple(read(Step, step) for step in planned)
+        items = read_json(ItemIndex, fields["items"])
         width = int(fields.get("width", 1))
         return Job(
             id=job_id,
@@ -192,7 +194,7 @@ class JobStore:
         reason = await self._link.execute("HGET", self._key(job_id), "cut_short", idempotent=True)
         if reason is not None and status is JobStatus.COMPLETED:
             status, error = JobStatus.FAILED, f"cut short: {reason.decode()}"
-        fields: dict[str, str | int] = {"finished_at": repr(time.time())}
+        fields: dict[str, str | int] = {"finished_at": repr(await self._store.now())}
         if error is not None:
             fields["error"] = error
         if result is not None:

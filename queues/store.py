@@ -104,6 +104,11 @@ class Store:
                 "The store did not write to its disk within 10 s; look at its disk, then submit again."
             )
 
+    async def now(self) -> float:
+        """The server's time, by which times of different processes can be told apart: seconds since 1970."""
+        seconds, microseconds = await self.link.execute("TIME", idempotent=True)
+        return int(seconds) + int(microseconds) / 1e6
+
     async def add(self, subtasks: Iterable[NewSubtask]) -> int:
         """Add subtasks in order, in shards; the number that were new. Safe to repeat."""
         added = 0

@@ -16,7 +16,17 @@ from fleet.sim.asked import Asked
 from fleet.sim.settings import Faults, Latency, Manner
 from fleet.tokens import estimate_tokens
 
-Fault = Literal["error_5xx", "hang", "reset", "malformed_json", "refusal", "truncation"]
+Fault = Literal[
+    "error_5xx",
+    "rate_limited",
+    "hang",
+    "reset",
+    "reset_in_body",
+    "reset_after_body",
+    "malformed_json",
+    "refusal",
+    "truncation",
+]
 Finish = Literal["stop", "length", "refusal"]
 
 REFUSAL = "I'm sorry, but I can't help with that request."
@@ -51,8 +61,11 @@ def fault_of(faults: Faults, dice: random.Random) -> Fault | None:
     roll = dice.random()
     shares: dict[Fault, float] = {
         "error_5xx": faults.error_5xx,
+        "rate_limited": faults.rate_limited,
         "hang": faults.hang,
         "reset": faults.reset,
+        "reset_in_body": faults.reset_in_body,
+        "reset_after_body": faults.reset_after_body,
         "malformed_json": faults.malformed_json,
         "refusal": faults.refusal,
         "truncation": faults.truncation,

@@ -36,6 +36,7 @@ from fleet.sim.vendor import Call, Vendor
 MAX_BODY_BYTES = 32_000_000
 #: Text of one streamed event: about four words.
 PIECE = re.compile(r"(?:\S*\s*){1,4}", re.S)
+RESET_LATE: frozenset[Fault] = frozenset(("reset_in_body", "reset_after_body"))
 
 
 class Wire(Protocol):
@@ -129,6 +130,8 @@ class Endpoint:
             await _deliver("", call.fault, headers, scope, receive, send)
         elif call.asked.stream:
             await self._stream(call, produced, answer, headers, send)
+            if call.fault in RESET_LATE:
+                await _reset(scope, receive)
         else:
             await vendor.pause(produced.first_s + produced.rest_s)
             await _deliver(json.dumps(answer), call.fault, headers, scope, receive, send)
@@ -141,13 +144,14 @@ class Endpoint:
         raw.append((b"content-type", b"text/event-stream; charset=utf-8"))
         await send({"type": "http.response.start", "status": 200, "headers": raw})
         events = list(self._wire.events(call.asked, produced, answer))
-        if call.fault == "malformed_json":
+        if call.fault in ("malformed_json", "reset_in_body"):
             # A stream that just ends: the client raises nothing, only the finish is missing.
             events = events[: len(events) // 2]
         for event in events:
             await send({"type": "http.response.body", "body": event.encode(), "more_body": True})
             await self._vendor.pause(produced.rest_s / len(events))
-        await send({"type": "http.response.body", "body": b""})
+        if call.fault not in RESET_LATE:
+            await send({"type": "http.response.body", "body": b""})
 
 
 class Kept:
@@ -247,11 +251,25 @@ async def _deliver(
 ) -> None:
     """Sends an answer, as far as the connection lets it through."""
     if fault == "reset":
-        scope["state"]["reset"]()
+        await _reset(scope, receive)
         return
     if fault == "malformed_json":
         text = text[: len(text) // 2]
-    await Response(text, media_type="application/json", headers=dict(headers))(scope, receive, send)
+    response = Response(text, media_type="application/json", headers=dict(headers))
+    if fault not in RESET_LATE:
+        await response(scope, receive, send)
+        return
+    body = bytes(response.body)
+    await send({"type": "http.response.start", "status": 200, "headers": response.raw_headers})
+    sent = body[: len(body) // 2] if fault == "reset_in_body" else body
+    await send({"type": "http.response.body", "body": sent, "more_body": True})
+    await _reset(scope, receive)
+
+
+async def _reset(scope: Scope, receive: Receive) -> None:
+    await asyncio.sleep(0)  # What was sent is written at the end of this turn of the loop.
+    scope["state"]["reset"]()
+    await _until_gone(receive)
 
 
 def _pieces(text: str) -> list[str]:

@@ -31,16 +31,22 @@ class Faults(_Frozen):
     """How often a call goes wrong, each a share of all calls. One call has at most one of them.
 
     In the background half of `error_5xx` are begun and end as failed (not billed), `hang` stays in progress, and what
-    befalls the connection befalls that of the creating request while the call runs on; `error_5xx`, `reset` and
+    befalls the connection befalls that of the creating request while the call runs on; refusals, resets and
     `malformed_json` also befall each request that asks for a response or cancels it, at the same rates.
     """
 
     #: HTTP 500 or 503 before any work: not billed.
     error_5xx: Rate = 0
+    #: HTTP 429 that asks to come again within a second, whatever the limits: not billed.
+    rate_limited: Rate = 0
     #: The answer never comes; billed.
     hang: Rate = 0
     #: The connection is reset instead of answered; billed.
     reset: Rate = 0
+    #: The connection is reset when half of the answer's body was sent; billed.
+    reset_in_body: Rate = 0
+    #: The connection is reset behind the answer's body, which the client may have or not; billed.
+    reset_after_body: Rate = 0
     #: Status 200 with half a JSON body; billed.
     malformed_json: Rate = 0
     #: The model declines; billed.
@@ -90,6 +96,8 @@ class SimSettings(_Frozen):
     #: By model; left out, by the model's rank in price.
     invalid_output: dict[str, Rate] = {}
     faults: Faults = Faults()
+    #: Faults as JSON that hold instead of `faults` as long as there is such a file: a bad day that comes and goes.
+    faults_file: Path | None = None
     #: Share of reviews that send one or two of the shown subtasks back, while the prompt leaves a round for it.
     rework: Rate = 0
     #: How long a call in the background is queued before its answer begins (and is billed), in the model's time.

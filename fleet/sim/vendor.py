@@ -18,12 +18,16 @@ from fleet.sim.asked import ApiError, Asked
 from fleet.sim.caching import PrefixCache
 from fleet.sim.charges import ChargeLog, Line
 from fleet.sim.produce import Fault, Produced, dice_for, fault_of, input_tokens, produce
-from fleet.sim.settings import SimSettings
+from fleet.sim.settings import Faults, SimSettings
 from fleet.sim.window import Refused, SlidingMinute
 
 SUFFIX = "-simulated"
 #: What a call that names no output limit is taken to write when its tokens are counted against the minute.
 ASSUMED_OUTPUT_TOKENS = 1024
+#: Seconds to wait, at least and at most, that a refusal by chance asks for.
+AGAIN_S = (0.1, 1.0)
+#: What befalls the answer to a look, not the response that is looked at.
+OF_A_LOOK: frozenset[Fault] = frozenset(("reset", "reset_in_body", "reset_after_body", "malformed_json"))
 MAX_REMEMBERED = 65_536
 MAX_STORED = 1000
 
@@ -90,7 +94,7 @@ class Vendor:
         """Lets a call in, or refuses it as the vendor would; nothing is billed yet.
 
         Raises:
-            ApiError: 404 for the model, 400 for what does not fit it, 429 over a limit, 500 or 503 by chance.
+            ApiError: 404 for the model, 400 for what does not fit it, 429 over a limit or by chance, 500 or 503 by chance.
         """
         model = self.model(asked.model)
         wanted = asked.max_output_tokens
@@ -110,8 +114,11 @@ class Vendor:
         if refused is not None:
             raise _over_limit(refused, asked.model, window.headers(time.monotonic()))
         dice = dice_for(self.settings.seed, content, call_id, self._repetition(content, call_id))
-        fault = fault_of(self.settings.faults, dice)
+        fault = fault_of(self._faults(), dice)
         request_id = f"req_{dice.getrandbits(128):032x}"
+        if fault == "rate_limited":
+            window.leave()
+            raise _over_limit(_by_chance(dice), asked.model, window.headers(time.monotonic()))
         # In the background half of them are begun and fail later.
         if fault == "error_5xx" and not (asked.background and dice.random() < 0.5):
             window.leave()
@@ -147,13 +154,15 @@ class Vendor:
         """What befalls a request about a response that exists: a fault of the connection or the front door, by chance.
 
         Raises:
-            ApiError: 500 or 503.
+            ApiError: 429, 500 or 503.
         """
         dice = dice_for(self.settings.seed, ident.encode(), "look", self._repetition(ident.encode(), "look"))
-        fault = fault_of(self.settings.faults, dice)
+        fault = fault_of(self._faults(), dice)
+        if fault == "rate_limited":
+            raise _over_limit(_by_chance(dice), "responses", {})
         if fault == "error_5xx":
             raise _out_of_order(dice, f"req_{dice.getrandbits(128):032x}")
-        return fault if fault in ("reset", "malformed_json") else None
+        return fault if fault in OF_A_LOOK else None
 
     async def pause(self, seconds: float) -> None:
         """Waits so many seconds of the model's time."""
@@ -175,6 +184,15 @@ class Vendor:
             **call.window.headers(time.monotonic()),
         }
 
+    def _faults(self) -> Faults:
+        path = self.settings.faults_file
+        if path is None:
+            return self.settings.faults
+        try:
+            return Faults.model_validate_json(path.read_bytes())
+        except FileNotFoundError:
+            return self.settings.faults
+
     def _repetition(self, content: bytes, call_id: str | None) -> int:
         """How often this very call was let in before, so that a caller's retry is not doomed to the same fault."""
         key = (call_id, hash(content))
@@ -195,6 +213,10 @@ def _out_of_order(dice: random.Random, request_id: str) -> ApiError:
         kind="server_error",
         headers={"x-request-id": request_id},
     )
+
+
+def _by_chance(dice: random.Random) -> Refused:
+    return Refused("requests", dice.uniform(*AGAIN_S))
 
 
 def _over_limit(refused: Refused, model: str, headers: dict[str, str]) -> ApiError:

@@ -2,6 +2,8 @@
 -- KEYS[1] namespace
 -- ARGV[1] JSON list of {id, task, tier, payload, trail, cost, needs = [id…], gate?, gate_index?, members?}
 -- Reply: how many were new.
+-- Fences start at the time: a worker of a version that only counts them up gives out none of an earlier round's.
+local fence = int(clock[1] * 1000000 + clock[2])
 local added = 0
 for _, spec in ipairs(cjson.decode(ARGV[1])) do
   local s = key('s', spec.id)
@@ -17,7 +19,7 @@ for _, spec in ipairs(cjson.decode(ARGV[1])) do
       end
     end
     redis.call('HSET', s, 'task', spec.task, 'payload', spec.payload, 'cost', spec.cost, 'needs', needs,
-      'fence', 0, 'kills', 0, 'sends', 0, 'trail', spec.trail)
+      'fence', fence, 'kills', 0, 'sends', 0, 'trail', spec.trail)
     if spec.gate then redis.call('HSET', s, 'gate', spec.gate, 'gate_index', spec.gate_index) end
     if spec.members then redis.call('HSET', s, 'members', spec.members) end
     if needs > 0 then move(spec.id, spec.tier, nil, 'waiting') else make_ready(spec.id, spec.tier, nil, false) end

@@ -19,9 +19,10 @@ from redis.exceptions import RedisError
 
 from tests.chaos.arena import Arena, arena
 from tests.chaos.books import ZERO
-from tests.chaos.faults import Storm
+from tests.chaos.clocks import WRONG, preloaded
+from tests.chaos.faults import Storm, cancelled
 from tests.chaos.history import Recovery
-from tests.chaos.load import Load
+from tests.chaos.poison import poisoned
 from tests.chaos.scenarios import SCENARIOS
 
 OPEN_JOBS = 8
@@ -54,7 +55,7 @@ class Run:
     async def _round(self, number: int) -> None:
         mode = MODES[number % len(MODES)]
         share = max(1, -(-self._kills // len(MODES)))
-        async with arena(self._folder / f"{number}-{mode}", mode) as fleet:
+        async with arena(self._folder / f"{number}-{mode}", mode, clocks=WRONG) as fleet:
             telling = asyncio.create_task(self._tell(fleet, f"round {number + 1} ({mode})"))
             try:
                 storm = Storm(fleet)
@@ -66,7 +67,7 @@ class Run:
                     await fleet.load.top_up(OPEN_JOBS)
                     await fleet.crew.roll()
                 self._say("waiting for all jobs to end")
-                await _settled(fleet.load)
+                await fleet.load.settled(SETTLE_S)
             finally:
                 telling.cancel()
             self.strikes += storm.strikes
@@ -81,17 +82,24 @@ class Run:
             self._say(f"  {complaint}")
 
     async def aftermath(self) -> None:
-        """The rare ends of a store, each in a fleet of its own."""
+        """The scenarios, and a subtask that is poison, each in a fleet of its own."""
         for name, scenario in SCENARIOS.items():
             self._say(name)
             self.complaints += (found := await scenario(self._folder / name))
             self.figures["scenarios_failed"] += bool(found)
             for complaint in found:
                 self._say(f"  {complaint}")
+        self._say("poison")
+        found, kept = await poisoned(self._folder / "poison")
+        self.complaints += found
+        self.figures["scenarios_failed"] += bool(found)
+        self.figures["poison_throughput_kept"] = kept
+        for complaint in found:
+            self._say(f"  {complaint}")
 
     async def _storm(self, fleet: Arena, storm: Storm, kills: int) -> None:
         async def feed() -> None:
-            while True:
+            while not cancelled():
                 await fleet.load.top_up(OPEN_JOBS)
                 await asyncio.sleep(0.5)
 
@@ -134,13 +142,6 @@ def _p99(values: list[float]) -> float:
     return round(max(0.0, sorted(values)[int(len(values) * 0.99)]), 2) if values else 0.0
 
 
-async def _settled(load: Load) -> None:
-    """Wait until all jobs have ended, or too long."""
-    deadline = time.monotonic() + SETTLE_S
-    while time.monotonic() < deadline and await load.unfinished():
-        await asyncio.sleep(0.3)
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=200)
@@ -152,11 +153,12 @@ def main() -> int:
     asyncio.run(run.rounds())
     asyncio.run(run.aftermath())
     figures = run.summary()
-    print("left out: a worker with a wrong clock (needs libfaketime), two versions of the code side by side")
     for seconds, one in sorted(run.recoveries, key=lambda found: -found[0])[:5]:
         print(
             f"slowly recovered: {one.subtask} of {one.owner}, {seconds:.1f} s after its lease ended at {one.expired_at:.0f}"
         )
+    if preloaded() is None:
+        print("left out: workers with a wrong clock (no libfaketime that works here)")
     print("faults:", ", ".join(f"{name} {count}" for name, count in sorted(run.strikes.items())))
     for name, value in figures.items():
         print(f"{name}: {value:g}")

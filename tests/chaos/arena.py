@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 
 from redis.asyncio import Redis
 
@@ -23,16 +24,18 @@ from tests.chaos.books import Books, JobEnd, read_charges
 from tests.chaos.crew import Crew
 from tests.chaos.history import History
 from tests.chaos.load import Load
+from tests.support.processes import ROOT
 from tests.support.proxy import Proxy
 from tests.support.sim import MODELS, RunningSim, running_sim
 from tests.support.valkey import Valkey
 
 LEASE_S = 2.0
-WORKERS_PER_TIER = 2
+#: Workers of each tier.
+SEATS = {"nano": 2, "mini": 2, "flagship": 2}
 #: Like the embedded fleet's, but never rewritten: it is the witness.
 VALKEY = ("--appendfsync", "everysec", "--auto-aof-rewrite-percentage", "0")
 #: A provider that has a bad day.
-FAULTS = Faults(error_5xx=0.06, reset=0.02, malformed_json=0.02)
+FAULTS = Faults(error_5xx=0.06, reset=0.02, reset_in_body=0.01, reset_after_body=0.01, malformed_json=0.02)
 
 
 def config(background: str, in_flight: int | None) -> FleetConfig:
@@ -52,6 +55,17 @@ def config(background: str, in_flight: int | None) -> FleetConfig:
     )
 
 
+def bad_day(background: str) -> SimSettings:
+    """A provider with a little of every fault."""
+    return SimSettings(
+        speed=3,
+        # A call that hangs in the background cannot be collected, which would look like one that was not.
+        faults=FAULTS.model_copy(update={"hang": 0.003 if background == "never" else 0.0}),
+        rework=0.3,
+        invalid_output={MODELS[0]: 0.06, MODELS[1]: 0.02, MODELS[2]: 0.0},
+    )
+
+
 @dataclass
 class Arena:
     """What faults are done to."""
@@ -66,6 +80,8 @@ class Arena:
     provider_proxy: Proxy
     environment: Environment
     config: FleetConfig
+    #: What the provider's faults are for now; see `SimSettings.faults_file`.
+    faults_file: Path
     #: SIGKILLs of Valkey.
     store_kills: int = 0
     #: When the store was away: ms since 1970.
@@ -113,24 +129,31 @@ class Arena:
 
 
 @contextlib.asynccontextmanager
-async def arena(folder: Path, background: str) -> AsyncIterator[Arena]:
-    """A fleet in `folder`, ready to work."""
+async def arena(
+    folder: Path,
+    background: str,
+    *,
+    provider: SimSettings | None = None,
+    seats: Mapping[str, int] = SEATS,
+    clocks: Mapping[str, int] = MappingProxyType({}),
+    deadly: str = "",
+    roots: Sequence[Path] = (ROOT,),
+) -> AsyncIterator[Arena]:
+    """A fleet in `folder`, ready to work; `clocks`, `deadly` and `roots`: see `Crew`.
+
+    `provider`: instead of one that has a bad day and too few places in flight.
+    """
     folder.mkdir(parents=True)
-    told, granted = config(background, None), config(background, 9)
+    told, granted = config(background, None), config(background, 9 if provider is None else None)
     path = folder / "fleet.yaml"
-    path.write_text(told.model_dump_json())  # JSON is YAML
-    settings = SimSettings(
-        speed=3,
-        # A call that hangs in the background cannot be collected, which would look like one that was not.
-        faults=FAULTS.model_copy(update={"hang": 0.003 if background == "never" else 0.0}),
-        rework=0.3,
-        invalid_output={MODELS[0]: 0.06, MODELS[1]: 0.02, MODELS[2]: 0.0},
-    )
+    # JSON is YAML. What is left at its default is left out: another version need not know such a key.
+    path.write_text(told.model_dump_json(exclude_defaults=True))
+    settings = (provider or bad_day(background)).model_copy(update={"faults_file": folder / "faults.json"})
     with contextlib.ExitStack() as stack:
         (folder / "valkey").mkdir()
         valkey = Valkey(folder / "valkey", *VALKEY)
         stack.callback(valkey.stop)
-        crew = Crew(folder, path, lambda seat: variables(seat))  # noqa: PLW0108  defined below
+        crew = Crew(folder, path, lambda seat: variables(seat), clocks=clocks, deadly=deadly, roots=roots)  # noqa: PLW0108
         await crew.start()
         sim = stack.enter_context(running_sim(folder / "sim", settings, granted, folder / "sim.log"))
         store_proxy, provider_proxy = Proxy(valkey.port), Proxy(int(sim.url.rpartition(":")[2].partition("/")[0]))
@@ -155,8 +178,11 @@ async def arena(folder: Path, background: str) -> AsyncIterator[Arena]:
         load = Load(crew, client, folder)
         try:
             await crew.warm()
-            await crew.keep(*told.tiers, each=WORKERS_PER_TIER)
-            yield Arena(folder, valkey, client, crew, load, sim, store_proxy, provider_proxy, environment, told)
+            await crew.keep(seats)
+            yield Arena(
+                folder, valkey, client, crew, load, sim, store_proxy, provider_proxy, environment, told,
+                folder / "faults.json",
+            )  # fmt: skip
         finally:
             await crew.stop()
             await store_proxy.aclose()

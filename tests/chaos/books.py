@@ -11,6 +11,7 @@ made again (ledger reason "worker lost"); the most over all kills. A process can
 happened meanwhile, less the time for which the store itself was away: without it nobody can claim anything.
 `stale_writes`: accepted outputs whose entry was made under another fence than the current one, background calls collected
 by the next worker aside, and intents journalled under another fence than the current one.
+`calls_by_wrong_clocks`: ledger entries dated far from the charge of the same call.
 `wrong_books`: true entries that differ from the charge by a nano-dollar, guesses below it, money still held at the end.
 """
 
@@ -28,6 +29,8 @@ from fleet.rounds import RUN_TASK
 from tests.chaos.crew import SLOTS, Incarnation
 from tests.chaos.history import History, Recovery
 
+#: No call takes so long.
+WRONG_S = 300.0
 #: Figures that must be zero.
 ZERO = (
     "jobs_unfinished",
@@ -94,6 +97,7 @@ class Books:
             "jobs_failed": sum(job.status == "failed" for job in self._jobs.values()),
             "calls_charged": len(self._charges),
             "calls_paid_twice": sum(lost.values()),
+            "calls_by_wrong_clocks": self._by_wrong_clocks(),
             "claims_lost": len(self._history.recoveries),
         }
 
@@ -110,6 +114,10 @@ class Books:
                 away = sum(max(0.0, min(end, until) - max(start, since)) for since, until in outages)
                 found.append(((end - start - away) / 1000, one))
         return found
+
+    def claimants(self) -> dict[str, set[str]]:
+        """The names of the processes that claimed each subtask, by its id."""
+        return {life.id: set(life.owners.values()) for life in self._history.lives.values()}
 
     def _complain(self, about: str, what: list[str]) -> int:
         self.complaints += [f"{about}: {one}" for one in what]
@@ -150,6 +158,14 @@ class Books:
 
     def _gate_counts(self, gate: str) -> bool:
         return self._planned(gate.split("/", 1)[0])
+
+    def _by_wrong_clocks(self) -> int:
+        charged = {charge["call_id"]: charge["at"] for charge in self._charges}
+        return sum(
+            abs(entry["started_at"] - charged[id_]) > WRONG_S
+            for id_, entry in self._history.ledger.items()
+            if id_ in charged
+        )
 
     def _lost_by_process(self) -> Counter[str]:
         lost: Counter[str] = Counter()

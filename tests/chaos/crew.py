@@ -1,6 +1,6 @@
 """The processes of a fleet under chaos: who they are, started again when they end, and how each of them ended.
 
-It owns the zygote's other end. Which processes die, and when, is the faults' business; a process armed with a failpoint
+It owns what they are forked from. Which processes die, and when, is the faults' business; a process armed with a failpoint
 dies by itself.
 """
 
@@ -8,19 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
-import os
 import random
 import signal
-import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from fleet.store import COORDINATOR
-from tests.support.processes import ROOT
+from tests.chaos.clocks import preloaded, wrong_by
+from tests.chaos.forks import Zygote
 
 #: Where each kind of process can be made to die, and how often at most it passes there before it does.
 FAILPOINTS = {
@@ -40,7 +38,7 @@ class Incarnation:
     name: str
     tier: str
     pid: int
-    armed: str
+    zygote: Zygote
     #: It was asked to drain.
     asked: bool = False
     #: As `os.waitstatus_to_exitcode`: minus the signal, or the exit code; None while it runs.
@@ -57,20 +55,36 @@ class Incarnation:
 class Crew:
     """Workers and coordinator of one fleet."""
 
-    def __init__(self, folder: Path, config: Path, variables: Callable[[str], dict[str, str]]) -> None:
-        """`variables`: the environment of the member called so."""
+    def __init__(
+        self,
+        folder: Path,
+        config: Path,
+        variables: Callable[[str], dict[str, str]],
+        *,
+        clocks: Mapping[str, int],
+        deadly: str,
+        roots: Sequence[Path],
+    ) -> None:
+        """`variables`: the environment of the member called so; `clocks`: by how many seconds its clock is wrong.
+
+        `roots`: of the checkouts that members may be forked from, the one to begin with first.
+        """
         self._folder = folder
-        self._config = config
         self._variables = variables
-        self._zygote: asyncio.subprocess.Process | None = None
-        self._forked: asyncio.Queue[int] = asyncio.Queue()
-        self._forking = asyncio.Lock()
+        preload = preloaded() if clocks else None
+        self._clocks = clocks if preload is not None else {}
+        self._zygotes = {root: Zygote(root, config, self._on_end, {}) for root in roots}
+        #: Where the next process of a kind is forked from, where that is not the first checkout.
+        self._root_of: dict[str, Path] = {}
+        #: For processes whose clock is wrong.
+        self._clocked = None if preload is None else Zygote(roots[0], config, self._on_end, preload)
         self._early: dict[int, int] = {}
         self._of: dict[int, Incarnation] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self._numbers: dict[str, int] = {}
-        self._ready = asyncio.Event()
         self.armed = False
+        #: Processes forked from now on die as soon as they are to ask a model with this in the prompt; empty: none do.
+        self.deadly = deadly
         #: Members that are not started again before this is set.
         self.going = asyncio.Event()
         self.going.set()
@@ -83,26 +97,18 @@ class Crew:
         return sum(one.killed for one in self.history.values())
 
     async def start(self) -> None:
-        """Start the zygote; it warms up by itself."""
-        self._zygote = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "tests.chaos.zygote",
-            str(self._config),
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            cwd=ROOT,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
-        )
-        self._tasks.append(asyncio.create_task(self._listen()))
+        """Start what it forks from; that warms up by itself."""
+        for zygote in self._all_zygotes():
+            await zygote.start()
 
     async def warm(self) -> None:
-        """Wait until it can fork."""
-        await asyncio.wait_for(self._ready.wait(), 60)
+        """Wait until processes can be forked."""
+        for zygote in self._all_zygotes():
+            await zygote.warm()
 
-    async def keep(self, *tiers: str, each: int) -> None:
-        """Keep `each` members of every tier, and a coordinator."""
-        for seat in (COORDINATOR, *(f"{tier}.{number}" for tier in tiers for number in range(each))):
+    async def keep(self, seats: Mapping[str, int]) -> None:
+        """Keep so many members of each tier, and a coordinator."""
+        for seat in (COORDINATOR, *(f"{tier}.{number}" for tier, each in seats.items() for number in range(each))):
             await self._take_seat(seat)
             self._tasks.append(asyncio.create_task(self._keep(seat)))
 
@@ -115,12 +121,15 @@ class Crew:
             "log": str(self._folder / f"{kind}.log"),
             "environment": self._variables(kind),
             "failpoints": failpoints,
+            "deadly": self.deadly,
             **asked,
         }
-        async with self._forking:
-            self._order({"fork": order})
-            pid = await self._forked.get()
-        one = Incarnation(name, kind.partition(".")[0], pid, failpoints)
+        zygote = self._zygotes[self._root_of.get(kind, next(iter(self._zygotes)))]
+        if self._clocked is not None and kind in self._clocks:
+            order["environment"] |= wrong_by(self._clocks[kind])
+            zygote = self._clocked
+        pid = await zygote.fork(order)
+        one = Incarnation(name, kind.partition(".")[0], pid, zygote)
         self._of[pid] = self.history[name] = one
         if pid in self._early:
             self._on_end(pid, self._early.pop(pid))
@@ -130,23 +139,22 @@ class Crew:
         """Send a signal, if the process still runs."""
         if one.end is None:
             one.asked = one.asked or number == signal.SIGTERM
-            self._order({"signal": [one.pid, number]})
+            one.zygote.signal(one.pid, number)
 
     async def roll(self) -> list[Incarnation]:
         """Drain every member, one after another; those that did (not those that a failpoint ended)."""
-        drained = []
-        for seat, one in list(self.members.items()):
-            self.signal(one, signal.SIGTERM)
-            await asyncio.wait_for(one.ended.wait(), END_S)
-            if not one.killed:
-                drained.append(one)
-            while self.members[seat] is one:
-                await asyncio.sleep(0.05)
-        return drained
+        rolled = [await self._replace(seat) for seat in list(self.members)]
+        return [one for one in rolled if not one.killed]
+
+    async def move(self, kind: str, root: Path) -> None:
+        """From now on fork `kind` from another checkout; a member of that name is drained and started again there."""
+        self._root_of[kind] = root
+        if kind in self.members:
+            await self._replace(kind)
 
     async def stop(self) -> None:
-        """End everybody, and the zygote."""
-        for task in self._tasks[1:]:
+        """End everybody, and the zygotes."""
+        for task in self._tasks:
             task.cancel()
         alive = [one for one in self.history.values() if one.end is None]
         for one in alive:
@@ -156,9 +164,17 @@ class Crew:
             async with asyncio.timeout(15):
                 for one in alive:
                     await one.ended.wait()
-        if self._zygote is not None and self._zygote.stdin is not None:
-            self._zygote.stdin.close()
-            await self._zygote.wait()
+        for zygote in self._all_zygotes():
+            await zygote.stop()
+
+    async def _replace(self, seat: str) -> Incarnation:
+        """Drain a member and wait until the next one has its seat; the one that left."""
+        one = self.members[seat]
+        self.signal(one, signal.SIGTERM)
+        await asyncio.wait_for(one.ended.wait(), END_S)
+        while self.members[seat] is one:
+            await asyncio.sleep(0.05)
+        return one
 
     async def _keep(self, seat: str) -> None:
         while True:
@@ -173,27 +189,14 @@ class Crew:
         )
         self.members[seat] = await self.fork(seat, _failpoint(tier) if self.armed else "", command=command)
 
-    def _order(self, order: dict[str, Any]) -> None:
-        assert self._zygote is not None
-        assert self._zygote.stdin is not None
-        self._zygote.stdin.write(json.dumps(order).encode() + b"\n")
-
-    async def _listen(self) -> None:
-        assert self._zygote is not None
-        assert self._zygote.stdout is not None
-        while line := await self._zygote.stdout.readline():
-            match json.loads(line):
-                case {"ready": _}:
-                    self._ready.set()
-                case {"forked": pid}:
-                    self._forked.put_nowait(pid)
-                case {"ended": [pid, status]} if pid in self._of:
-                    self._on_end(pid, status)
-                case {"ended": [pid, status]}:
-                    self._early[pid] = status
+    def _all_zygotes(self) -> list[Zygote]:
+        return [*self._zygotes.values(), *([] if self._clocked is None else [self._clocked])]
 
     def _on_end(self, pid: int, status: int) -> None:
-        one = self._of.pop(pid)
+        one = self._of.pop(pid, None)
+        if one is None:  # Its fork is not noted yet.
+            self._early[pid] = status
+            return
         one.end = status
         one.ended_at = time.time() * 1000
         one.ended.set()

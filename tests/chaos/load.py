@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 from pathlib import Path
 from typing import Any
@@ -83,6 +84,12 @@ class Load:
         known = {id_.decode() for id_ in await jobs_in(self._client)}
         told = set(self._answers.read_text().split()) if self._answers.exists() else set()
         return known | told
+
+    async def settled(self, within_s: float) -> None:
+        """Wait until all jobs have ended, or too long."""
+        deadline = asyncio.get_running_loop().time() + within_s
+        while asyncio.get_running_loop().time() < deadline and await self.unfinished():
+            await asyncio.sleep(0.3)
 
     async def unfinished(self) -> list[str]:
         """Accepted jobs without a final status."""

@@ -1,4 +1,5 @@
-"""The rare ends of a store: memory full, disk full, the last second lost with the power. Each gives its complaints.
+"""What no storm can do: the rare ends of a store (memory full, disk full, the last second lost with the power), and two
+versions of the code. Each gives its complaints.
 
 After power is lost the jobs that were accepted must all end; what was called in the lost second is not known to anybody but
 the provider, so the books of that fleet are not held against the charge log.
@@ -23,6 +24,7 @@ from fleet.jobs import JobSpec
 from fleet.runtime import NAMESPACE, Runtime
 from tests.chaos.arena import Arena, arena, config
 from tests.chaos.load import jobs_in, specs
+from tests.chaos.versions import two_versions
 from tests.support.valkey import Valkey
 
 SETTLE_S = 45.0
@@ -97,6 +99,7 @@ SCENARIOS: dict[str, Callable[[Path], Awaitable[list[str]]]] = {
     "memory full": memory_full,
     "last second lost": last_second_lost,
     "disk full": disk_full,
+    "two versions": two_versions,
 }
 
 
@@ -145,9 +148,7 @@ async def _submit_refused(runtime: Runtime) -> list[str]:
 
 
 async def _judged(fleet: Arena, *, money: bool) -> list[str]:
-    deadline = asyncio.get_running_loop().time() + SETTLE_S
-    while await fleet.load.unfinished() and asyncio.get_running_loop().time() < deadline:
-        await asyncio.sleep(0.2)
+    await fleet.load.settled(SETTLE_S)
     books = await fleet.books()
     figures = books.figures()
     if money:

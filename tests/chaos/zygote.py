@@ -1,8 +1,9 @@
 """A process that has imported what a worker imports and forks workers from that: a start costs tenths of a second.
 
 It opens no connection and reads no fleet's environment before it forks, so a child is what `python -m fleet ...` would be:
-the same command line through the same entry. Two things are a test's: the failpoints that the child is armed with, and the
-name of the child in the owner tokens of its claims, by which the store's log tells whose claim was whose.
+the same command line through the same entry. Three things are a test's: the failpoints that the child is armed with, the
+prompt that is deadly to it, and its name in the owner tokens of its claims, by which the store's log tells whose claim was
+whose.
 
 It reads orders as JSON lines (`{"fork": {...}}`, `{"signal": [pid, number]}`), answers `{"forked": pid}` and tells
 `{"ended": [pid, status]}`; only children that it has not yet waited for are ever signalled.
@@ -49,6 +50,7 @@ from fleet.client import FleetClient
 from fleet.config import Environment, ProviderConfig, load_config
 from fleet.jobs import JobSpec
 from fleet.prices import Usage, cost_nano_usd
+from fleet.providers.base import Completion, ModelRequest
 from fleet.providers.openai import OpenAIProvider
 from fleet.runtime import Runtime
 
@@ -114,6 +116,8 @@ def _child(asked: dict[str, Any]) -> None:
         random.seed()
         queues.failpoints._EVERY = queues.failpoints._armed(asked["failpoints"])
         queues.failpoints._passed = dict.fromkeys(queues.failpoints._EVERY, 0)
+        if asked["deadly"]:
+            _arm(asked["deadly"])
         name = asked["name"]
         queues.store.secrets = SimpleNamespace(token_hex=lambda n: f"{name}~{secrets.token_hex(n)}")  # type: ignore[assignment,attr-defined]
         if "submit" in asked:
@@ -130,6 +134,18 @@ def _child(asked: dict[str, Any]) -> None:
     finally:
         sys.stderr.flush()
         os._exit(code)
+
+
+def _arm(deadly: str) -> None:
+    """Die of every prompt that has `deadly` in it, as a worker does whose memory a picture blows up."""
+    complete = OpenAIProvider.complete
+
+    async def die_of_it(provider: OpenAIProvider, request: ModelRequest, *others: Any) -> Completion:
+        if deadly in request.prompt:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return await complete(provider, request, *others)
+
+    OpenAIProvider.complete = die_of_it  # type: ignore[method-assign,assignment]
 
 
 async def _submit(spec: dict[str, Any], answer: Path) -> None:

@@ -29,6 +29,8 @@ SCHEMA = {
 }
 #: Takes 20 s, so that whoever waits for it sees it in progress.
 SLOW = SimSettings(queued_s=0, latency={MODELS[0]: Latency(base_s=20, per_output_token_s=0, per_1k_input_s=0)})
+#: Everything that can befall a request, more often than not.
+STORM = Faults(error_5xx=0.2, rate_limited=0.1, reset=0.1, reset_in_body=0.1, malformed_json=0.05)
 
 
 def request(call_id: str, **fields: Any) -> ModelRequest:
@@ -219,7 +221,7 @@ def test_a_handle_the_vendor_does_not_know_is_lost(sim: RunningSim) -> None:
 
 
 def test_errors_while_it_is_asked_for_are_survived_and_pay_nothing(sims: Sims) -> None:
-    sim = sims(SimSettings(speed=20, faults=Faults(error_5xx=0.25, reset=0.2, malformed_json=0.05)))
+    sim = sims(SimSettings(speed=20, faults=STORM))
 
     async def work(provider: Watched) -> dict[str, str]:
         async def one(call_id: str) -> tuple[str, str]:
@@ -247,6 +249,7 @@ def test_errors_while_it_is_asked_for_are_survived_and_pay_nothing(sims: Sims) -
         "stop",
         "create server not billed",
         "create overloaded not billed",
+        "create rate_limit not billed",
         "create connection maybe billed",
         "create malformed maybe billed",
         "begun server not billed",
@@ -283,14 +286,14 @@ def test_a_call_that_hangs_times_out_and_stays_collectable(sims: Sims) -> None:
     assert sim.charge_of("bg-hang")
 
 
-@pytest.mark.parametrize("fault", ["reset", "malformed_json"])
+@pytest.mark.parametrize("fault", ["reset", "reset_in_body", "malformed_json"])
 def test_a_beginning_whose_answer_is_lost_may_have_been_billed(sims: Sims, fault: str) -> None:
     sim = sims(SimSettings(speed=100, faults=Faults(**{fault: 1.0})))
     journal = Journal()
 
     error = failed(sim.url, lambda provider: provider.complete(request(f"lost-{fault}"), journal))
 
-    assert error.kind == {"reset": "connection", "malformed_json": "malformed"}[fault]
+    assert error.kind == ("malformed" if fault == "malformed_json" else "connection")
     assert (error.retryable, error.maybe_billed) == (True, True)
     assert not journal.handles
 

@@ -6,6 +6,7 @@ import asyncio
 import json
 import struct
 import zlib
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -250,6 +251,46 @@ def test_a_broken_connection_may_have_been_billed(sims: Sims, wire: Any) -> None
 
     assert (error.kind, error.retryable, error.maybe_billed) == ("connection", True, True)
     assert sim.charge_of(f"reset-{wire}")["output_tokens"] > 0
+
+
+def test_a_connection_broken_within_the_answer_may_have_been_billed(sims: Sims, wire: Any) -> None:
+    sim = faulty(sims, reset_in_body=1.0)
+
+    error = refused(sim, wire, call_id=f"within-{wire}")
+
+    assert (error.kind, error.retryable, error.maybe_billed) == ("connection", True, True)
+    assert sim.charge_of(f"within-{wire}")["output_tokens"] > 0
+
+
+def test_an_answer_that_came_before_the_connection_broke_counts(sims: Sims, wire: Any) -> None:
+    sim = faulty(sims, reset_after_body=1.0)
+
+    answer = ask(sim, wire, call_id=f"behind-{wire}")
+
+    assert answer.finish == "stop"
+    assert sim.charge_of(f"behind-{wire}")["output_tokens"] == answer.usage.output_tokens
+
+
+def test_a_refusal_by_chance_says_when_to_come_again_and_is_not_billed(sims: Sims, wire: Any) -> None:
+    sim = faulty(sims, rate_limited=1.0)
+
+    error = refused(sim, wire)
+
+    assert (error.kind, error.retryable, error.maybe_billed) == ("rate_limit", True, False)
+    assert error.retry_after is not None
+    assert 0 < error.retry_after <= 1
+    assert not sim.charges()
+
+
+def test_a_bad_day_comes_and_goes(sims: Sims, wire: Any, tmp_path: Path) -> None:
+    path = tmp_path / "faults.json"
+    sim = sims(SimSettings(speed=100, faults_file=path))
+
+    assert ask(sim, wire).finish == "stop"
+    path.write_text(Faults(rate_limited=1.0).model_dump_json())
+    assert refused(sim, wire).kind == "rate_limit"
+    path.unlink()
+    assert ask(sim, wire).finish == "stop"
 
 
 def test_half_an_answer_is_malformed_and_was_billed(sims: Sims, wire: Any) -> None:

@@ -166,6 +166,18 @@ def test_a_stream_that_breaks_off_lacks_its_finish(sims: Sims) -> None:
     assert all(chunk.choices[0].finish_reason is None for chunk in chunks)
 
 
+def test_a_stream_can_break_within(sims: Sims) -> None:
+    broken = sims(SimSettings(speed=100, faults=Faults(reset_in_body=1.0)))
+    told: list[str] = []
+    with (
+        OpenAI(base_url=broken.url, api_key="any", max_retries=0) as client,
+        client.responses.create(model=MODELS[0], input=PROMPT, stream=True) as stream,
+        pytest.raises(openai.APIError),
+    ):
+        told.extend(event.type for event in stream)
+    assert "response.completed" not in told
+
+
 def test_errors_have_the_vendors_form(sims: Sims, client: OpenAI) -> None:
     with client:
         with pytest.raises(openai.BadRequestError) as unknown:

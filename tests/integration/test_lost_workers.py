@@ -11,6 +11,7 @@ import pytest
 from fleet.jobs import JobStatus
 from fleet.ledger import WORKER_LOST
 from fleet.providers.base import Completion, ModelRequest, Started
+from fleet.runner import NotOurs
 from queues.claims import ClaimLost
 from queues.subtasks import Claim
 from tests.support.bench import Bench, books, config, on_bench
@@ -142,6 +143,30 @@ def test_a_subtask_whose_workers_die_three_times_is_quarantined(
         assert "3 workers died" in str(outcomes["write"].error)
         assert outcomes["other"].status == "ok"
         assert len(await fleet.ledger(job_id)) == 1, "nothing was spent on the one that kills"
+
+    on_bench(scenario, valkey, tmp_path, lease(), sim=sim.url)
+
+
+def test_what_a_worker_spent_is_booked_although_its_version_counts_no_claims(
+    valkey: Valkey, tmp_path: Path, sim: RunningSim
+) -> None:
+    async def scenario(fleet: Bench) -> None:
+        job_id, zombie, _ = await vanished(fleet)
+        await fleet.runtime.link.execute("HDEL", f"fleet:s:{job_id}/write", "claims")
+        await fleet.runtime.jobs.end(job_id, JobStatus.FAILED)
+
+        async def skipped() -> bool:
+            try:
+                return (await fleet.runner.run(f"{job_id}/write", "nano"))["status"] == "skipped"
+            except NotOurs:  # its claim has not expired yet
+                return False
+
+        await eventually(skipped, "the end of the subtask")
+        (lost,) = await fleet.ledger(job_id)
+        assert lost.reason == WORKER_LOST
+        assert await fleet.money(job_id) == (lost.cost_nano_usd, 0)
+        zombie.cancel()
+        await asyncio.wait({zombie})
 
     on_bench(scenario, valkey, tmp_path, lease(), sim=sim.url)
 

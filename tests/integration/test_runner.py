@@ -9,6 +9,7 @@ import pytest
 
 from fleet.jobs import JobStatus
 from fleet.runner import NotOurs
+from queues.subtasks import Claim
 from tests.support.bench import BREAKS, DEAR, GOOD, Bench, books, config, on_bench
 from tests.support.sim import RunningSim
 from tests.support.valkey import Valkey
@@ -188,7 +189,8 @@ def test_a_subtask_that_killed_three_workers_fails_without_another_call(
         message = await fleet.run_until(job_id, "fleet.run_subtask.v1")
         store = fleet.runtime.store
         for _ in range(3):
-            await store.claim(message.id, "flagship")
+            await fleet.release()
+            assert isinstance(await store.claim(message.id, "flagship"), Claim)
             await store.link.execute("ZADD", f"{store.namespace}:watch", 1, message.id)  # its lease is over
             assert [id_ for id_, _ in await store.reconcile()] == [message.id]
         job = await fleet.run(job_id)
@@ -197,6 +199,22 @@ def test_a_subtask_that_killed_three_workers_fails_without_another_call(
         assert fleet.provider.asked == []
 
     _with(scenario, valkey, tmp_path, sim, flagship=DEAR)
+
+
+def test_a_subtask_whose_record_cannot_be_read_ends_as_failed(valkey: Valkey, tmp_path: Path, sim: RunningSim) -> None:
+    """Raised out of its task it would be sent again for ever, and its gate would never fire."""
+
+    async def scenario(fleet: Bench) -> None:
+        job_id = await fleet.submit(steps=[{"id": "write", "tier": "nano", "prompt": "Go."}])
+        message = await fleet.run_until(job_id, "fleet.run_subtask.v1")
+        await fleet.runtime.link.execute("HSET", f"{fleet.runtime.store.namespace}:s:{message.id}", "trail", "{half")
+        assert await fleet.runner.run(message.id, "nano") == {"id": message.id, "status": "failed"}
+        job = await fleet.run(job_id)
+        assert job.status is JobStatus.FAILED
+        assert "cannot be read" in str((await fleet.outcomes(job))["write"].error)
+        assert fleet.provider.asked == []
+
+    _with(scenario, valkey, tmp_path, sim)
 
 
 def _with(

@@ -70,6 +70,20 @@ def test_only_the_current_fence_writes(valkey: Valkey) -> None:
     asyncio.run(scenario())
 
 
+def test_a_fence_that_is_only_counted_up_is_above_those_of_an_earlier_round(valkey: Valkey) -> None:
+    async def scenario() -> None:
+        async with open_store(valkey) as store:
+            await store.add([new("j/a")])
+            first = await claimed(store, "j/a")
+            await store.finish(first, "ok", "")
+            await store.forget(["j/a"], "j/1.0.0", "j")
+            await store.add([new("j/a")])
+            (fence,) = await store.fields("j/a", "fence")
+            assert int(fence or 0) + 1 > first.fence, "what a worker of the version 19a71cc would be given"
+
+    asyncio.run(scenario())
+
+
 def test_a_claim_is_refused_with_its_reason(valkey: Valkey) -> None:
     async def scenario() -> None:
         async with open_store(valkey) as store:

@@ -1,0 +1,21 @@
+"""Another version of the code, laid out from the history of this clone."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import tarfile
+from pathlib import Path
+
+from tests.support.processes import ROOT
+
+
+def lay_out(commit: str, folder: Path) -> bool:
+    """The files of `commit` into `folder`; False when this clone does not have it (a shallow one, or none at all)."""
+    try:
+        archive = subprocess.run(["git", "archive", "--format=tar", commit], cwd=ROOT, capture_output=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return False
+    with tarfile.open(fileobj=io.BytesIO(archive.stdout)) as tar:
+        tar.extractall(folder, filter="data")
+    return True
