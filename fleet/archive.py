@@ -51,7 +51,7 @@ class Archive:
             lines = [
                 json.dumps({"id": id_, "tier": result.tier, "status": result.status, "end": result.output})
                 for id_, result in zip(ids, await self._store.results(ids), strict=True)
-                if result is not None
+                if result is not None and result.status is not None
             ]
         if known is None or ledger:
             lines += [json.dumps({"entry": entry}) for entry in ledger.values()]

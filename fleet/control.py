@@ -9,6 +9,7 @@ import time
 from decimal import Decimal
 
 from fleet.errors import BadInputError
+from fleet.janitor import CANCELLED
 from fleet.jobs import JobStatus
 from fleet.prices import NANO_PER_USD
 from fleet.retry import RETRY_TASK, check_ended, failed_again
@@ -40,7 +41,7 @@ class Control:
         """End a job: no further call starts, running ones lose their claim, and what was done is kept."""
         await self._check_open(job_id, "cancelled")
         await self._runtime.store.stop(job_id, "cancelled", self._tiers)
-        await self._runtime.jobs.end(job_id, JobStatus.CANCELLED, error="cancelled by a user")
+        await self._runtime.jobs.end(job_id, JobStatus.CANCELLED, error=CANCELLED)
 
     async def retry_failed(self, job_id: str, *, budget_usd: Decimal | None = None) -> int:
         """Run the failed subtasks of an ended job again, and what was skipped because of them; how many.

@@ -16,6 +16,7 @@ from fleet import tasks
 from fleet.config import Environment
 from fleet.context import Context
 from fleet.duties import Duties
+from fleet.janitor import Janitor
 from fleet.metrics_endpoint import MetricsEndpoint
 from fleet.runner import Runner
 from fleet.runtime import NAMESPACE, Runtime
@@ -33,10 +34,15 @@ _contexts: list[Context] = []
 
 
 @cache
-def _work() -> tuple[Runner, Duties]:
+def _context() -> Context:
     context = runtime.context(_claims[0])
     _contexts.append(context)
-    return Runner(context), Duties(context)
+    return context
+
+
+@cache
+def _work() -> tuple[Runner, Duties]:
+    return Runner(_context()), Duties(_context())
 
 
 tasks.register(app, _work)
@@ -75,6 +81,7 @@ def _services(instance: Any, **_: Any) -> None:
         dispatcher = Dispatcher(app, runtime.store, runtime.gates, list(runtime.tiers))
         background.add(dispatcher.run)
         background.add(Reconciler(runtime.store).run)
+        background.add(lambda: Janitor(_context()).run())
         if (address := runtime.environment.metrics_address) is not None:
             surveyor = Surveyor(runtime.link, NAMESPACE, list(runtime.tiers))
             background.add(MetricsEndpoint(surveyor, *address).serve)

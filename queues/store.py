@@ -254,6 +254,14 @@ class Store:
         """Let nothing more of a job start on `tiers`; cancelled, what is ready is dropped and running claims are lost."""
         await self._call("stop", job, how, *tiers)
 
+    async def winding(self) -> list[str]:
+        """The cancelled jobs of which something may be left."""
+        return [job.decode() for job in await self.link.execute("SMEMBERS", self._key("winding"), idempotent=True)]
+
+    async def wound_up(self, job: str, tiers: Iterable[str]) -> None:
+        """Say that nothing of a cancelled job is left to be done."""
+        await self._call("wound_up", job, *tiers)
+
     async def resume(self, job: str, tiers: Iterable[str]) -> bool:
         """Let a paused job go on; False when it was not paused."""
         return bool(await self._call("resume", job, *tiers))

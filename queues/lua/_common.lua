@@ -7,6 +7,7 @@
 --       sus:TIER suspects that wait, two workers having died at each (list) · sus:TIER:out the one that runs (string)
 --       beat: when anybody was here last, and until when claims are not taken away after nobody was (hash)
 --       righted: what was not as it should be, by tier, since the store is there (hash)
+--       winding: cancelled jobs of which something may be left (set)
 --       rx:QUOTA records that were kept elsewhere and dropped here (set)
 --       m:JOB what was written down for a job, by name (hash)
 --       q:QUOTA cap, used, held · qh:QUOTA holds (hash) · i:QUOTA intents, by hold: what was about to be used (hash)

@@ -1,9 +1,12 @@
--- Drop final subtasks and a record whose content was kept elsewhere; one that is not final stays.
+-- Drop final subtasks and a record whose content was kept elsewhere; one that is not final stays, unless its job was
+-- cancelled and nobody runs it.
 -- KEYS[1] namespace   ARGV[1] record   ARGV[2] the quota it is counted in   ARGV[3…] ids
 -- Reply: how many subtasks were dropped.
+local cancelled = ARGV[3] and redis.call('HGET', key('j', job_of(ARGV[3])), 'stop') == 'cancelled'
 local dropped = 0
 for i = 3, #ARGV do
-  if redis.call('HGET', key('s', ARGV[i]), 'state') == 'final' then
+  local state = redis.call('HGET', key('s', ARGV[i]), 'state')
+  if state == 'final' or (state and state ~= 'running' and cancelled) then
     dropped = dropped + redis.call('DEL', key('s', ARGV[i]), key('d', ARGV[i]))
   end
 end

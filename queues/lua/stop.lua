@@ -4,6 +4,7 @@
 local tenant = redis.call('HGET', key('j', ARGV[1]), 'tenant') or 'default'
 if ARGV[2] == 'paused' and redis.call('HGET', key('j', ARGV[1]), 'stop') == 'cancelled' then return 0 end
 redis.call('HSET', key('j', ARGV[1]), 'stop', ARGV[2])
+if ARGV[2] == 'cancelled' then redis.call('SADD', key('winding'), ARGV[1]) end
 for i = 3, #ARGV do
   redis.call('ZREM', key('b', ARGV[i], tenant), ARGV[1])
   if ARGV[2] == 'cancelled' then redis.call('DEL', key('b', ARGV[i], tenant, ARGV[1])) end

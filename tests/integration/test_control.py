@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from decimal import Decimal
 from pathlib import Path
@@ -10,11 +11,15 @@ import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from fleet.control import Control
+from fleet.entries import Purpose, Worst, draft
 from fleet.errors import BadInputError, ProviderError
+from fleet.janitor import Janitor
 from fleet.jobs import JobStatus
+from fleet.ledger import WORKER_LOST
+from fleet.prices import Usage
 from fleet.providers.base import Completion, ModelRequest, Started
 from fleet.runner import NotOurs
-from queues.subtasks import NewSubtask
+from queues.subtasks import Claim, NewSubtask
 from tests.support.bench import Bench, books, config, on_bench
 from tests.support.sim import RunningSim
 from tests.support.valkey import Valkey
@@ -202,5 +207,43 @@ def test_a_job_whose_plan_broke_off_is_retried_whole(valkey: Valkey, tmp_path: P
         assert (job.status, job.error) == (JobStatus.COMPLETED, None)
         assert {outcome.status for outcome in (await fleet.outcomes(job)).values()} == {"ok"}
         books(await fleet.ledger(job_id), sim.charges(), job_id)
+
+    on_bench(scenario, valkey, tmp_path, config(), sim=sim.url)
+
+
+def test_a_cancelled_job_is_wound_up_once_nobody_runs_it(valkey: Valkey, tmp_path: Path, sim: RunningSim) -> None:
+    """A worker vanished under its call before the job was cancelled: nobody makes another call, and yet it was paid."""
+
+    async def scenario(fleet: Bench) -> None:
+        janitor = Janitor(fleet.context)
+        job_id = await fleet.submit(items=ITEMS, steps=STEPS, budget_usd=Decimal(1))
+        done = await fleet.run_until(job_id, "fleet.run_subtask.v1")
+        await fleet.runner.run(done.id, "nano")
+        claim = await fleet.runtime.store.claim(f"{job_id}/read/3", "nano")
+        assert isinstance(claim, Claim)
+        record = json.loads(claim.payload)["record"]
+        purpose = Purpose(job_id, claim.id, claim, "read", "read", "work", "nano", record)
+        worst = Worst(Usage(input_tokens=10, output_tokens=10), 70)
+        lost = draft(purpose, f"{claim.id}.1.1", model="good", provider="openai", waited_ms=0, worst=worst)
+        assert await fleet.runtime.store.intend(lost.intent()) is None
+
+        await fleet.runtime.store.stop(job_id, "cancelled", fleet.runtime.tiers)  # and the client dies here
+        assert await fleet.runtime.store.winding() == [job_id]
+        assert not await janitor.wind_up(job_id), "its worker may still live"
+        await fleet.runtime.link.execute("ZADD", "fleet:watch", 0, claim.id)
+        await fleet.runtime.store.reconcile()
+        assert await janitor.wind_up(job_id)
+        assert await janitor.wind_up(job_id), "twice is no harm"
+        assert await fleet.runtime.store.winding() == []
+
+        ledger = {entry.call_id: entry for entry in await fleet.ledger(job_id)}
+        assert ledger[f"{claim.id}.1.1"].reason == WORKER_LOST
+        assert await fleet.money(job_id) == (sum(entry.cost_nano_usd for entry in ledger.values()), 0)
+        job = await fleet.runtime.jobs.load(job_id)
+        assert job.status is JobStatus.CANCELLED
+        assert (await fleet.outcomes(job))[done.id.removeprefix(f"{job_id}/")].status == "ok"
+        left = await fleet.runtime.link.execute("KEYS", f"fleet:s:{job_id}/*/*")
+        assert left == [], "no subtask of an item stays in the store"
+        assert await fleet.runtime.link.execute("KEYS", f"fleet:b:*:{job_id}") == []
 
     on_bench(scenario, valkey, tmp_path, config(), sim=sim.url)

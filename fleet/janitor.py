@@ -1,0 +1,55 @@
+"""Winds up cancelled jobs: books the calls whose end nobody saw, files what was done, drops what will never run.
+
+It waits until no claim on a job is left, so that workers that still run write their own ends first. All it does may be done
+twice, so any number of coordinators may do it. It makes no model call; those that run on at a vendor it cancels.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from redis.exceptions import RedisError
+
+from fleet.blobs import BlobError
+from fleet.context import Context
+from fleet.errors import FleetError
+from fleet.jobs import JobStatus
+from fleet.store import COORDINATOR
+
+logger = logging.getLogger(__name__)
+
+INTERVAL_S = 2.0
+#: The reason of a cancelled job.
+CANCELLED = "cancelled by a user"
+
+
+class Janitor:
+    """Looks every few seconds for jobs that were cancelled."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+
+    async def run(self) -> None:
+        """Wind up until cancelled."""
+        while True:
+            try:
+                for job_id in await self._context.store.winding():
+                    await self.wind_up(job_id)
+            except (RedisError, FleetError, BlobError) as error:
+                logger.warning("winding up interrupted: %s", error)
+            await asyncio.sleep(INTERVAL_S)
+
+    async def wind_up(self, job_id: str) -> bool:
+        """Wind up one job; False while a claim on it is left."""
+        # Whoever cancelled it may have died before this.
+        await self._context.jobs.end(job_id, JobStatus.CANCELLED, error=CANCELLED)
+        counts = await self._context.store.counts(job_id)
+        if any(states.get("running") for states in counts.values()):
+            return False
+        await self._context.executor.abandon(job_id, lambda lost: True)
+        job = await self._context.jobs.load(job_id)
+        async for shard, ids, _ in self._context.archive.unclosed(job):
+            await self._context.archive.close(job, shard, ids)
+        await self._context.store.wound_up(job_id, [*self._context.config.tiers, COORDINATOR])
+        return True
