@@ -17,7 +17,7 @@ from fleet.jobs import Items, JobSpec, JobStatus, Outcome
 from fleet.ledger import LedgerEntry
 from fleet.packing import label_of
 from fleet.progress import Progress, TierProgress
-from fleet.receipt import Receipt, build_receipt
+from fleet.receipt import Receipt, Tally
 from fleet.recipes import recipe
 from fleet.router import start_tier
 from fleet.runtime import Runtime
@@ -128,18 +128,18 @@ class FleetClient:
                 item = _shown(read_item(self.runtime.blobs, job.items, place.item), place.item)
             yield outcome.model_copy(update={"item": item})
 
-    async def ledger(self, job_id: str) -> list[LedgerEntry]:
-        """One entry per provider call of a job, in the order they were made."""
-        job = await self.runtime.jobs.load(job_id)
-        entries = [entry async for entry in self.runtime.archive.ledger(job)]
-        return sorted(entries, key=lambda entry: (entry.started_at, entry.call_id))
+    def ledger(self, job: Job) -> AsyncIterator[LedgerEntry]:
+        """One entry per provider call of a job, shard by shard."""
+        return self.runtime.archive.ledger(job)
 
     async def receipt(self, job: Job) -> Receipt:
         """The receipt of a job as it stands."""
-        gaps = (job.result or {}).get("gaps", [])
-        return build_receipt(
-            await self.ledger(job.id),
-            [outcome async for outcome in self.outcomes(job)],
+        tally = Tally()
+        async for entry in self.ledger(job):
+            tally.add(entry)
+        async for _, outcome in self.runtime.archive.outcomes(job):
+            tally.count(outcome)
+        return tally.receipt(
             job_id=job.id,
             name=job.spec.name,
             status=job.status,
@@ -147,7 +147,7 @@ class FleetClient:
             wall_s=(job.finished_at or time.time()) - job.created_at,
             config=self.runtime.config,
             skipped_items=job.items.skipped_count,
-            gaps=len(gaps),
+            gaps=len((job.result or {}).get("gaps", [])),
         )
 
 

@@ -5,7 +5,7 @@ It owns what is counted and how the comparison is estimated; it knows no store, 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from fleet.config import FleetConfig, Frozen
@@ -98,93 +98,106 @@ class _Subtask:
             self.passed = (moment, entry.usage)
 
 
-def build_receipt(
-    entries: Iterable[LedgerEntry],
-    outcomes: Iterable[Outcome],
-    *,
-    job_id: str,
-    name: str,
-    status: JobStatus,
-    simulated: bool,
-    wall_s: float,
-    config: FleetConfig,
-    queue_s: float = 0.0,
-    waited_for_s: Mapping[str, float] | None = None,
-    skipped_items: int = 0,
-    gaps: int = 0,
-) -> Receipt:
-    """The receipt over the ledger's entries, in any order and each once, and the outcomes.
+class Tally:
+    """What a receipt is made of, taken in entry by entry. Memory grows with the subtasks, not with the calls."""
 
-    Memory grows with the subtasks, not with the calls. It never raises for want of a price: the comparison is left out.
+    def __init__(self) -> None:
+        self._sums: dict[str, dict[str, int]] = {}
+        self._roles: dict[str, int] = {}
+        self._subtasks: dict[str, _Subtask] = {}
+        self._outcomes = {"ok": 0, "failed": 0, "skipped": 0}
+        self._accepted: dict[str, int] = {}
+        self._waited_ms = self._latency_ms = self._estimated = self._lost = 0
 
-    Args:
-        queue_s: seconds the subtasks waited between being ready and being claimed, added up.
-        waited_for_s: further waits by name, such as `budget` or `paused`.
-        skipped_items: inputs that could not become items.
-        gaps: gaps the reviewer named.
-    """
-    sums: dict[str, dict[str, int]] = {}
-    roles: dict[str, int] = {}
-    subtasks: dict[str, _Subtask] = {}
-    waited_ms = latency_ms = estimated = lost = 0
-    for entry in entries:
-        tier = sums.setdefault(entry.tier, dict.fromkeys(TierReceipt.model_fields, 0))
+    def add(self, entry: LedgerEntry) -> None:
+        """Count an entry of the ledger; in any order, each once."""
+        tier = self._sums.setdefault(entry.tier, dict.fromkeys(TierReceipt.model_fields, 0))
         for key, amount in _amounts(entry).items():
             tier[key] += amount
-        roles[entry.role] = roles.get(entry.role, 0) + entry.cost_nano_usd
-        waited_ms += entry.waited_ms
-        latency_ms += entry.latency_ms
-        estimated += not entry.usage_reported
-        lost += entry.reason == WORKER_LOST
+        self._roles[entry.role] = self._roles.get(entry.role, 0) + entry.cost_nano_usd
+        self._waited_ms += entry.waited_ms
+        self._latency_ms += entry.latency_ms
+        self._estimated += not entry.usage_reported
+        self._lost += entry.reason == WORKER_LOST
         if entry.role == "work" and entry.subtask is not None:
-            subtasks.setdefault(entry.subtask, _Subtask()).add(entry)
-    for subtask in subtasks.values():
-        for name_, (_, passed) in subtask.first_answer.items():
-            sums[name_]["tried"] += 1
-            sums[name_]["first_try_passed"] += passed
-        for name_ in subtask.tiers - {subtask.latest[1]}:
-            sums[name_]["escalated_from"] += 1
+            self._subtasks.setdefault(entry.subtask, _Subtask()).add(entry)
 
-    counts = {"ok": 0, "failed": 0, "skipped": 0}
-    for outcome in outcomes:
-        counts[outcome.status] += 1
+    def count(self, outcome: Outcome) -> None:
+        """Count the outcome of a subtask."""
+        self._outcomes[outcome.status] += 1
         if outcome.status == "ok" and outcome.tier is not None:
-            sums.setdefault(outcome.tier, dict.fromkeys(TierReceipt.model_fields, 0))["accepted"] += 1
+            self._accepted[outcome.tier] = self._accepted.get(outcome.tier, 0) + 1
 
-    ladder = [*config.tiers, *sorted(sums.keys() - config.tiers.keys())]
-    tiers = {tier: TierReceipt(**sums[tier]) for tier in ladder if tier in sums}
-    cost = sum(tier.cost_nano_usd for tier in tiers.values())
-    tokens = sum(tier.tokens for tier in tiers.values())
-    alone, estimate = _flagship_alone(subtasks, roles, config)
-    return Receipt(
-        job_id=job_id,
-        name=name,
-        status=status,
-        simulated=simulated,
-        cost_nano_usd=cost,
-        calls=sum(tier.calls for tier in tiers.values()),
-        usage_estimated_calls=estimated,
-        possibly_paid_twice=lost,
-        tiers=tiers,
-        roles=dict(sorted(roles.items())),
-        accepted=counts["ok"],
-        failed=counts["failed"],
-        skipped=counts["skipped"],
-        skipped_items=skipped_items,
-        gaps=gaps,
-        cost_per_accepted_nano_usd=round(cost / counts["ok"]) if counts["ok"] else None,
-        flagship_alone_nano_usd=alone,
-        estimate=estimate,
-        saving_share=1 - cost / alone if alone else None,
-        flagship_token_share=tiers[FLAGSHIP].tokens / tokens if tokens and FLAGSHIP in tiers else 0.0,
-        wall_s=wall_s,
-        waited_for_s={
-            "queue": queue_s,
-            "permit": waited_ms / 1000,
-            "provider": latency_ms / 1000,
-            **(waited_for_s or {}),
-        },
-    )
+    def receipt(
+        self,
+        *,
+        job_id: str,
+        name: str,
+        status: JobStatus,
+        simulated: bool,
+        wall_s: float,
+        config: FleetConfig,
+        queue_s: float = 0.0,
+        waited_for_s: Mapping[str, float] | None = None,
+        skipped_items: int = 0,
+        gaps: int = 0,
+    ) -> Receipt:
+        """The receipt over everything that was counted. It never raises for want of a price: the comparison is left out.
+
+        Args:
+            queue_s: seconds the subtasks waited between being ready and being claimed, added up.
+            waited_for_s: further waits by name, such as `budget` or `paused`.
+            skipped_items: inputs that could not become items.
+            gaps: gaps the reviewer named.
+        """
+        tiers = self._tiers(config)
+        accepted = self._outcomes["ok"]
+        cost = sum(tier.cost_nano_usd for tier in tiers.values())
+        tokens = sum(tier.tokens for tier in tiers.values())
+        alone, estimate = _flagship_alone(self._subtasks, self._roles, config)
+        return Receipt(
+            job_id=job_id,
+            name=name,
+            status=status,
+            simulated=simulated,
+            cost_nano_usd=cost,
+            calls=sum(tier.calls for tier in tiers.values()),
+            usage_estimated_calls=self._estimated,
+            possibly_paid_twice=self._lost,
+            tiers=tiers,
+            roles=dict(sorted(self._roles.items())),
+            accepted=accepted,
+            failed=self._outcomes["failed"],
+            skipped=self._outcomes["skipped"],
+            skipped_items=skipped_items,
+            gaps=gaps,
+            cost_per_accepted_nano_usd=round(cost / accepted) if accepted else None,
+            flagship_alone_nano_usd=alone,
+            estimate=estimate,
+            saving_share=1 - cost / alone if alone else None,
+            flagship_token_share=tiers[FLAGSHIP].tokens / tokens if tokens and FLAGSHIP in tiers else 0.0,
+            wall_s=wall_s,
+            waited_for_s={
+                "queue": queue_s,
+                "permit": self._waited_ms / 1000,
+                "provider": self._latency_ms / 1000,
+                **(waited_for_s or {}),
+            },
+        )
+
+    def _tiers(self, config: FleetConfig) -> dict[str, TierReceipt]:
+        empty = dict.fromkeys(TierReceipt.model_fields, 0)
+        sums = {tier: dict(amounts) for tier, amounts in self._sums.items()}
+        for subtask in self._subtasks.values():
+            for tier, (_, passed) in subtask.first_answer.items():
+                sums[tier]["tried"] += 1
+                sums[tier]["first_try_passed"] += passed
+            for tier in subtask.tiers - {subtask.latest[1]}:
+                sums[tier]["escalated_from"] += 1
+        for tier, accepted in self._accepted.items():
+            sums.setdefault(tier, dict(empty))["accepted"] += accepted
+        ladder = [*config.tiers, *sorted(sums.keys() - config.tiers.keys())]
+        return {tier: TierReceipt(**sums[tier]) for tier in ladder if tier in sums}
 
 
 def _amounts(entry: LedgerEntry) -> dict[str, int]:

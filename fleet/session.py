@@ -10,10 +10,11 @@ import contextlib
 import json
 import signal
 import tempfile
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
+from pydantic import BaseModel
 from rich.console import Console
 
 from fleet.client import FleetClient
@@ -21,6 +22,7 @@ from fleet.config import Environment
 from fleet.embedded import EmbeddedFleet, running_in
 from fleet.errors import FleetError
 from fleet.jobs import JobStatus, Outcome
+from fleet.ledger import LedgerEntry
 from fleet.packing import terminal_steps
 from fleet.progress import ProgressView
 from fleet.receipt import Receipt
@@ -30,6 +32,7 @@ from fleet.store import Job
 from queues.link import LinkError
 
 T = TypeVar("T")
+M = TypeVar("M", bound=BaseModel)
 
 SUPERVISE_S = 1.0
 
@@ -132,22 +135,45 @@ async def finished(
     receipt = await client.receipt(job)
     written: list[Path] = []
     if out is not None:
-        outcomes = [outcome async for outcome in client.outcomes(job)]
-        with tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            outcomes = await _kept(client.outcomes(job), folder / "outcomes", Outcome)
+            ledger = await _kept(client.ledger(job), folder / "ledger", LedgerEntry)
             written = write_results(
                 out,
                 spec=job.spec,
                 outcomes=outcomes,
                 result=result_of(job, outcomes),
                 receipt=receipt,
-                ledger=await client.ledger(job_id),
-                charges=_charges_of(job_id, charges, Path(folder)),
+                ledger=ledger,
+                charges=_charges_of(job_id, charges, folder),
                 skipped=job.items.skipped,
             )
     return job.status, job.error, receipt, written
 
 
-def result_of(job: Job, outcomes: Sequence[Outcome]) -> Any:
+class Lines(Iterable[M]):
+    """Models kept in a file, a line each: as many as there are, however little memory there is."""
+
+    def __init__(self, path: Path, model: type[M]) -> None:
+        self._path = path
+        self._model = model
+
+    def __iter__(self) -> Iterator[M]:
+        with self._path.open("rb") as lines:
+            for line in lines:
+                yield self._model.model_validate_json(line)
+
+
+async def _kept(models: AsyncIterator[M], path: Path, model: type[M]) -> Lines[M]:
+    """What comes from the fleet one by one, so that it can be read more than once."""
+    with path.open("wb") as lines:
+        async for one in models:
+            lines.write(one.model_dump_json().encode() + b"\n")
+    return Lines(path, model)
+
+
+def result_of(job: Job, outcomes: Iterable[Outcome]) -> Any:
     """The reviewed text with the gaps it names; without a review the accepted outputs of the steps that no other needs."""
     if job.result is None:
         last = terminal_steps([(step.id, step.needs) for step in job.steps])

@@ -98,7 +98,7 @@ async def _quarantined(fleet: Arena, client: FleetClient, id_: str) -> list[str]
     harmed = [outcome.error for outcome in beside if outcome.status != "ok"]
     if harmed:
         complaints.append(f"poison: {len(harmed)} of {BESIDE} harmless subtasks beside it failed: {harmed[0]}")
-    lost = [entry.fence for entry in await client.ledger(id_) if entry.reason == WORKER_LOST]
+    lost = [entry.fence async for entry in client.ledger(await client.job(id_)) if entry.reason == WORKER_LOST]
     if len(set(lost)) != MAX_KILLS:
         complaints.append(f"poison: its ledger shows {len(lost)} lost calls, not one for each worker")
     return complaints
@@ -106,7 +106,7 @@ async def _quarantined(fleet: Arena, client: FleetClient, id_: str) -> list[str]
 
 async def _brought_back(fleet: Arena, client: FleetClient, id_: str) -> list[str]:
     """`fleet jobs retry --failed`, as a process; what was accepted before is not called again."""
-    before = len(await client.ledger(id_))
+    before = await _calls(client, id_)
     failed = sum([outcome.status == "failed" async for outcome in client.outcomes(await client.job(id_))])
     retry = await fleet.crew.fork("retry", "", command=["jobs", "retry", "--failed", id_])
     await asyncio.wait_for(retry.ended.wait(), LONGEST_S)
@@ -115,12 +115,16 @@ async def _brought_back(fleet: Arena, client: FleetClient, id_: str) -> list[str
     await _ended(client, id_, round_=2)
     job = await client.job(id_)
     found = [outcome.status async for outcome in client.outcomes(job)]
-    calls = len(await client.ledger(id_)) - before
+    calls = await _calls(client, id_) - before
     if job.status is not JobStatus.COMPLETED or set(found) != {"ok"} or calls != failed:
         return [
             f"poison: after retry --failed the job is {job.status}, its subtasks {found}, {calls} new calls for {failed}"
         ]
     return []
+
+
+async def _calls(client: FleetClient, id_: str) -> int:
+    return sum([1 async for _ in client.ledger(await client.job(id_))])
 
 
 def _job(name: str, texts: list[str]) -> JobSpec:

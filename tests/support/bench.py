@@ -153,7 +153,9 @@ class Bench:
         return {place.id_in("").removeprefix("/"): outcome async for place, outcome in found}
 
     async def ledger(self, job_id: str) -> list[LedgerEntry]:
-        return await self.client.ledger(job_id)
+        """In the order in which the calls were made."""
+        entries = [entry async for entry in self.client.ledger(await self.client.job(job_id))]
+        return sorted(entries, key=lambda entry: (entry.started_at, entry.call_id))
 
     async def money(self, job_id: str) -> tuple[int, int]:
         """(used, held) of the job's budget, in nano-dollars."""

@@ -16,7 +16,7 @@ from fleet.config import FleetConfig, ModelConfig, Price, TierConfig
 from fleet.jobs import JobStatus, Outcome
 from fleet.ledger import LedgerEntry
 from fleet.prices import Usage
-from fleet.receipt import Receipt, TierReceipt, build_receipt
+from fleet.receipt import Receipt, Tally, TierReceipt
 from fleet.receipt_view import duration, fine_usd, render_receipt, tokens
 
 
@@ -62,7 +62,12 @@ def receipt(entries: list[LedgerEntry], outcomes: list[Outcome], **changes: Any)
         "wall_s": 12.0,
         "config": CONFIG,
     }
-    return build_receipt(entries, outcomes, **{**values, **changes})
+    tally = Tally()
+    for one in entries:
+        tally.add(one)
+    for outcome in outcomes:
+        tally.count(outcome)
+    return tally.receipt(**{**values, **changes})
 
 
 def shown(value: Receipt, width: int = 80) -> str:

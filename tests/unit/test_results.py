@@ -13,7 +13,7 @@ from fleet.config import load_config
 from fleet.errors import BadInputError
 from fleet.jobs import JobSpec, JobStatus, Outcome, Step
 from fleet.ledger import LedgerEntry
-from fleet.receipt import Receipt, build_receipt
+from fleet.receipt import Receipt, Tally
 from fleet.recipes.document_codebase import document_codebase
 from fleet.recipes.pages import check_links
 from fleet.results import ResultNotWrittenError, check_out, write_results
@@ -48,9 +48,11 @@ def entry(number: int) -> LedgerEntry:
 
 
 def receipt(simulated: bool = False) -> Receipt:
-    return build_receipt(
-        [entry(1)],
-        OUTCOMES,
+    tally = Tally()
+    tally.add(entry(1))
+    for outcome in OUTCOMES:
+        tally.count(outcome)
+    return tally.receipt(
         job_id="j",
         name="triage",
         status=JobStatus.COMPLETED,
