@@ -55,7 +55,7 @@ class Archive:
             ]
         if known is None or ledger:
             lines += [json.dumps({"entry": entry}) for entry in ledger.values()]
-            await asyncio.to_thread(self._blobs.put, name, ("\n".join(lines) + "\n").encode())
+            await asyncio.to_thread(self._blobs.put, name, "".join(f"{line}\n" for line in lines).encode())
         await self._store.forget(ids, shard.record_in(job.id), job.id)
 
     async def unclosed(self, job: Job) -> AsyncIterator[tuple[Shard, list[str], bool]]:

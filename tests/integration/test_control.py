@@ -242,6 +242,7 @@ def test_a_cancelled_job_is_wound_up_once_nobody_runs_it(valkey: Valkey, tmp_pat
         job = await fleet.runtime.jobs.load(job_id)
         assert job.status is JobStatus.CANCELLED
         assert (await fleet.outcomes(job))[done.id.removeprefix(f"{job_id}/")].status == "ok"
+        assert [outcome.status for outcome in (await fleet.outcomes(job)).values()].count("ok") == 1
         left = await fleet.runtime.link.execute("KEYS", f"fleet:s:{job_id}/*/*")
         assert left == [], "no subtask of an item stays in the store"
         assert await fleet.runtime.link.execute("KEYS", f"fleet:b:*:{job_id}") == []
