@@ -56,7 +56,7 @@ class Archive:
         if known is None or ledger:
             lines += [json.dumps({"entry": entry}) for entry in ledger.values()]
             await asyncio.to_thread(self._blobs.put, name, "".join(f"{line}\n" for line in lines).encode())
-        await self._store.forget(ids, shard.record_in(job.id), job.id)
+        await self._store.forget(shard.body_in(job.id), ids, shard.record_in(job.id), job.id)
 
     async def unclosed(self, job: Job) -> AsyncIterator[tuple[Shard, list[str], bool]]:
         """The shards with subtasks in the store: each with the ids of all its subtasks, and whether those there have ended."""

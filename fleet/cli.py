@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from redis.exceptions import RedisError
 from rich.console import Console
 from rich.table import Table
 
@@ -62,6 +63,11 @@ def main() -> None:
         _exit(2, str(error))
     except (FleetError, LinkError) as error:
         _exit(1, str(error))
+    except RedisError as error:
+        _exit(
+            1,
+            f"The store refused: {error}. Nothing of this command can be relied upon; mend the store, then repeat it.",
+        )
     except (KeyboardInterrupt, typer.Abort):
         _exit(1, "Stopped.")
     except Exception as error:

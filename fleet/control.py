@@ -5,14 +5,13 @@ It changes states in the store; running calls end by themselves or lose their cl
 
 from __future__ import annotations
 
-import time
 from decimal import Decimal
 
 from fleet.errors import BadInputError
 from fleet.janitor import CANCELLED
 from fleet.jobs import JobStatus
 from fleet.prices import NANO_PER_USD
-from fleet.retry import RETRY_TASK, check_ended, failed_again
+from fleet.retry import PLAN_AGAIN, RETRY_TASK, check_ended, failed_again, retry_id
 from fleet.runtime import Runtime
 from fleet.store import COORDINATOR
 from queues.subtasks import NewSubtask
@@ -32,10 +31,11 @@ class Control:
 
     async def resume(self, job_id: str, *, budget_usd: Decimal | None = None) -> None:
         """Let a paused job go on, with a new cap where one is given."""
-        await self._runtime.jobs.load(job_id)
+        job = await self._runtime.jobs.load(job_id)
+        if job.status is not JobStatus.PAUSED:
+            raise BadInputError(f"The job {job_id} is {job.status}, so it is not paused.")
         await self._new_cap(job_id, budget_usd)
-        if not await self._runtime.store.resume(job_id, self._tiers):
-            raise BadInputError(f"The job {job_id} is not paused.")
+        await self._runtime.store.resume(job_id, self._tiers)
 
     async def cancel(self, job_id: str) -> None:
         """End a job: no further call starts, running ones lose their claim, and what was done is kept."""
@@ -60,9 +60,9 @@ class Control:
             raise BadInputError(f"No subtask of the job {job_id} failed; there is nothing to retry.")
         await self._new_cap(job_id, budget_usd)
         # The coordinator does it, under a claim: a client that dies here leaves nothing half done.
-        # Its id is new each time: an earlier one may itself have been given up.
-        id_ = f"{job_id}/retry.{time.time_ns()}.{job.round + 1}"
-        duty = NewSubtask(id=id_, task=RETRY_TASK, tier=COORDINATOR, payload="")
+        id_ = await retry_id(job, self._runtime.store)
+        duty = NewSubtask(id=id_, task=RETRY_TASK, tier=COORDINATOR, payload="" if job.steps else PLAN_AGAIN)
+        await self._runtime.store.unstop(job_id)
         await self._runtime.store.add([duty])
         return len(again)
 

@@ -9,15 +9,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable
 
-from redis.exceptions import RedisError
-
 from fleet.blobs import BlobError
-from fleet.context import Context
-from fleet.errors import FleetError
+from fleet.context import Context, passes
+from fleet.errors import BadInputError, FleetError
 from fleet.executor import GiveBack, JobCancelled
 from fleet.jobs import JobStatus
 from fleet.planner import Planner
-from fleet.retry import retry
+from fleet.retry import PLAN_AGAIN, retry
 from fleet.reviewer import Reviewer
 from fleet.runner import MAX_KILLS, NotOurs
 from fleet.shards import Shard
@@ -92,16 +90,19 @@ class Duties:
                 pass
             except (FleetError, BlobError, PermitError) as problem:
                 error = str(problem)
-            except (RedisError, NotOurs):
+            except NotOurs:
                 raise
             except Exception as problem:
+                if passes(problem):
+                    await self._context.give_back(claim, problem)
+                    raise NotOurs(f"the store or the disk failed: {problem}") from problem
                 logger.exception("%s failed on an error of our own", subtask_id)
                 error = f"internal error: {type(problem).__name__}"
             if error is not None:
                 await self._context.executor.abandon(
                     job_id, lambda lost: lost.role != "work" and lost.fence < claim.fence
                 )
-                await self._context.jobs.end(job_id, JobStatus.FAILED, error=error)
+                await self._context.jobs.end(job_id, JobStatus.FAILED, error=error, claim=claim)
             status: Status = "ok" if error is None else "failed"
             if not await self._context.store.finish(claim, status, "", quarantined=claim.kills >= MAX_KILLS):
                 raise NotOurs("the claim was lost before the end was written")
@@ -110,7 +111,7 @@ class Duties:
     async def _plan(self, job: Job, claim: Claim) -> None:
         await self._planner.plan(job, claim)
         await self._context.rounds.open_phase(await self._context.jobs.load(job.id), 0)
-        await self._context.jobs.advance(job.id, [JobStatus.PLANNING], JobStatus.RUNNING)
+        await self._context.jobs.advance(job.id, [JobStatus.PLANNING], JobStatus.RUNNING, claim=claim)
 
     async def _open_phase(self, job: Job, claim: Claim) -> None:
         await self._context.rounds.open_phase(job, int(claim.id.rpartition(".")[2]))
@@ -123,23 +124,31 @@ class Duties:
             await self._context.rounds.open_next(job, shard)
 
     async def _review(self, job: Job, claim: Claim) -> None:
-        if not await self._any_accepted(job):
+        if not await self._any_accepted(job, claim):
             return
         round_ = int(claim.id.rpartition(".")[2])
         await self._reviewer.review(job, round_, claim)
 
     async def _retry(self, job: Job, claim: Claim) -> None:
-        if job.steps:
-            await retry(job, int(claim.id.rpartition(".")[2]), self._context)
-        else:
+        if claim.payload != PLAN_AGAIN:
+            try:
+                await retry(job, int(claim.id.rpartition(".")[2]), self._context)
+            except BadInputError as problem:
+                logger.warning("not retried: %s", problem)  # The job stays as it ended.
+            return
+        begun = f"again:{claim.id}"
+        if await self._context.store.memo(job.id, begun) is None:
             await self._context.jobs.reopen(job.id, job.round)
-            await self._plan(await self._context.jobs.load(job.id), claim)
+            await self._context.store.set_memo(job.id, begun, "1")
+        elif job.status.final:
+            return  # An earlier worker did it, and died before it could say so.
+        await self._plan(await self._context.jobs.load(job.id), claim)
 
     async def _end(self, job: Job, claim: Claim) -> None:
-        if await self._any_accepted(job):
-            await self._context.jobs.end(job.id, JobStatus.COMPLETED)
+        if await self._any_accepted(job, claim):
+            await self._context.jobs.end(job.id, JobStatus.COMPLETED, claim=claim)
 
-    async def _any_accepted(self, job: Job) -> bool:
+    async def _any_accepted(self, job: Job, claim: Claim) -> bool:
         """Whether any subtask was accepted; otherwise there is nothing to review and the job has failed."""
         reason = ""
         async for _, outcome in self._context.archive.outcomes(job):
@@ -147,5 +156,6 @@ class Duties:
                 return True
             if outcome.status == "failed" and not reason:
                 reason = f" The first: {outcome.error}"
-        await self._context.jobs.end(job.id, JobStatus.FAILED, error=f"No subtask gave an accepted output.{reason}")
+        error = f"No subtask gave an accepted output.{reason}"
+        await self._context.jobs.end(job.id, JobStatus.FAILED, error=error, claim=claim)
         return False

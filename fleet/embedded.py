@@ -158,7 +158,8 @@ class EmbeddedFleet:
         for tier in (COORDINATOR, *self._config.tiers):
             progress("coordinator" if tier == COORDINATOR else f"{tier} worker")
             words = ["coordinator"] if tier == COORDINATOR else ["worker", "--tier", tier]
-            self._add(tier, [sys.executable, "-m", "fleet", *words], grace_s=DRAIN_S)
+            longest_s = 0.0 if tier == COORDINATOR else self._config.tiers[tier].timeout_s + END_S
+            self._add(tier, [sys.executable, "-m", "fleet", *words], grace_s=max(DRAIN_S, longest_s))
         if self._flower:
             flower_port = _free_port()
             self._add("flower", [sys.executable, "-m", "fleet", "flower", "--port", str(flower_port)])
@@ -246,7 +247,8 @@ class EmbeddedFleet:
             f"requirepass {password}",
             f'dir "{data}"',
             "appendonly yes",
-            "appendfsync everysec",
+            # A job id that was given out, and what was paid for, must outlive the power: everysec forgets up to two seconds.
+            "appendfsync always",
             'save ""',
             "maxmemory-policy noeviction",
         ]

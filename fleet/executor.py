@@ -131,7 +131,9 @@ class Executor:
         body = ("+" if whole else "-") + call.completion.text
         paid = call.charge("ok" if whole else "rejected", None if whole else call.completion.finish)
         await self._store.set_memo(purpose.job, memo, body, [paid])
-        return body[1:], whole
+        # Whoever wrote first is right: another worker may have taken over and be built upon already.
+        kept = await self._store.memo(purpose.job, memo) or body
+        return kept[1:], kept[0] == "+"
 
     async def abandon(self, job: str, ended: Callable[[LedgerEntry], bool]) -> None:
         """Book the calls of workers that vanished, where nobody will make another in their place.
@@ -153,8 +155,13 @@ class Executor:
 
         async def started(handle: str) -> None:
             # From here on another worker can ask for the answer, instead of for another answer.
+            try:
+                if await self._store.intend(drafted.intent(handle), under_way=True) is not None:
+                    raise GiveBack("another worker has taken over")
+            except BaseException:
+                await provider.cancel(handle)  # nobody could ask for its answer
+                raise
             handles.append(handle)
-            await self._store.intend(drafted.intent(handle))
             failpoint("begun")
 
         try:
@@ -163,11 +170,11 @@ class Executor:
             if handles and error.kind in ("timeout", "malformed"):  # it may run on; another one would be paid beside it
                 await provider.cancel(handles[0])
             entry = drafted.failed(error.kind, maybe_billed=error.maybe_billed, request_id=error.request_id)
-            await self._limiter.settle(permit, entry.usage.total)
             await self._store.settle([charge(entry, drafted.record)])
+            await self._return(permit, entry.usage.total)
             raise
         except BaseException as error:
-            await self._limiter.settle(permit, drafted.worst.usage.total)
+            await self._return(permit, drafted.worst.usage.total)
             if handles:
                 if await self._store.stopped(drafted.entry.job) != "cancelled":
                     raise  # It runs on at the vendor, and whoever takes the subtask over asks for its answer.
@@ -177,12 +184,15 @@ class Executor:
             await self._store.settle([charge(drafted.failed(reason, maybe_billed=True), drafted.record)])
             raise
         failpoint("answered")
-        try:
-            await self._limiter.settle(permit, completion.usage.total)
-        except RedisError as error:
-            # The permit heals by itself; the answer that was paid for does not.
-            logger.warning("permit of call %s not returned: %s", attempt.call_id, error)
+        await self._return(permit, completion.usage.total)
         return self._answered(drafted, completion)
+
+    async def _return(self, permit: Permit, tokens: int) -> None:
+        """Give a permit back, if the store lets us: it heals by itself, what was paid for does not."""
+        try:
+            await self._limiter.settle(permit, tokens)
+        except RedisError as error:
+            logger.warning("permit of call %s not returned: %s", permit.id, error)
 
     async def _intend(self, drafted: Draft, request: ModelRequest) -> Call | None:
         """Journal the intent and hold its money. The call of an earlier worker, if it can be asked for, instead of ours."""
@@ -219,6 +229,7 @@ class Executor:
                 completion = await provider.collect(unsettled.handle, replace(request, call_id=lost.call_id))
             except ProviderError as error:
                 logger.warning("call %s could not be asked for again: %s", lost.call_id, error)
+                await provider.cancel(unsettled.handle)  # another one is made in its place
             else:
                 return self._answered(unsettled.draft(), completion)
         await self._store.settle([charge(lost, unsettled.record)])

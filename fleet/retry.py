@@ -10,8 +10,14 @@ from fleet.rounds import Again
 from fleet.router import start_tier
 from fleet.shards import Place
 from fleet.store import Job
+from queues.store import Store
+from queues.subtasks import State
 
 RETRY_TASK = "fleet.retry_job.v1"
+#: The payload of a retry that makes the plan, because there never was one.
+PLAN_AGAIN = "plan"
+#: Retries of one round that may be given up before there are no more.
+MAX_GIVEN_UP = 100
 
 
 async def failed_again(job: Job, archive: Archive, config: FleetConfig) -> list[Again]:
@@ -50,3 +56,12 @@ async def check_ended(job: Job, archive: Archive) -> None:
     async for _, _, ended in archive.unclosed(job):
         if not ended:
             raise BadInputError(f"Subtasks of the job {job.id} are still ending; retry it in a moment.")
+
+
+async def retry_id(job: Job, store: Store) -> str:
+    """The id of the duty that retries a job: the one that is under way, else one that was not given up yet."""
+    for number in range(1, MAX_GIVEN_UP):
+        id_ = f"{job.id}/retry.{number}.{job.round + 1}"
+        if (await store.fields(id_, "state"))[0] != State.FINAL:
+            return id_
+    raise BadInputError(f"The job {job.id} was retried too often without success; submit it again.")

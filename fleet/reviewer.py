@@ -100,19 +100,19 @@ class Reviewer:
         review = job.spec.review
         if review is None:
             raise FleetError(f"The job {job.id} has no review.")
-        await self._context.jobs.advance(job.id, [JobStatus.RUNNING], JobStatus.REVIEWING)
+        await self._context.jobs.advance(job.id, [JobStatus.RUNNING], JobStatus.REVIEWING, claim=claim)
         may_rework = round_ <= review.rounds
         prompt = await self._prompt(job, review, round_, claim, may_rework)
         verdict = await self._verdict(job, review, prompt, round_, claim)
         failpoint("reviewed")
         if verdict.verdict == "rework" and may_rework and (rework := await self._rework(job, verdict)):
-            await self._send_back(job, round_, rework)
+            await self._send_back(job, round_, rework, claim)
             return
         gaps = list(verdict.gaps)
         if verdict.verdict == "rework":
             gaps += [f"{entry.subtask}: {entry.reason} (no round of rework was left)" for entry in verdict.rework]
         result = {"text": verdict.result, "gaps": gaps, "verdict": verdict.verdict, "rounds": round_}
-        await self._context.jobs.end(job.id, JobStatus.COMPLETED, result=result)
+        await self._context.jobs.end(job.id, JobStatus.COMPLETED, result=result, claim=claim)
 
     async def _lines(self, job: Job, coverage: packing.Coverage | None = None) -> AsyncIterator[str]:
         """One line per accepted output of the steps that no other needs; every subtask is counted into `coverage`."""
@@ -218,7 +218,7 @@ class Reviewer:
                 found[place] = (await self._context.archive.outcome(job, place), entry.reason)
         return found
 
-    async def _send_back(self, job: Job, round_: int, rework: dict[Place, tuple[Outcome, str]]) -> None:
+    async def _send_back(self, job: Job, round_: int, rework: dict[Place, tuple[Outcome, str]], claim: Claim) -> None:
         again = []
         for place, (outcome, reason) in rework.items():
             tier = outcome.tier or "nano"
@@ -233,7 +233,9 @@ class Reviewer:
             again.append(Again(id=place.id_in(job.id), tier=above, trail=trail.dump()))
         self._context.rounds.write(job, round_ + 1, again)
         # Running first: the new gate may fire as soon as its members are open.
-        await self._context.jobs.advance(job.id, [JobStatus.REVIEWING], JobStatus.RUNNING, round_=round_ + 1)
+        await self._context.jobs.advance(
+            job.id, [JobStatus.REVIEWING], JobStatus.RUNNING, claim=claim, round_=round_ + 1
+        )
         await self._context.rounds.open_round(await self._context.jobs.load(job.id), round_ + 1)
 
 

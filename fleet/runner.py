@@ -12,16 +12,14 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from redis.exceptions import RedisError
-
 from fleet import checks, templates
 from fleet.blobs import BlobError
-from fleet.context import Context
+from fleet.context import Context, passes
 from fleet.entries import Call, Purpose
 from fleet.errors import BadInputError, BudgetExceededError, ProviderError
 from fleet.executor import GiveBack, JobCancelled, ask
 from fleet.items import ItemReader
-from fleet.jobs import Attempt, Step
+from fleet.jobs import Attempt, JobStatus, Step
 from fleet.outcomes import Trail
 from fleet.providers.base import Image
 from fleet.router import next_tier
@@ -74,9 +72,10 @@ class Runner:
             job = await self._context.jobs.planned(claim.id.split("/", 1)[0])
             payload = json.loads(claim.payload)
             step = job.step(payload["step"])
-        except RedisError:
-            raise
         except Exception as error:
+            if passes(error):
+                await self._context.give_back(claim, error)
+                raise NotOurs(f"the store or the disk failed: {error}") from error
             # Sent again it would be no better to read.
             logger.exception("what the store has of subtask %s cannot be read", claim.id)
             return await self._end(claim, "failed", Trail(), error=f"it cannot be read: {type(error).__name__}")
@@ -93,9 +92,12 @@ class Runner:
             return await self._end(claim, "failed", trail, error=str(error))
         except (BadInputError, BlobError, ProviderError, PermitError) as error:
             return await self._end(claim, "failed", trail, error=str(error))
-        except (RedisError, NotOurs):
+        except NotOurs:
             raise
         except Exception as error:
+            if passes(error):
+                await self._context.give_back(claim, error)
+                raise NotOurs(f"the store or the disk failed: {error}") from error
             # A header task never raises: it would kill the gate's body while its siblings go on spending.
             logger.exception("subtask %s failed on an error of our own", claim.id)
             return await self._end(claim, "failed", trail, error=f"internal error: {type(error).__name__}")
@@ -107,7 +109,9 @@ class Runner:
         if claim.kills >= MAX_KILLS:
             return await self._end(claim, "failed", trail, error=f"{claim.kills} workers died while running it")
         if job.status.final:
-            return await self._end(claim, "skipped", trail, error=f"the job is {job.status}")
+            # In a job that failed nobody decided against it: `retry --failed` runs it.
+            status: Status = "skipped" if job.status is JobStatus.CANCELLED else "failed"
+            return await self._end(claim, status, trail, error=f"the job is {job.status}")
         values: dict[str, Any] = {"goal": job.spec.goal, "items": _Items(self._items, job)}
         if item is not None:
             values["item"] = self._items.read(job.items, item)

@@ -21,7 +21,7 @@ from fleet.jobs import JobSpec, JobStatus, Step
 from fleet.shards import Phase, phases
 from fleet.stored import read, read_json
 from queues.store import NotDurableError, Store
-from queues.subtasks import NewSubtask
+from queues.subtasks import Claim, NewSubtask
 
 PLAN_TASK = "fleet.plan_job.v1"
 COORDINATOR = "coordinator"
@@ -96,6 +96,7 @@ class JobStore:
         }
         start = NewSubtask(id=f"{job_id}/plan.1", task=PLAN_TASK, tier=COORDINATOR, payload="")
         try:
+            await self._store.keeps_on_disk()
             await self._store.accept(
                 job_id,
                 start,
@@ -119,7 +120,11 @@ class JobStore:
                 "the store's disk, then submit again."
             ) from error
         except NotDurableError as error:
-            raise StoreUnavailableError(str(error)) from error
+            if await self._store.retract(job_id, start.id, f"job:{job_id}", "jobs"):
+                raise StoreUnavailableError(str(error)) from error
+            raise StoreUnavailableError(
+                f"{error} The job {job_id} runs already, and may be lost if the store loses its power now."
+            ) from error
 
     async def load(self, job_id: str) -> Job:
         """The job as it stands now.
@@ -181,16 +186,28 @@ class JobStore:
         await self._link.execute("HSET", self._key(job_id), *fields, idempotent=True)
 
     async def advance(
-        self, job_id: str, allowed: Iterable[JobStatus], status: JobStatus, *, round_: int | None = None
+        self,
+        job_id: str,
+        allowed: Iterable[JobStatus],
+        status: JobStatus,
+        *,
+        claim: Claim,
+        round_: int | None = None,
     ) -> bool:
-        """Move a job on if it stands at one of `allowed`; False when it does not."""
+        """Move a job on if it stands at one of `allowed`; False when it does not, or the claim was lost."""
         others = {} if round_ is None else {"round": round_}
-        return await self._store.advance(f"job:{job_id}", "status", allowed, status, others)
+        return await self._store.advance(f"job:{job_id}", "status", allowed, status, others, claim=claim)
 
     async def end(
-        self, job_id: str, status: JobStatus, *, error: str | None = None, result: dict[str, Any] | None = None
+        self,
+        job_id: str,
+        status: JobStatus,
+        *,
+        error: str | None = None,
+        result: dict[str, Any] | None = None,
+        claim: Claim | None = None,
     ) -> bool:
-        """Give a job its final status; False when it has one."""
+        """Give a job its final status; False when it has one, or the claim under which it ends was lost."""
         reason = await self._link.execute("HGET", self._key(job_id), "cut_short", idempotent=True)
         if reason is not None and status is JobStatus.COMPLETED:
             status, error = JobStatus.FAILED, f"cut short: {reason.decode()}"
@@ -200,12 +217,14 @@ class JobStore:
         if result is not None:
             fields["result"] = json.dumps(result)
         open_states = [state for state in JobStatus if not state.final]
-        return await self._store.advance(f"job:{job_id}", "status", open_states, status, fields)
+        return await self._store.advance(f"job:{job_id}", "status", open_states, status, fields, claim=claim)
 
     async def reopen(self, job_id: str, round_: int) -> None:
         """Let an ended job run again in round `round_`; what it ended with is forgotten, its plan and outputs are not."""
         key = self._key(job_id)
         await self._link.execute("HDEL", key, "error", "result", "finished_at", "cut_short", idempotent=True)
+        # A pause or a cancel that came as it ended was for the job as it was.
+        await self._store.unstop(job_id)
         ended = [JobStatus.COMPLETED, JobStatus.FAILED]
         await self._store.advance(f"job:{job_id}", "status", ended, JobStatus.RUNNING, {"round": round_})
 

@@ -74,6 +74,7 @@ def _services(instance: Any, **_: Any) -> None:
     @signals.worker_shutting_down.connect(weak=False)
     def _drain(**_: Any) -> None:
         # Called inside a signal handler: the loop is told, and gives back what waits as soon as it runs.
+        instance.pool.loop.call_soon_threadsafe(runtime.store.hurry.set)
         if _contexts:
             instance.pool.loop.call_soon_threadsafe(_contexts[0].executor.draining.set)
 

@@ -16,7 +16,7 @@ from itertools import islice
 from typing import Any, Literal, TypeVar
 
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import OutOfMemoryError, ResponseError
+from redis.exceptions import OutOfMemoryError, ReadOnlyError, RedisError, ResponseError
 
 from queues.failpoints import failpoint
 from queues.link import Link
@@ -39,6 +39,12 @@ T = TypeVar("T")
 SHARD = 500
 #: How long, and how often, the end of something that was paid for is written again to a store that is away or full.
 INSIST_S, INSIST_DELAY_S = 300.0, 0.5
+#: The same for a process that was asked to end.
+HURRY_S = 10.0
+#: What a server says that refuses to write for now: its disk is full, it loads its data, it is no primary.
+REFUSES_FOR_NOW = ("MISCONF", "OOM", "NOREPLICAS", "READONLY", "LOADING", "TRYAGAIN", "MASTERDOWN")
+#: A store that syncs its disk once a second has synced what was written so long ago.
+SYNCED_S = 2.0
 
 
 class NotDurableError(Exception):
@@ -57,6 +63,8 @@ class Store:
         self.resend_ms = lease_ms
         self.unsent_ms = 5_000
         self.gate_grace_ms = 3_000
+        #: Set when the process was asked to end.
+        self.hurry = asyncio.Event()
 
     async def open_job(self, job: str, *, tenant: str, share: float) -> None:
         """Let `job` take part in the fair order; `share` is its weight among its tenant's jobs."""
@@ -81,28 +89,46 @@ class Store:
         head = [job, tenant, share, "" if cap is None else cap, document[0], *index, start.id, start.task, start.tier]
         return bool(await self._call("accept", *head, *fields))
 
+    async def keeps_on_disk(self) -> float:
+        """Seconds after which what was written is surely on the disk of the store, beside what `on_disk` waits for.
+
+        Valkey 9.1 answers WAITAOF at once where it syncs once a second, before it has: time is all that can be trusted then.
+
+        Raises:
+            NotDurableError: the store keeps nothing on disk, or does not say when it does.
+        """
+        info = (await self.link.execute("INFO", "persistence", idempotent=True)).decode()
+        try:
+            setting = (await self.link.execute("CONFIG", "GET", "appendfsync", idempotent=True))[1]
+        except ResponseError:  # not for everybody's eyes: the default then
+            setting = b"everysec"
+        if "aof_enabled:1" not in info or setting not in (b"always", b"everysec"):
+            raise NotDurableError(
+                "The store keeps nothing on disk at once, so no job is accepted: set appendonly yes and appendfsync "
+                "always (or everysec, with which each submit takes two seconds)."
+            )
+        return 0.0 if setting == b"always" else SYNCED_S
+
     async def on_disk(self) -> None:
         """Wait until everything written on this link so far is on the disk of the store.
 
         Raises:
             NotDurableError: the store keeps nothing on disk, or did not manage within 10 s.
         """
+        wait_s = await self.keeps_on_disk()
         try:
             local, _ = await self.link.execute("WAITAOF", 1, 0, 10_000)
-        except ResponseError:
-            # A server without WAITAOF, or without an AOF: only one that syncs each write before it answers will do.
-            info = (await self.link.execute("INFO", "persistence", idempotent=True)).decode()
-            setting = await self.link.execute("CONFIG", "GET", "appendfsync", idempotent=True)
-            if "aof_enabled:1" in info and setting[1:] == [b"always"]:
-                return
-            raise NotDurableError(
-                "The store keeps nothing on disk at once, so no job is accepted: set appendonly yes "
-                "(and appendfsync always on servers without WAITAOF)."
-            ) from None
+        except ResponseError:  # a server without WAITAOF
+            local = 1
         if local < 1:
             raise NotDurableError(
                 "The store did not write to its disk within 10 s; look at its disk, then submit again."
             )
+        await asyncio.sleep(wait_s)
+
+    async def retract(self, job: str, start: str, document: str, index: str) -> bool:
+        """Take back a job that `accept` wrote; False when it has begun."""
+        return bool(await self._call("retract", job, document, index, start))
 
     async def now(self) -> float:
         """The server's time, by which times of different processes can be told apart: seconds since 1970."""
@@ -167,9 +193,9 @@ class Store:
         """Write charges that belong to no change of state."""
         await self._insist("settle", _charges(charges))
 
-    async def forget(self, ids: Iterable[str], record: str, quota: str) -> None:
-        """Drop final subtasks and a record whose content was kept elsewhere. Safe to repeat."""
-        await self._call("forget", record, quota, *ids)
+    async def forget(self, gate: str, ids: Iterable[str], record: str, quota: str) -> None:
+        """Drop the final ones of a gate's members, and a record, whose content was kept elsewhere. Safe to repeat."""
+        await self._call("forget", record, quota, gate, *ids)
 
     async def results(self, ids: Iterable[str]) -> list[Result | None]:
         """What is known of each subtask, in the order asked; None for an unknown one."""
@@ -225,10 +251,13 @@ class Store:
         """Give a quota its hard cap."""
         await self.link.execute("HSET", self._key("q", quota), "cap", cap, idempotent=True)
 
-    async def intend(self, intent: Intent) -> Refused | None:
-        """Journal an intent and hold its amount, or say why not; repeating it replaces it. The last step before a call."""
-        what = (intent.quota, intent.hold, intent.amount, intent.id, intent.note)
-        reply = await self._call("hold", *what, intent.claimed, intent.fence)
+    async def intend(self, intent: Intent, *, under_way: bool = False) -> Refused | None:
+        """Journal an intent and hold its amount, or say why not; repeating it replaces it. The last step before a call.
+
+        `under_way`: what it announces has begun, so that a store that is away or full is insisted upon.
+        """
+        what = (intent.quota, intent.hold, intent.amount, intent.id, intent.note, intent.claimed, intent.fence)
+        reply = await (self._insist if under_way else self._call)("hold", *what)
         match reply[0]:
             case 1:
                 return None
@@ -266,6 +295,10 @@ class Store:
         """Let a paused job go on; False when it was not paused."""
         return bool(await self._call("resume", job, *tiers))
 
+    async def unstop(self, job: str) -> None:
+        """Let an ended job that is run again start subtasks."""
+        await self.link.execute("HDEL", self._key("j", job), "stop", idempotent=True)
+
     async def stopped(self, job: str) -> str | None:
         """`paused` or `cancelled` for a stopped job."""
         reply = await self.link.execute("HGET", self._key("j", job), "stop", idempotent=True)
@@ -292,11 +325,22 @@ class Store:
         await self.link.blocking("BLPOP", self._key("wake"), timeout=timeout_s)
 
     async def advance(
-        self, key: str, field: str, allowed: Iterable[str], value: str, others: Mapping[str, str | int] | None = None
+        self,
+        key: str,
+        field: str,
+        allowed: Iterable[str],
+        value: str,
+        others: Mapping[str, str | int] | None = None,
+        *,
+        claim: Claim | None = None,
     ) -> bool:
-        """Compare and set `field` of the hash `key`, writing `others` with it; False when it held another value."""
+        """Compare and set `field` of the hash `key`, writing `others` with it; False when it held another value.
+
+        Under a `claim` nothing is written once that is lost.
+        """
         pairs = [part for pair in (others or {}).items() for part in pair]
-        return bool(await self._call("advance", key, field, json.dumps(list(allowed)), value, *pairs))
+        guard = ("", "") if claim is None else (claim.id, claim.fence)
+        return bool(await self._call("advance", key, field, json.dumps(list(allowed)), value, *guard, *pairs))
 
     def _key(self, *parts: str) -> str:
         return ":".join((self.namespace, *parts))
@@ -306,17 +350,25 @@ class Store:
 
         All such scripts may run twice; whether they still count is decided by the fence.
         """
-        deadline = time.monotonic() + INSIST_S
+        began = time.monotonic()
         while True:
             try:
                 return await self._call(script, *args)
-            except (RedisConnectionError, OutOfMemoryError):
-                if time.monotonic() > deadline:
+            except RedisError as error:
+                patience = HURRY_S if self.hurry.is_set() else INSIST_S
+                if not _passes(error) or time.monotonic() - began > patience:
                     raise
                 await asyncio.sleep(INSIST_DELAY_S)
 
     async def _call(self, script: str, *args: str | int | float) -> Any:
         return await self.link.call(script, [self.namespace], args, idempotent=True)
+
+
+def _passes(error: RedisError) -> bool:
+    """Whether a store that failed so may do it later."""
+    if isinstance(error, RedisConnectionError | OutOfMemoryError | ReadOnlyError):
+        return True
+    return isinstance(error, ResponseError) and str(error).startswith(REFUSES_FOR_NOW)
 
 
 def _shards(values: Iterable[T], size: int) -> Iterable[tuple[T, ...]]:

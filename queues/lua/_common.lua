@@ -4,7 +4,8 @@
 --       b:TIER… backlog: tenants, their jobs (zsets by virtual time), a job's subtasks (list) · out:TIER released (set)
 --       watch: when the reconciler looks (zset) · wake: rings the dispatcher (list) · w:TIER workers (zset by expiry)
 --       r:RECORD entries (hash) · rp:RECORD which of them are guesses (hash) · t:QUOTA their tally (hash)
---       sus:TIER suspects that wait, two workers having died at each (list) · sus:TIER:out the one that runs (string)
+--       sus:TIER suspects that wait, two workers having died at each (list) · sus:TIER:out those that run (set)
+--       sus:TIER:crowd how many these were · sus:TIER:size how many may be next
 --       beat: when anybody was here last, and until when claims are not taken away after nobody was (hash)
 --       righted: what was not as it should be, by tier, since the store is there (hash)
 --       winding: cancelled jobs of which something may be left (set)
@@ -59,8 +60,8 @@ local function open_lane(tier, tenant, job)
   redis.call('ZADD', key('b', tier), 'NX', redis.call('HGET', key('v', tier), '*') or 0, tenant)
 end
 
--- Two workers died at it, and it may be the cause. Suspects run one at a time on a tier, so that the next death counts
--- against the one that caused it, not against those that happened to be in the same process three times.
+-- Two workers died at it, and it may be the cause. Suspects run apart (release.lua), so that the next death counts against
+-- the one that caused it, not against those that happened to be in the same process three times.
 local SUSPECT_KILLS = 2
 
 -- Into the backlog of its tier.
@@ -83,7 +84,12 @@ end
 local function take_back(id, tier)
   redis.call('SREM', key('out', tier), id)
   redis.call('ZREM', key('watch'), id)
-  redis.call('HINCRBY', key('s', id), 'kills', 1)
+  local crowd = redis.call('SISMEMBER', key('sus', tier, 'out'), id) == 1 and redis.call('GET', key('sus', tier, 'crowd'))
+  if crowd and tonumber(crowd) > 1 then
+    redis.call('SET', key('sus', tier, 'size'), 1)
+  else
+    redis.call('HINCRBY', key('s', id), 'kills', 1)
+  end
   redis.call('HINCRBY', key('s', id), 'fence', 1)
   redis.call('HSET', key('s', id), 'again', 1) -- the next message for it is one that is sent again
   count(tier, 'kill')

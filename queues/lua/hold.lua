@@ -1,7 +1,7 @@
 -- Journal what is about to be used and hold its worst case: the last step before something outside is called.
 -- KEYS[1] namespace   ARGV[1] quota   ARGV[2] hold id: a subtask or a part of one   ARGV[3] amount
 -- ARGV[4] intent id   ARGV[5] note: what to do about it should nobody see its end
--- ARGV[6] subtask under whose claim it is done   ARGV[7] the fence of that claim
+-- ARGV[6] subtask under whose claim it is done ('' for none)   ARGV[7] the fence of that claim
 -- Reply: {1} held; {0, cap, used, held by others}; {2, note} an earlier intent under this hold was never settled;
 --        {3, 'paused' or 'cancelled'} the job was stopped; {4} the claim was lost.
 --        The same intent with another note replaces itself: what it announced is under way already.
@@ -11,8 +11,7 @@ local left = redis.call('HGET', intents, ARGV[2])
 if not left or string.sub(left, 1, #mark) ~= mark or left == mark .. ARGV[5] then
   local stop = redis.call('HGET', key('j', job_of(ARGV[2])), 'stop')
   if stop then return {3, stop} end
-  local fence = redis.call('HGET', key('s', ARGV[6]), 'fence')
-  if fence and fence ~= ARGV[7] then return {4} end -- a zombie, paused for longer than its claim: it may not pay
+  if ARGV[6] ~= '' and redis.call('HGET', key('s', ARGV[6]), 'fence') ~= ARGV[7] then return {4} end -- a zombie, paused for longer than its claim: it may not pay
 end
 if left and string.sub(left, 1, #mark) ~= mark then return {2, string.match(left, '\n(.*)')} end
 local cap, used, held = unpack(redis.call('HMGET', quota, 'cap', 'used', 'held'))

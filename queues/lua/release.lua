@@ -17,8 +17,7 @@ local function advance(set, member, from, by, clock_field)
   redis.call('ZADD', set, from + by, member)
 end
 
-local function queue(id, s, task, gate, index, kills)
-  if tonumber(kills) >= SUSPECT_KILLS then redis.call('SET', key('sus', tier, 'out'), id) end
+local function queue(id, s, task, gate, index)
   move(id, tier, {tier = tier, state = 'ready'}, 'queued')
   redis.call('SADD', key('out', tier), id)
   redis.call('ZADD', key('watch'), now + unsent_ms, id)
@@ -26,27 +25,41 @@ local function queue(id, s, task, gate, index, kills)
   room = room - 1
 end
 
-local function suspect_is_out()
-  local id = redis.call('GET', key('sus', tier, 'out'))
-  local state, at, kills = unpack(id and redis.call('HMGET', key('s', id), 'state', 'tier', 'kills') or {})
-  return (state == 'queued' or state == 'running') and at == tier and tonumber(kills) >= SUSPECT_KILLS
-end
-
-local suspects = key('sus', tier)
-for _ = 1, math.min(redis.call('LLEN', suspects), 100) do
-  if room <= 0 or suspect_is_out() then break end
-  local id = redis.call('LPOP', suspects)
-  local s = key('s', id)
-  local state, at, task, gate, index, kills =
-    unpack(redis.call('HMGET', s, 'state', 'tier', 'task', 'gate', 'gate_index', 'kills'))
-  local stop = redis.call('HGET', key('j', job_of(id)), 'stop')
-  if state == 'ready' and at == tier and not stop then
-    queue(id, s, task, gate, index, kills)
-  elseif stop == 'paused' then
-    redis.call('RPUSH', suspects, id)
+-- Suspects wait in a list of their own. A few of them run one by one. Many, as when workers of hundreds were lost twice, run
+-- in batches, each twice as large as the last one as long as nobody dies: that would narrow down who it is, and count for none.
+local FEW, MOST = 16, 256
+local suspects, batch = key('sus', tier), key('sus', tier, 'out')
+local function take_suspects()
+  for _, id in ipairs(redis.call('SMEMBERS', batch)) do
+    local state, at, kills = unpack(redis.call('HMGET', key('s', id), 'state', 'tier', 'kills'))
+    local out = (state == 'queued' or state == 'running') and at == tier and tonumber(kills) >= SUSPECT_KILLS
+    if not out then redis.call('SREM', batch, id) end
+  end
+  local waiting = redis.call('LLEN', suspects)
+  if waiting > 0 and redis.call('SCARD', batch) == 0 then
+    local size = waiting <= FEW and 1 or math.min(MOST, tonumber(redis.call('GET', key('sus', tier, 'size')) or 1))
+    local taken = 0
+    for _ = 1, math.min(waiting, 2 * MOST) do
+      if room <= 0 or taken >= size then break end
+      local id = redis.call('LPOP', suspects)
+      local s = key('s', id)
+      local state, at, task, gate, index = unpack(redis.call('HMGET', s, 'state', 'tier', 'task', 'gate', 'gate_index'))
+      local stop = redis.call('HGET', key('j', job_of(id)), 'stop')
+      if state == 'ready' and at == tier and not stop then
+        redis.call('SADD', batch, id)
+        queue(id, s, task, gate, index)
+        taken = taken + 1
+      elseif stop == 'paused' then
+        redis.call('RPUSH', suspects, id)
+      end
+    end
+    redis.call('SET', key('sus', tier, 'crowd'), taken)
+    redis.call('SET', key('sus', tier, 'size'), 2 * math.max(taken, 1))
   end
 end
 
+take_suspects()
+local met = false
 while room > 0 do
   local tenant = redis.call('ZRANGE', backlog, 0, 0, 'WITHSCORES')
   if not tenant[1] then break end
@@ -61,14 +74,16 @@ while room > 0 do
       unpack(id and redis.call('HMGET', s, 'state', 'tier', 'cost', 'task', 'gate', 'gate_index', 'kills') or {})
     if not id then
       redis.call('ZREM', lanes, lane[1])
-    elseif state == 'ready' and at == tier and tonumber(kills) >= SUSPECT_KILLS and suspect_is_out() then
+    elseif state == 'ready' and at == tier and tonumber(kills) >= SUSPECT_KILLS then
       redis.call('RPUSH', suspects, id) -- claimed by an earlier message while it was ready, it had stayed in its lane
+      met = true
     elseif state == 'ready' and at == tier then
-      queue(id, s, task, gate, index, kills)
+      queue(id, s, task, gate, index)
       local share = tonumber(redis.call('HGET', key('j', lane[1]), 'share') or 1)
       advance(lanes, lane[1], tonumber(lane[2]), cost / share, tenant[1])
       advance(backlog, tenant[1], tonumber(tenant[2]), tonumber(cost), '*')
     end
   end
 end
+if met then take_suspects() end
 return reply

@@ -169,7 +169,7 @@ class Claims(StoreMachine):
     @rule()
     def forget(self) -> None:
         """What the gate's body does, once all is kept elsewhere."""
-        self.run(self.store.forget(GATHERED, "j", "j"))
+        self.run(self.store.forget(BODY, GATHERED, "j", "j"))
         self.forgotten.update(GATHERED)
 
     @invariant()

@@ -130,7 +130,7 @@ class Quota(StoreMachine):
     @rule()
     def forget(self) -> None:
         """The entries so far are kept elsewhere; only the truth about a guess among them is still news."""
-        self.run(self.store.forget([], RECORD, JOB))
+        self.run(self.store.forget(f"{JOB}/gate", [], RECORD, JOB))
         self.closed = True
 
     @invariant()

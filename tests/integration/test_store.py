@@ -73,10 +73,10 @@ def test_only_the_current_fence_writes(valkey: Valkey) -> None:
 def test_a_fence_that_is_only_counted_up_is_above_those_of_an_earlier_round(valkey: Valkey) -> None:
     async def scenario() -> None:
         async with open_store(valkey) as store:
-            await store.add([new("j/a")])
+            await store.add([new("j/gate", members=1), new("j/a", gate="j/gate", gate_index=0)])
             first = await claimed(store, "j/a")
             await store.finish(first, "ok", "")
-            await store.forget(["j/a"], "j/1.0.0", "j")
+            await store.forget("j/gate", ["j/a"], "j/1.0.0", "j")
             await store.add([new("j/a")])
             (fence,) = await store.fields("j/a", "fence")
             assert int(fence or 0) + 1 > first.fence, "what a worker of the version 19a71cc would be given"
@@ -179,20 +179,26 @@ def test_reconcile_puts_back_lost_messages_and_expired_claims(valkey: Valkey) ->
 def test_forgotten_subtasks_are_gone_and_may_be_added_again_under_higher_fences(valkey: Valkey) -> None:
     async def scenario() -> None:
         async with open_store(valkey) as store:
-            await store.add([new("j/a"), new("j/b")])
+            members = [new("j/a", gate="j/gate", gate_index=0), new("j/b", gate="j/gate", gate_index=1)]
+            await store.add([new("j/gate", members=2), *members])
             zombie = await claimed(store, "j/a")
             assert await store.finish(zombie, "ok", "first", [Charge("j/1", "call", "entry", "j", "j/a", 5)])
-            await store.forget(["j/a", "j/b"], "j/1", "j")
-            await store.forget(["j/a", "j/b"], "j/1", "j")
+            await store.forget("j/gate", ["j/a", "j/b"], "j/1", "j")
+            await store.forget("j/gate", ["j/a", "j/b"], "j/1", "j")
             await store.settle([Charge("j/1", "call", "entry", "j", "j/a", 5)])
             assert [result and result.state for result in await store.results(["j/a", "j/b"])] == [None, State.READY]
             assert await store.records("j/1") == {}
             assert await store.quota("j") == (None, 5, 0), "what was used stays used"
-            await store.add([new("j/a", trail="do better")])
+            await store.add([new("j/next", members=1), new("j/a", gate="j/next", gate_index=0, trail="do better")])
             again = await claimed(store, "j/a")
             assert again.trail == "do better"
             assert again.fence > zombie.fence
             assert not await store.finish(zombie, "ok", "stale")
+            assert await store.finish(again, "ok", "better")
+            await store.forget("j/gate", ["j/a"], "j/1", "j")  # by a worker that closed the first gate and stood still
+            result = (await store.results(["j/a"]))[0]
+            assert result is not None
+            assert result.output == "better"
 
     asyncio.run(scenario())
 
@@ -443,5 +449,39 @@ def test_a_suspect_waits_while_its_job_is_paused_and_is_dropped_with_a_cancelled
             assert await store.release("nano", 10) == []
             assert await store.resume("paused", ["nano"])
             assert [one.id for one in await store.release("nano", 10)] == ["paused/a"]
+
+    asyncio.run(scenario())
+
+
+def test_many_suspects_run_in_growing_batches_and_a_death_among_them_counts_for_none(valkey: Valkey) -> None:
+    """Two workers of forty were lost: the harmless are soon done, and the one that kills is found all the same."""
+
+    async def scenario() -> None:
+        async with open_store(valkey) as store:
+            ids = [f"j/{number}" for number in range(40)]
+            await store.add([new(id_) for id_ in ids])
+            ends: dict[str, int] = {}
+            rounds = deaths = 0
+            while len(ends) < len(ids) and rounds < 100:
+                rounds += 1
+                claims = [await claimed(store, released.id) for released in await store.release("nano", 100)]
+                quarantined = [claim for claim in claims if claim.kills >= 3]
+                for claim in quarantined:
+                    await store.finish(claim, "failed", "")
+                    ends[claim.id] = claim.kills
+                running = [claim for claim in claims if claim.kills < 3]
+                if any(claim.id == "j/7" or claim.kills < 2 for claim in running):
+                    deaths += 1
+                    await store.link.execute(
+                        "ZADD", "test:watch", *[word for claim in running for word in (0, claim.id)]
+                    )
+                else:
+                    for claim in running:
+                        assert await store.finish(claim, "ok", "")
+                        ends[claim.id] = claim.kills
+                await store.reconcile()
+            assert ends == {id_: 3 if id_ == "j/7" else 2 for id_ in ids}
+            assert deaths <= 6
+            assert rounds < 30, "not one by one"
 
     asyncio.run(scenario())
