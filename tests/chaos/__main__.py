@@ -62,11 +62,10 @@ class Run:
 
     async def _round(self, number: int, share: int) -> None:
         mode = MODES[number % len(MODES)]
-        async with arena(self._folder / f"{number}-{mode}", mode, clocks=WRONG) as fleet:
+        async with arena(self._folder / f"{number}-{mode}", mode, clocks=WRONG, armed=True) as fleet:
             telling = asyncio.create_task(self._tell(fleet, f"round {number + 1} ({mode})"))
             try:
                 storm = Storm(fleet)
-                fleet.crew.armed = True
                 await self._storm(fleet, storm, share)
                 fleet.crew.armed = False
                 await resume_all(fleet)

@@ -146,9 +146,10 @@ async def arena(
     seats: Mapping[str, int] = SEATS,
     clocks: Mapping[str, int] = MappingProxyType({}),
     deadly: str = "",
+    armed: bool = False,
     roots: Sequence[Path] = (ROOT,),
 ) -> AsyncIterator[Arena]:
-    """A fleet in `folder`, ready to work; `clocks`, `deadly` and `roots`: see `Crew`.
+    """A fleet in `folder`, ready to work; `clocks`, `deadly`, `armed` and `roots`: see `Crew`.
 
     `provider`: instead of one that has a bad day and too few places in flight.
     """
@@ -190,6 +191,7 @@ async def arena(
         load = Load(crew, client, folder)
         try:
             await crew.warm()
+            crew.armed = armed
             await crew.keep(seats)
             yield Arena(
                 folder, valkey, client, crew, load, sim, store_proxy, provider_proxy, environment, told,

@@ -6,9 +6,9 @@ subtask had been accepted.
 `paid_twice_per_kill`: per killed process the calls that were charged, that it never wrote an end of, and that were therefore
 made again (ledger reason "worker lost"); the most over all kills. A process cannot lose more than it had in flight, which is
 `in_flight_per_process`.
+`restart_paid_twice`: the same for all processes that were asked to drain (SIGTERM), in sum.
 `paid_without_answer`: calls that were charged and brought no answer, and are not among those paid twice: a timeout, a reset,
 a call that ran when its claim was lost or its job cancelled.
-`restart_paid_twice`: the same for all processes that were asked to drain (SIGTERM), in sum.
 `recovery_p99_over_lease_s`: from the expiry of a killed process's claim to the next claim on the same subtask, whatever else
 happened meanwhile, less the time for which the store itself was away: without it nobody can claim anything.
 `jobs_given_up`: failed because three workers died at their plan or review; `jobs_cancelled`: a user did, so their subtasks

@@ -94,6 +94,7 @@ class Crew:
         self._of: dict[int, Incarnation] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self._numbers: dict[str, int] = {}
+        #: Members that start from now on have a failpoint to die at, and some submitters.
         self.armed = False
         #: Processes forked from now on die as soon as they are to ask a model with this in the prompt; empty: none do.
         self.deadly = deadly
