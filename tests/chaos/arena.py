@@ -86,6 +86,8 @@ class Arena:
     store_kills: int = 0
     #: When the store was away: ms since 1970.
     outages: list[tuple[float, float]] = field(default_factory=list)
+    #: Jobs that somebody paused, or tried to.
+    paused: set[str] = field(default_factory=set)
 
     @contextlib.contextmanager
     def outage(self) -> Iterator[None]:
@@ -105,14 +107,23 @@ class Arena:
         history = History.read(self.valkey.folder, round(LEASE_S * 1000))
         return Books(history, read_charges(self.sim.charges_path), jobs, self.crew.history)
 
-    async def _ends(self) -> dict[str, JobEnd]:
+    @contextlib.asynccontextmanager
+    async def runtime(self) -> AsyncIterator[Runtime]:
+        """What a user of the fleet acts through."""
         runtime = Runtime(self.environment, self.config, self.valkey.url)
-        client = FleetClient(runtime)
-        ends = {}
         try:
+            yield runtime
+        finally:
+            await runtime.aclose()
+
+    async def _ends(self) -> dict[str, JobEnd]:
+        ends = {}
+        async with self.runtime() as runtime:
+            client = FleetClient(runtime)
+            winding = set(await runtime.store.winding())
             for id_ in sorted(await self.load.accepted()):
                 if not await self.client.exists(f"{NAMESPACE}:job:{id_}"):
-                    ends[id_] = JobEnd(None, "", None, 0, 0, ())
+                    ends[id_] = JobEnd(None, "", None, 0, 0, (), winding=False)
                     continue
                 job = await client.job(id_)
                 cap, used, held = await runtime.store.quota(id_)
@@ -122,9 +133,7 @@ class Arena:
                     for number in range(phase.shards)
                     for place in phase.places(number)
                 )
-                ends[id_] = JobEnd(job.status.value, job.error or "", cap, used, held, members)
-        finally:
-            await runtime.aclose()
+                ends[id_] = JobEnd(job.status.value, job.error or "", cap, used, held, members, winding=id_ in winding)
         return ends
 
 
@@ -137,9 +146,10 @@ async def arena(
     seats: Mapping[str, int] = SEATS,
     clocks: Mapping[str, int] = MappingProxyType({}),
     deadly: str = "",
+    armed: bool = False,
     roots: Sequence[Path] = (ROOT,),
 ) -> AsyncIterator[Arena]:
-    """A fleet in `folder`, ready to work; `clocks`, `deadly` and `roots`: see `Crew`.
+    """A fleet in `folder`, ready to work; `clocks`, `deadly`, `armed` and `roots`: see `Crew`.
 
     `provider`: instead of one that has a bad day and too few places in flight.
     """
@@ -153,7 +163,10 @@ async def arena(
         (folder / "valkey").mkdir()
         valkey = Valkey(folder / "valkey", *VALKEY)
         stack.callback(valkey.stop)
-        crew = Crew(folder, path, lambda seat: variables(seat), clocks=clocks, deadly=deadly, roots=roots)  # noqa: PLW0108
+        crew = Crew(
+            folder, path, lambda seat: variables(seat), clocks=clocks, deadly=deadly, roots=roots,  # noqa: PLW0108
+            unreached=("begun",) if background == "never" else (),
+        )  # fmt: skip
         await crew.start()
         sim = stack.enter_context(running_sim(folder / "sim", settings, granted, folder / "sim.log"))
         store_proxy, provider_proxy = Proxy(valkey.port), Proxy(int(sim.url.rpartition(":")[2].partition("/")[0]))
@@ -178,6 +191,7 @@ async def arena(
         load = Load(crew, client, folder)
         try:
             await crew.warm()
+            crew.armed = armed
             await crew.keep(seats)
             yield Arena(
                 folder, valkey, client, crew, load, sim, store_proxy, provider_proxy, environment, told,

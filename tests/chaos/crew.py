@@ -11,7 +11,7 @@ import contextlib
 import random
 import signal
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,10 +22,10 @@ from tests.chaos.forks import Zygote
 
 #: Where each kind of process can be made to die, and how often at most it passes there before it does.
 FAILPOINTS = {
-    "coordinator": {"gate_opened": 2, "shard_added": 2, "released": 20, "sent": 20, "claimed": 5},
-    "nano": {"claimed": 12, "permitted": 12, "intended": 12, "answered": 10, "finished": 10, "begun": 10},
-    "mini": {"claimed": 6, "permitted": 6, "intended": 6, "answered": 6, "finished": 6, "begun": 6},
-    "flagship": {"claimed": 3, "permitted": 3, "intended": 2, "answered": 2, "finished": 2, "begun": 2, "reviewed": 1},
+    "coordinator": {"gate_opened": 1, "shard_added": 1, "released": 10, "sent": 10, "claimed": 3},
+    "nano": {"claimed": 6, "permitted": 6, "intended": 6, "answered": 5, "finished": 5, "begun": 5},
+    "mini": {"claimed": 3, "permitted": 3, "intended": 3, "answered": 3, "finished": 3, "begun": 3},
+    "flagship": {"claimed": 2, "permitted": 2, "intended": 2, "answered": 2, "finished": 2, "begun": 2, "reviewed": 1},
 }
 SLOTS = {"nano": 5, "mini": 4, "flagship": 3}
 END_S = 60.0
@@ -39,6 +39,10 @@ class Incarnation:
     tier: str
     pid: int
     zygote: Zygote
+    #: It is armed with a failpoint.
+    armed: bool
+    #: It was sent SIGKILL.
+    struck: bool = False
     #: It was asked to drain.
     asked: bool = False
     #: As `os.waitstatus_to_exitcode`: minus the signal, or the exit code; None while it runs.
@@ -50,6 +54,11 @@ class Incarnation:
     @property
     def killed(self) -> bool:
         return self.end == -signal.SIGKILL
+
+    @property
+    def at_failpoint(self) -> bool:
+        """Whether it died at its failpoint."""
+        return self.killed and self.armed and not self.struck
 
 
 class Crew:
@@ -64,13 +73,16 @@ class Crew:
         clocks: Mapping[str, int],
         deadly: str,
         roots: Sequence[Path],
+        unreached: Collection[str],
     ) -> None:
         """`variables`: the environment of the member called so; `clocks`: by how many seconds its clock is wrong.
 
-        `roots`: of the checkouts that members may be forked from, the one to begin with first.
+        `roots`: of the checkouts that members may be forked from, the one to begin with first. `unreached`: failpoints
+        that nobody passes in this fleet.
         """
         self._folder = folder
         self._variables = variables
+        self._unreached = unreached
         preload = preloaded() if clocks else None
         self._clocks = clocks if preload is not None else {}
         self._zygotes = {root: Zygote(root, config, self._on_end, {}) for root in roots}
@@ -82,6 +94,7 @@ class Crew:
         self._of: dict[int, Incarnation] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self._numbers: dict[str, int] = {}
+        #: Members that start from now on have a failpoint to die at, and some submitters.
         self.armed = False
         #: Processes forked from now on die as soon as they are to ask a model with this in the prompt; empty: none do.
         self.deadly = deadly
@@ -94,7 +107,13 @@ class Crew:
 
     @property
     def kills(self) -> int:
+        """Everybody's, whoever did it."""
         return sum(one.killed for one in self.history.values())
+
+    @property
+    def failpoint_kills(self) -> int:
+        """Of members that died at their failpoint; a client that submits a job is no member."""
+        return sum(one.at_failpoint and one.tier in FAILPOINTS for one in self.history.values())
 
     async def start(self) -> None:
         """Start what it forks from; that warms up by itself."""
@@ -129,7 +148,7 @@ class Crew:
             order["environment"] |= wrong_by(self._clocks[kind])
             zygote = self._clocked
         pid = await zygote.fork(order)
-        one = Incarnation(name, kind.partition(".")[0], pid, zygote)
+        one = Incarnation(name, kind.partition(".")[0], pid, zygote, bool(failpoints))
         self._of[pid] = self.history[name] = one
         if pid in self._early:
             self._on_end(pid, self._early.pop(pid))
@@ -138,6 +157,7 @@ class Crew:
     def signal(self, one: Incarnation, number: int) -> None:
         """Send a signal, if the process still runs."""
         if one.end is None:
+            one.struck = one.struck or number == signal.SIGKILL
             one.asked = one.asked or number == signal.SIGTERM
             one.zygote.signal(one.pid, number)
 
@@ -187,7 +207,15 @@ class Crew:
         command = (
             [COORDINATOR] if tier == COORDINATOR else ["worker", "--tier", tier, "--concurrency", str(SLOTS[tier])]
         )
-        self.members[seat] = await self.fork(seat, _failpoint(tier) if self.armed else "", command=command)
+        self.members[seat] = await self.fork(seat, self._failpoint(tier) if self.armed else "", command=command)
+
+    def _failpoint(self, tier: str) -> str:
+        """One place for a process of this tier to die at; every twentieth has none."""
+        if random.random() < 0.05:
+            return ""
+        places = [place for place in FAILPOINTS[tier].items() if place[0] not in self._unreached]
+        name, most = random.choice(places)
+        return f"{name}={random.randint(max(1, most // 3), most)}"
 
     def _all_zygotes(self) -> list[Zygote]:
         return [*self._zygotes.values(), *([] if self._clocked is None else [self._clocked])]
@@ -200,11 +228,3 @@ class Crew:
         one.end = status
         one.ended_at = time.time() * 1000
         one.ended.set()
-
-
-def _failpoint(tier: str) -> str:
-    """One place for a process of this tier to die at; every fourth has none."""
-    if random.random() < 0.2:
-        return ""
-    name, most = random.choice(list(FAILPOINTS[tier].items()))
-    return f"{name}={random.randint(max(1, most // 3), most)}"

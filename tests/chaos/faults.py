@@ -14,6 +14,7 @@ from redis.exceptions import RedisError
 
 from tests.chaos.arena import Arena
 from tests.chaos.connections import CutProvider, CutStore, KillClients, StallProvider, StallStore
+from tests.chaos.control import CancelJob, PauseJob
 from tests.chaos.kills import KillAnyone, KillCoordinator, KillTier
 from tests.chaos.messages import Duplicate
 from tests.chaos.pauses import Pause
@@ -33,7 +34,8 @@ class Fault(Protocol):
     #: Mean seconds between two strikes.
     every_s: float
 
-    async def strike(self, arena: Arena) -> None: ...
+    async def strike(self, arena: Arena) -> bool | None:
+        """False: there was nothing to do it to."""
 
 
 def faults() -> list[Fault]:
@@ -53,6 +55,8 @@ def faults() -> list[Fault]:
         StallProvider(),
         ProviderStorm(),
         Duplicate(),
+        PauseJob(),
+        CancelJob(),
     ]
 
 
@@ -72,7 +76,8 @@ class Storm:
         while not cancelled():
             await asyncio.sleep(random.uniform(0.5, 1.5) * fault.every_s)
             try:
-                await fault.strike(self._arena)
+                done = await fault.strike(self._arena)
             except (RedisError, OSError):
                 continue  # The store is away: another fault was faster.
-            self.strikes[type(fault).__name__] += 1
+            if done is not False:
+                self.strikes[type(fault).__name__] += 1

@@ -12,7 +12,7 @@ from tests.chaos.arena import Arena
 class KillAnyone:
     """A random worker."""
 
-    every_s = 1.2
+    every_s = 4.0
 
     async def strike(self, arena: Arena) -> None:
         seats = [seat for seat in arena.crew.members if seat != COORDINATOR]
@@ -22,7 +22,7 @@ class KillAnyone:
 class KillTier:
     """Every worker of a tier at once."""
 
-    every_s = 9.0
+    every_s = 12.0
 
     async def strike(self, arena: Arena) -> None:
         tier = random.choice(list(arena.config.tiers))

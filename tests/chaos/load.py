@@ -86,10 +86,15 @@ class Load:
         return known | told
 
     async def settled(self, within_s: float) -> None:
-        """Wait until all jobs have ended, or too long."""
+        """Wait until all jobs have ended, and those that were cancelled are wound up, or too long."""
         deadline = asyncio.get_running_loop().time() + within_s
-        while asyncio.get_running_loop().time() < deadline and await self.unfinished():
+        while asyncio.get_running_loop().time() < deadline and (await self.unfinished() or await self.winding()):
             await asyncio.sleep(0.3)
+
+    async def winding(self) -> set[str]:
+        """Cancelled jobs of which something may be left to be done."""
+        found: list[bytes] = await self._client.execute_command("SMEMBERS", f"{NAMESPACE}:winding")
+        return {id_.decode() for id_ in found}
 
     async def unfinished(self) -> list[str]:
         """Accepted jobs without a final status."""

@@ -12,8 +12,11 @@ class Duplicate:
 
     every_s = 3.0
 
-    async def strike(self, arena: Arena) -> None:
+    async def strike(self, arena: Arena) -> bool:
+        found = False
         for queue in (*arena.config.tiers, "coordinator"):
             waiting = await arena.client.lrange(queue, 0, -1)
+            found = found or bool(waiting)
             for raw in dict.fromkeys(waiting):
                 await arena.client.lpush(queue, *[raw] * max(1, TIMES - waiting.count(raw)))
+        return found

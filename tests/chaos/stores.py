@@ -13,7 +13,7 @@ from tests.chaos.arena import Arena
 class KillStore:
     """SIGKILL of Valkey; it is back at once, on the same port, with its append-only file."""
 
-    every_s = 20.0
+    every_s = 40.0
     #: Longest that it stays away.
     away_s = 0.0
 
@@ -29,14 +29,14 @@ class KillStore:
 class FlapStore(KillStore):
     """The same, but it stays away for up to five seconds: longer than a claim lives."""
 
-    every_s = 30.0
+    every_s = 12.5
     away_s = 5.0
 
 
 class FreezeStore:
     """SIGSTOP of Valkey for a moment: connections stay, answers do not come."""
 
-    every_s = 25.0
+    every_s = 40.0
 
     async def strike(self, arena: Arena) -> None:
         async with _one_at_a_time:
