@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from fleet.entries import Purpose
+from fleet.errors import ProviderError
+from fleet.executor import GiveBack, ask
 from fleet.jobs import JobStatus
 from fleet.ledger import WORKER_LOST
 from fleet.providers.base import Completion, ModelRequest, Started
@@ -104,6 +108,30 @@ def test_a_zombie_cannot_write_but_its_bill_is_put_right(valkey: Valkey, tmp_pat
     on_bench(scenario, valkey, tmp_path, lease(), sim=sim.url)
 
 
+def test_a_zombie_may_not_pay_for_a_subtask_that_was_filed_away_meanwhile(
+    valkey: Valkey, tmp_path: Path, sim: RunningSim
+) -> None:
+    async def scenario(fleet: Bench) -> None:
+        job_id = await fleet.submit(steps=[WRITE], budget_usd=1)
+        message = await fleet.run_until(job_id, "fleet.run_subtask.v1")
+        zombie = await fleet.runtime.store.claim(message.id, "nano")
+        assert isinstance(zombie, Claim)
+        await fleet.runtime.link.execute("ZADD", "fleet:watch", 0, message.id)
+        assert (await fleet.run(job_id)).status is JobStatus.COMPLETED
+        assert await fleet.runtime.store.results([message.id]) == [None]
+        money = await fleet.money(job_id)
+
+        record = json.loads(zombie.payload)["record"]
+        purpose = Purpose(job_id, zombie.id, zombie, "write", "write", "work", "nano", record)
+        with pytest.raises(GiveBack, match="another worker has taken over"):
+            await fleet.context.executor.call(purpose, ask("Write it.", max_output_tokens=100))
+        assert len(fleet.provider.asked) == 1
+        books(await fleet.ledger(job_id), sim.charges(), job_id)
+        assert await fleet.money(job_id) == money
+
+    on_bench(scenario, valkey, tmp_path, config(), sim=sim.url)
+
+
 @pytest.mark.parametrize("wakes", [False, True])
 def test_a_call_in_the_background_is_collected_and_paid_once(
     valkey: Valkey, tmp_path: Path, sim: RunningSim, wakes: bool
@@ -122,6 +150,81 @@ def test_a_call_in_the_background_is_collected_and_paid_once(
         books([entry], sim.charges(), job_id)
         assert (await fleet.client.receipt(job)).possibly_paid_twice == 0
         assert await fleet.money(job_id) == (entry.cost_nano_usd, 0)
+
+    on_bench(scenario, valkey, tmp_path, lease("always"), sim=sim.url)
+
+
+def watched(fleet: Bench) -> list[str]:
+    """What happens at the vendor from now on: `made` and `cancelled`, with what each is about."""
+    seen: list[str] = []
+    complete, cancel = fleet.provider.inner.complete, fleet.provider.inner.cancel
+
+    async def made(request: ModelRequest, started: Started | None = None) -> Completion:
+        seen.append(f"made {request.call_id}")
+        return await complete(request, started)
+
+    async def cancelled(handle: str) -> None:
+        seen.append(f"cancelled {handle}")
+        await cancel(handle)
+
+    fleet.provider.inner.complete, fleet.provider.inner.cancel = made, cancelled  # type: ignore[method-assign]
+    return seen
+
+
+def test_a_call_in_the_background_that_began_after_a_takeover_is_cancelled_at_the_vendor(
+    valkey: Valkey, tmp_path: Path, sim: RunningSim
+) -> None:
+    async def scenario(fleet: Bench) -> None:
+        job_id = await fleet.submit(steps=[WRITE], budget_usd=1)
+        message = await fleet.run_until(job_id, "fleet.run_subtask.v1")
+        real = fleet.provider.complete
+        seen = watched(fleet)
+        handles: list[str] = []
+
+        async def paused(request: ModelRequest, started: Started | None = None) -> Completion:
+            async def journalled(handle: str) -> None:
+                """This process stands still until another has done the subtask."""
+                assert started is not None
+                handles.append(handle)
+                await fleet.runtime.link.execute("ZADD", "fleet:watch", 0, message.id)
+                assert (await fleet.run(job_id)).status is JobStatus.COMPLETED
+                await started(handle)
+
+            fleet.provider.complete = real  # type: ignore[method-assign]
+            return await real(request, journalled)
+
+        fleet.provider.complete = paused  # type: ignore[method-assign]
+        with pytest.raises(NotOurs, match="another worker has taken over"):
+            await fleet.runner.run(message.id, "nano")
+        assert [what for what in seen if what.startswith("cancelled")] == [f"cancelled {handles[0]}"]
+        ledger = await fleet.ledger(job_id)
+        assert [entry.status for entry in ledger].count("ok") == 1
+        assert (await fleet.money(job_id)) == (sum(entry.cost_nano_usd for entry in ledger), 0)
+
+    on_bench(scenario, valkey, tmp_path, lease("always"), sim=sim.url)
+
+
+def test_a_call_whose_answer_cannot_be_collected_is_cancelled_before_another_is_made(
+    valkey: Valkey, tmp_path: Path, sim: RunningSim
+) -> None:
+    async def scenario(fleet: Bench) -> None:
+        seen = watched(fleet)
+        asked_for: list[str] = []
+
+        async def not_done(handle: str, request: ModelRequest) -> Completion:
+            asked_for.append(handle)
+            raise ProviderError("It is not done.", kind="timeout", retryable=True, maybe_billed=True)
+
+        fleet.provider.inner.collect = not_done  # type: ignore[method-assign]
+        job_id, zombie, _ = await vanished(fleet, after_start=True)
+        job = await fleet.run(job_id)
+        assert job.status is JobStatus.COMPLETED
+        lost, paid = await fleet.ledger(job_id)
+        assert seen == [f"made {lost.call_id}", f"cancelled {asked_for[0]}", f"made {paid.call_id}"]
+        assert (lost.reason, paid.status) == (WORKER_LOST, "ok")
+        assert await fleet.money(job_id) == (lost.cost_nano_usd + paid.cost_nano_usd, 0)
+        zombie.cancel()
+        await asyncio.wait({zombie})
 
     on_bench(scenario, valkey, tmp_path, lease("always"), sim=sim.url)
 

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from fleet.errors import ProviderError
 from fleet.jobs import JobStatus
+from fleet.providers.base import Completion, ModelRequest, Started
 from fleet.rounds import REVIEW_TASK
 from tests.support.bench import Bench, bench, books, config, on_bench
 from tests.support.scripted import Reply, scripted
@@ -182,6 +184,43 @@ def test_a_review_that_cannot_be_read_is_asked_for_once_more_and_then_fails_the_
             assert mended.result["text"] == "All is well."
 
     asyncio.run(run())
+
+
+def test_a_zombies_failed_review_does_not_end_the_job_that_another_reviews(
+    valkey: Valkey, tmp_path: Path, sim: RunningSim
+) -> None:
+    async def scenario(fleet: Bench) -> None:
+        job_id = await fleet.submit(items=ITEMS, steps=[NOTE], review=REVIEW | {"rounds": 0})
+        message = await fleet.run_until(job_id, REVIEW_TASK)
+        real = fleet.provider.complete
+        asked, taken_over = asyncio.Event(), asyncio.Event()
+
+        async def second(request: ModelRequest, started: Started | None = None) -> Completion:
+            taken_over.set()
+            await asyncio.wait({zombie})
+            return await real(request, started)
+
+        async def first(request: ModelRequest, started: Started | None = None) -> Completion:
+            fleet.provider.complete = second  # type: ignore[method-assign]
+            asked.set()
+            await taken_over.wait()
+            raise ProviderError("The vendor refused it.", kind="bad_request", retryable=False)
+
+        fleet.provider.complete = first  # type: ignore[method-assign]
+        zombie = asyncio.create_task(fleet.perform(message, "flagship"))
+        await asyncio.wait_for(asked.wait(), 30)
+        await fleet.runtime.link.execute("ZADD", "fleet:watch", 0, message.id)
+        job = await asyncio.wait_for(fleet.run(job_id), 60)
+        assert zombie.done()
+        assert (job.status, job.error) == (JobStatus.COMPLETED, None)
+        assert job.result is not None
+        assert job.result["verdict"] == "accept"
+        ledger = await fleet.ledger(job_id)
+        assert sorted(entry.status for entry in ledger if entry.role == "review") == ["failed", "ok"]
+        cost = books(ledger, sim.charges(), job_id)
+        assert await fleet.money(job_id) == (cost, 0)
+
+    on_bench(scenario, valkey, tmp_path, config(), sim=sim.url)
 
 
 async def _forget_the_end(fleet: Bench, job_id: str, review_id: str) -> None:
