@@ -35,7 +35,7 @@ bench-pool: $(READY)
 bench-pipeline: $(READY)
 	$(BIN)/python -m benchmarks.pipeline
 
-# About half an hour on two cores.
+# About three quarters of an hour on two cores.
 bench-scale: $(READY)
 	$(BIN)/python -m benchmarks.scale
 

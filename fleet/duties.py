@@ -138,6 +138,8 @@ class Duties:
             return
         begun = f"again:{claim.id}"
         if await self._context.store.memo(job.id, begun) is None:
+            if job.steps:
+                return  # Another retry has planned it since this one was asked for.
             await self._context.jobs.reopen(job.id, job.round)
             await self._context.store.set_memo(job.id, begun, "1")
         elif job.status.final:

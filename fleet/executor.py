@@ -27,7 +27,7 @@ from fleet.router import runs_in_background
 from queues.failpoints import failpoint
 from queues.limits import Allowance, Limiter, Permit
 from queues.store import Store
-from queues.subtasks import Refused
+from queues.subtasks import Claim, Refused
 
 logger = logging.getLogger(__name__)
 
@@ -35,9 +35,11 @@ T = TypeVar("T")
 
 #: Longest wait for a permit; waiting costs a coroutine, no attempt.
 PATIENCE_S = 3_600.0
-#: Longest wait for running calls to free a part of the budget, and how often to look.
-BUDGET_PATIENCE_S = 600.0
+#: How long to wait for others to free a part of the budget before the subtask goes back to its backlog, how often to look
+#: meanwhile, and how often it may come back.
+BUDGET_PATIENCE_S = 2.0
 BUDGET_LOOK_S = 0.2
+BUDGET_CLAIMS = 300
 BACKOFF_S = 0.5
 MAX_BACKOFF_S = 30.0
 #: What a wire adds around the texts of a request.
@@ -97,7 +99,7 @@ class Executor:
                 purpose, attempt.call_id, model=name, provider=model.provider, waited_ms=permit.waited_ms, worst=worst
             )
             try:
-                found = await self._intend(drafted, request)
+                found = await self._intend(drafted, request, purpose.claim)
             except BaseException:
                 await self._limiter.settle(permit, 0)
                 raise
@@ -194,7 +196,7 @@ class Executor:
         except RedisError as error:
             logger.warning("permit of call %s not returned: %s", permit.id, error)
 
-    async def _intend(self, drafted: Draft, request: ModelRequest) -> Call | None:
+    async def _intend(self, drafted: Draft, request: ModelRequest, claim: Claim) -> Call | None:
         """Journal the intent and hold its money. The call of an earlier worker, if it can be asked for, instead of ours."""
         deadline = time.monotonic() + BUDGET_PATIENCE_S
         while True:
@@ -206,6 +208,9 @@ class Executor:
                     if (call := await self._taken_up(Unsettled.of(note), request)) is not None:
                         return call
                 case Refused("short", others=others):
+                    if others > 0 and time.monotonic() > deadline and claim.claims < BUDGET_CLAIMS:
+                        # Others may need this one's place to free what they hold: lost calls are settled by the next claim.
+                        raise GiveBack("others hold what is left of the budget")
                     if others == 0 or time.monotonic() > deadline:
                         cap, used, _ = await self._store.quota(drafted.entry.job)
                         raise BudgetExceededError(

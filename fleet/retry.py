@@ -39,6 +39,8 @@ async def retry(job: Job, round_: int, context: Context) -> None:
     Raises:
         BadInputError: something of the job is still ending.
     """
+    if job.round > round_:
+        return  # It was done, and the job retried again since; whoever did it died before it could say so.
     if job.round != round_:
         await check_ended(job, context.archive)
         # What a plan that broke off left behind would otherwise be taken for the subtasks of the new round.

@@ -230,3 +230,62 @@ def test_a_plan_made_again_outlives_its_coordinator(
         assert await fleet.runtime.store.fields(duty.id, "state") == ["final"], "the next coordinator ended it"
 
     on_bench(scenario, valkey, tmp_path, config(gate_width=WIDTH), sim=sim.url)
+
+
+def test_a_plan_made_again_is_not_made_once_more_by_a_retry_that_looked_before(
+    valkey: Valkey, tmp_path: Path, sim: RunningSim
+) -> None:
+    async def scenario(fleet: Bench) -> None:
+        job_id = await fleet.submit(items=ITEMS, steps=[READ])
+        await fleet.runtime.link.execute("HSET", f"fleet:s:{job_id}/plan.1", "kills", 3)  # its workers died
+        assert (await fleet.run(job_id)).status is JobStatus.FAILED
+        real = fleet.runtime.store.fields
+
+        async def overtaken(id_: str, *names: str) -> list[str | None]:
+            """The second command stands still between its look at the job and what it does about it."""
+            fleet.runtime.store.fields = real  # type: ignore[method-assign]
+            await Control(fleet.runtime).retry_failed(job_id)
+            assert (await fleet.run(job_id)).status is JobStatus.COMPLETED
+            return await real(id_, *names)
+
+        fleet.runtime.store.fields = overtaken  # type: ignore[method-assign]
+        await Control(fleet.runtime).retry_failed(job_id)
+        job = await fleet.run(job_id)
+        assert (job.status, job.error) == (JobStatus.COMPLETED, None)
+        assert len(await fleet.ledger(job_id)) == len(ITEMS)
+
+    on_bench(scenario, valkey, tmp_path, config(gate_width=WIDTH), sim=sim.url)
+
+
+def test_a_retry_taken_over_after_a_later_one_leaves_the_later_round_alone(
+    valkey: Valkey, tmp_path: Path, sim: RunningSim
+) -> None:
+    async def scenario(fleet: Bench) -> None:
+        control = Control(fleet.runtime)
+        job_id = await refused(fleet, ITEMS)
+        finish, complete = fleet.runtime.store.finish, fleet.provider.complete
+
+        async def refuses(request: ModelRequest, started: Started | None = None) -> Completion:
+            raise ProviderError("The vendor refused it.", kind="bad_request", retryable=False)
+
+        async def dies(*_: object, **__: object) -> bool:
+            raise Died
+
+        await control.retry_failed(job_id)
+        duty = await fleet.run_until(job_id, RETRY_TASK)
+        fleet.runtime.store.finish = dies  # type: ignore[method-assign]
+        with pytest.raises(Died):
+            await fleet.perform(duty, "coordinator")
+        fleet.runtime.store.finish = finish  # type: ignore[method-assign]
+        fleet.provider.complete = refuses  # type: ignore[method-assign]
+        assert (await fleet.run(job_id)).status is JobStatus.FAILED
+        fleet.provider.complete = complete  # type: ignore[method-assign]
+        await control.retry_failed(job_id)
+        assert (await fleet.run(job_id)).status is JobStatus.COMPLETED
+
+        await fleet.runtime.link.execute("ZADD", "fleet:watch", 0, duty.id)
+        job = await fleet.run(job_id)
+        assert (job.status, job.error, job.round) == (JobStatus.COMPLETED, None, 3)
+        assert {outcome.status for outcome in (await fleet.outcomes(job)).values()} == {"ok"}
+
+    on_bench(scenario, valkey, tmp_path, config(gate_width=WIDTH), sim=sim.url)
