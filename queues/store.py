@@ -63,6 +63,8 @@ class Store:
         self.resend_ms = lease_ms
         self.unsent_ms = 5_000
         self.gate_grace_ms = 3_000
+        #: Which process claims through this store.
+        self.worker = secrets.token_hex(8)
         #: Set when the process was asked to end.
         self.hurry = asyncio.Event()
 
@@ -159,7 +161,7 @@ class Store:
 
     async def claim(self, id_: str, tier: str) -> Claim | Refusal:
         """The right to work on a subtask for `lease_ms`, or why not."""
-        reply = await self._call("claim", id_, tier, self.lease_ms, secrets.token_hex(8))
+        reply = await self._call("claim", id_, tier, self.lease_ms, secrets.token_hex(8), self.worker)
         verdict = reply[0].decode()
         if verdict != "run":
             return Refusal(verdict, reply[1].decode() if verdict == "final" else None)

@@ -5,7 +5,7 @@
 --       watch: when the reconciler looks (zset) · wake: rings the dispatcher (list) · w:TIER workers (zset by expiry)
 --       r:RECORD entries (hash) · rp:RECORD which of them are guesses (hash) · t:QUOTA their tally (hash)
 --       sus:TIER suspects that wait, two workers having died at each (list) · sus:TIER:out those that run (set)
---       sus:TIER:crowd how many these were · sus:TIER:size how many may be next
+--       sus:TIER:most how many of them may be in one worker (string)
 --       beat: when anybody was here last, and until when claims are not taken away after nobody was (hash)
 --       righted: what was not as it should be, by tier, since the store is there (hash)
 --       winding: cancelled jobs of which something may be left (set)
@@ -84,9 +84,8 @@ end
 local function take_back(id, tier)
   redis.call('SREM', key('out', tier), id)
   redis.call('ZREM', key('watch'), id)
-  local crowd = redis.call('SISMEMBER', key('sus', tier, 'out'), id) == 1 and redis.call('GET', key('sus', tier, 'crowd'))
-  if crowd and tonumber(crowd) > 1 then
-    redis.call('SET', key('sus', tier, 'size'), 1)
+  if redis.call('HGET', key('s', id), 'beside') == '1' then
+    redis.call('SET', key('sus', tier, 'most'), 1) -- it was not the only suspect in its worker: nobody knows which it was
   else
     redis.call('HINCRBY', key('s', id), 'kills', 1)
   end

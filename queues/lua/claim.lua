@@ -1,10 +1,10 @@
 -- Take the right to work on a subtask. Every claim has a higher fence than the one before it; it is the time in
 -- microseconds, so that a store that lost its last second with the power, or that had forgotten the subtask, does not
 -- give out a fence that somebody still holds.
--- KEYS[1] namespace   ARGV[1] id   ARGV[2] tier   ARGV[3] lease_ms   ARGV[4] owner
+-- KEYS[1] namespace   ARGV[1] id   ARGV[2] tier   ARGV[3] lease_ms   ARGV[4] owner   ARGV[5] worker
 -- Reply: {'run', fence, payload, trail, kills, claims} or one of {'final', status} {'busy'} {'elsewhere'} {'gone'}.
 -- The owner is a token of this one attempt to claim: asking again after a lost reply gives the same claim.
-local id, here, lease_ms, owner = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4]
+local id, here, lease_ms, owner, worker = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4], ARGV[5]
 local s = key('s', id)
 local state, tier, status, holder, kills = unpack(redis.call('HMGET', s, 'state', 'tier', 'status', 'owner', 'kills'))
 local function granted(fence)
@@ -36,10 +36,26 @@ if state == 'running' then
 elseif state == 'ready' then
   redis.call('HDEL', s, 'again') -- an earlier message came after all
 end
+-- The suspects that run in this worker already.
+local beside = {}
+if tonumber(kills) >= SUSPECT_KILLS then
+  for _, other in ipairs(redis.call('SMEMBERS', key('sus', tier, 'out'))) do
+    local its_state, its_worker = unpack(redis.call('HMGET', key('s', other), 'state', 'worker'))
+    if other ~= id and its_state == 'running' and its_worker == worker then beside[#beside + 1] = other end
+  end
+  if #beside >= tonumber(redis.call('GET', key('sus', tier, 'most')) or 1) then -- another worker's turn
+    redis.call('SREM', key('out', tier), id)
+    redis.call('ZREM', key('watch'), id)
+    move(id, tier, {tier = tier, state = state}, 'ready')
+    redis.call('RPUSH', key('sus', tier), id) -- without a ring: at once the message might come here again
+    return {'busy'}
+  end
+  for _, other in ipairs(beside) do redis.call('HSET', key('s', other), 'beside', 1) end
+end
 move(id, tier, {tier = tier, state = state}, 'running')
 redis.call('SADD', key('out', tier), id)
 redis.call('ZADD', key('watch'), now + lease_ms, id)
 local fence = int(math.max(redis.call('HGET', s, 'fence') + 1, clock[1] * 1000000 + clock[2]))
 redis.call('HINCRBY', s, 'claims', 1)
-redis.call('HSET', s, 'owner', owner, 'sends', 0, 'fence', fence)
+redis.call('HSET', s, 'owner', owner, 'worker', worker, 'beside', #beside > 0 and 1 or 0, 'sends', 0, 'fence', fence)
 return granted(fence)

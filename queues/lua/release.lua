@@ -25,36 +25,39 @@ local function queue(id, s, task, gate, index)
   room = room - 1
 end
 
--- Suspects wait in a list of their own. A few of them run one by one. Many, as when workers of hundreds were lost twice, run
--- in batches, each twice as large as the last one as long as nobody dies: that would narrow down who it is, and count for none.
+-- Suspects wait in a list of their own, and as many are out as can run apart: one in each worker (claim.lua). Where there are
+-- many, as after workers of hundreds were lost twice, twice as many each time all that were out have ended without a death:
+-- one among several in a worker would narrow down who it is, and counts for none of them.
 local FEW, MOST = 16, 256
-local suspects, batch = key('sus', tier), key('sus', tier, 'out')
+local suspects, batch, most_in_one = key('sus', tier), key('sus', tier, 'out'), key('sus', tier, 'most')
 local function take_suspects()
   for _, id in ipairs(redis.call('SMEMBERS', batch)) do
     local state, at, kills = unpack(redis.call('HMGET', key('s', id), 'state', 'tier', 'kills'))
     local out = (state == 'queued' or state == 'running') and at == tier and tonumber(kills) >= SUSPECT_KILLS
     if not out then redis.call('SREM', batch, id) end
   end
-  local waiting = redis.call('LLEN', suspects)
-  if waiting > 0 and redis.call('SCARD', batch) == 0 then
-    local size = waiting <= FEW and 1 or math.min(MOST, tonumber(redis.call('GET', key('sus', tier, 'size')) or 1))
-    local taken = 0
-    for _ = 1, math.min(waiting, 2 * MOST) do
-      if room <= 0 or taken >= size then break end
-      local id = redis.call('LPOP', suspects)
-      local s = key('s', id)
-      local state, at, task, gate, index = unpack(redis.call('HMGET', s, 'state', 'tier', 'task', 'gate', 'gate_index'))
-      local stop = redis.call('HGET', key('j', job_of(id)), 'stop')
-      if state == 'ready' and at == tier and not stop then
-        redis.call('SADD', batch, id)
-        queue(id, s, task, gate, index)
-        taken = taken + 1
-      elseif stop == 'paused' then
-        redis.call('RPUSH', suspects, id)
-      end
+  local waiting, out = redis.call('LLEN', suspects), redis.call('SCARD', batch)
+  if waiting == 0 then return end
+  local most = tonumber(redis.call('GET', most_in_one) or 1)
+  if waiting <= FEW then
+    most = 1
+  elseif out == 0 then
+    most = math.min(MOST, 2 * most)
+  end
+  redis.call('SET', most_in_one, most)
+  for _ = 1, math.min(waiting, 2 * MOST) do
+    if room <= 0 or out >= most * redis.call('ZCARD', workers) then break end
+    local id = redis.call('LPOP', suspects)
+    local s = key('s', id)
+    local state, at, task, gate, index = unpack(redis.call('HMGET', s, 'state', 'tier', 'task', 'gate', 'gate_index'))
+    local stop = redis.call('HGET', key('j', job_of(id)), 'stop')
+    if state == 'ready' and at == tier and not stop then
+      redis.call('SADD', batch, id)
+      queue(id, s, task, gate, index)
+      out = out + 1
+    elseif stop == 'paused' then
+      redis.call('RPUSH', suspects, id)
     end
-    redis.call('SET', key('sus', tier, 'crowd'), taken)
-    redis.call('SET', key('sus', tier, 'size'), 2 * math.max(taken, 1))
   end
 end
 

@@ -453,6 +453,30 @@ def test_a_suspect_waits_while_its_job_is_paused_and_is_dropped_with_a_cancelled
     asyncio.run(scenario())
 
 
+def test_suspects_run_side_by_side_in_different_workers_only(valkey: Valkey) -> None:
+    async def scenario() -> None:
+        async with open_store(valkey) as one, open_store(valkey) as other:
+            await one.register("nano", "another", 10, 600_000)
+            await one.add([new("j/a"), new("j/b"), new("j/c")])
+            for _ in range(2):
+                for released in await one.release("nano", 10):
+                    await claimed(one, released.id)
+                await one.link.execute("ZADD", "test:watch", 0, "j/a", 0, "j/b", 0, "j/c")
+                await one.reconcile()
+            assert [released.id for released in await one.release("nano", 10)] == ["j/a", "j/b"], (
+                "there are two workers"
+            )
+            first = await claimed(one, "j/a")
+            assert await one.claim("j/b", "nano") == Refusal("busy"), "this worker has one"
+            assert [released.id for released in await one.release("nano", 10)] == ["j/c"]
+            await claimed(other, "j/c")
+            await one.finish(first, "ok", "")
+            assert [released.id for released in await one.release("nano", 10)] == ["j/b"]
+            assert (await claimed(one, "j/b")).kills == 2
+
+    asyncio.run(scenario())
+
+
 def test_many_suspects_run_in_growing_batches_and_a_death_among_them_counts_for_none(valkey: Valkey) -> None:
     """Two workers of forty were lost: the harmless are soon done, and the one that kills is found all the same."""
 
