@@ -47,7 +47,7 @@ if tonumber(kills) >= SUSPECT_KILLS then
     redis.call('SREM', key('out', tier), id)
     redis.call('ZREM', key('watch'), id)
     move(id, tier, {tier = tier, state = state}, 'ready')
-    redis.call('RPUSH', key('sus', tier), id) -- without a ring: at once the message might come here again
+    redis.call('LPUSH', key('sus', tier), id) -- the next, but without a ring: at once it might come here again
     return {'busy'}
   end
   for _, other in ipairs(beside) do redis.call('HSET', key('s', other), 'beside', 1) end

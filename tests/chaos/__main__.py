@@ -17,7 +17,8 @@ from pathlib import Path
 
 from redis.exceptions import RedisError
 
-from tests.chaos.arena import Arena, arena
+from fleet.store import COORDINATOR
+from tests.chaos.arena import SEATS, Arena, arena
 from tests.chaos.clocks import WRONG, preloaded
 from tests.chaos.control import resume_all
 from tests.chaos.faults import Storm, cancelled
@@ -31,6 +32,8 @@ SETTLE_S = 90.0
 #: Figures of which the rounds' highest counts; the others are added up.
 HIGHEST = ("paid_twice_per_kill", "paid_twice_per_kill_background", "in_flight_per_process")
 MODES = ("never", "always")
+#: A second coordinator beside the one that every fleet has: while one is dead or stands still, the other puts things right.
+STORM_SEATS = {**SEATS, COORDINATOR: 1}
 #: Most kills of one round: a store's log that is much longer takes long to judge.
 SHARE = 150
 
@@ -62,7 +65,7 @@ class Run:
 
     async def _round(self, number: int, share: int) -> None:
         mode = MODES[number % len(MODES)]
-        async with arena(self._folder / f"{number}-{mode}", mode, clocks=WRONG, armed=True) as fleet:
+        async with arena(self._folder / f"{number}-{mode}", mode, clocks=WRONG, seats=STORM_SEATS, armed=True) as fleet:
             telling = asyncio.create_task(self._tell(fleet, f"round {number + 1} ({mode})"))
             try:
                 storm = Storm(fleet)
