@@ -20,7 +20,8 @@ from fleet.items import ItemIndex
 from fleet.jobs import JobSpec, JobStatus, Step
 from fleet.shards import Phase, phases
 from fleet.stored import read, read_json
-from queues.store import NotDurableError, Store
+from queues.admission import Admission, NotDurableError
+from queues.store import Store
 from queues.subtasks import Claim, NewSubtask
 
 PLAN_TASK = "fleet.plan_job.v1"
@@ -76,6 +77,7 @@ class JobStore:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._link = store.link
+        self.admission = Admission(store.link, store.namespace)
         self._plans: OrderedDict[str, Job] = OrderedDict()
 
     async def create(self, job_id: str, spec: JobSpec, items: ItemIndex, *, tenant: str, simulated: bool) -> None:
@@ -96,8 +98,8 @@ class JobStore:
         }
         start = NewSubtask(id=f"{job_id}/plan.1", task=PLAN_TASK, tier=COORDINATOR, payload="")
         try:
-            await self._store.keeps_on_disk()
-            await self._store.accept(
+            await self.admission.keeps_on_disk()
+            await self.admission.accept(
                 job_id,
                 start,
                 tenant=tenant,
@@ -106,7 +108,7 @@ class JobStore:
                 document=(f"job:{job_id}", document),
                 index=("jobs", now),
             )
-            await self._store.on_disk()
+            await self.admission.on_disk()
         except OutOfMemoryError as error:
             raise StoreUnavailableError(
                 "The store is full, so the job was not accepted and nothing of it is kept; give the store more memory "
@@ -120,7 +122,7 @@ class JobStore:
                 "the store's disk, then submit again."
             ) from error
         except NotDurableError as error:
-            if await self._store.retract(job_id, start.id, f"job:{job_id}", "jobs"):
+            if await self.admission.retract(job_id, start.id, f"job:{job_id}", "jobs"):
                 raise StoreUnavailableError(str(error)) from error
             raise StoreUnavailableError(
                 f"{error} The job {job_id} runs already, and may be lost if the store loses its power now."

@@ -43,12 +43,6 @@ INSIST_S, INSIST_DELAY_S = 300.0, 0.5
 HURRY_S = 10.0
 #: What a server says that refuses to write for now: its disk is full, it loads its data, it is no primary.
 REFUSES_FOR_NOW = ("MISCONF", "OOM", "NOREPLICAS", "READONLY", "LOADING", "TRYAGAIN", "MASTERDOWN")
-#: A store that syncs its disk once a second has synced what was written so long ago.
-SYNCED_S = 2.0
-
-
-class NotDurableError(Exception):
-    """What was written is not on the disk of the store."""
 
 
 class Store:
@@ -71,66 +65,6 @@ class Store:
     async def open_job(self, job: str, *, tenant: str, share: float) -> None:
         """Let `job` take part in the fair order; `share` is its weight among its tenant's jobs."""
         await self.link.execute("HSET", self._key("j", job), "tenant", tenant, "share", share, idempotent=True)
-
-    async def accept(
-        self,
-        job: str,
-        start: NewSubtask,
-        *,
-        tenant: str,
-        share: float,
-        cap: int | None,
-        document: tuple[str, Mapping[str, str | int | float]],
-        index: tuple[str, float],
-    ) -> bool:
-        """Open a job with its document, its place in an index, its quota's cap and the subtask that starts it, or nothing.
-
-        `document`: key below the namespace and fields; `index`: key and score. False when the document exists.
-        """
-        fields = [part for pair in document[1].items() for part in pair]
-        head = [job, tenant, share, "" if cap is None else cap, document[0], *index, start.id, start.task, start.tier]
-        return bool(await self._call("accept", *head, *fields))
-
-    async def keeps_on_disk(self) -> float:
-        """Seconds after which what was written is surely on the disk of the store, beside what `on_disk` waits for.
-
-        Valkey 9.1 answers WAITAOF at once where it syncs once a second, before it has: time is all that can be trusted then.
-
-        Raises:
-            NotDurableError: the store keeps nothing on disk, or does not say when it does.
-        """
-        info = (await self.link.execute("INFO", "persistence", idempotent=True)).decode()
-        try:
-            setting = (await self.link.execute("CONFIG", "GET", "appendfsync", idempotent=True))[1]
-        except ResponseError:  # not for everybody's eyes: the default then
-            setting = b"everysec"
-        if "aof_enabled:1" not in info or setting not in (b"always", b"everysec"):
-            raise NotDurableError(
-                "The store keeps nothing on disk at once, so no job is accepted: set appendonly yes and appendfsync "
-                "always (or everysec, with which each submit takes two seconds)."
-            )
-        return 0.0 if setting == b"always" else SYNCED_S
-
-    async def on_disk(self) -> None:
-        """Wait until everything written on this link so far is on the disk of the store.
-
-        Raises:
-            NotDurableError: the store keeps nothing on disk, or did not manage within 10 s.
-        """
-        wait_s = await self.keeps_on_disk()
-        try:
-            local, _ = await self.link.execute("WAITAOF", 1, 0, 10_000)
-        except ResponseError:  # a server without WAITAOF
-            local = 1
-        if local < 1:
-            raise NotDurableError(
-                "The store did not write to its disk within 10 s; look at its disk, then submit again."
-            )
-        await asyncio.sleep(wait_s)
-
-    async def retract(self, job: str, start: str, document: str, index: str) -> bool:
-        """Take back a job that `accept` wrote; False when it has begun."""
-        return bool(await self._call("retract", job, document, index, start))
 
     async def now(self) -> float:
         """The server's time, by which times of different processes can be told apart: seconds since 1970."""
