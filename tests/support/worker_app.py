@@ -32,7 +32,7 @@ async def _record(kind: str, value: object) -> None:
         await client.rpush(kind, str(value))
 
 
-@app.task(name="test.wait", queue=WORK.queue)
+@app.task(shared=False, name="test.wait", queue=WORK.queue)
 def wait(number: int, seconds: float) -> int:
     """Say that it started, wait, say that it ended."""
 
@@ -45,7 +45,7 @@ def wait(number: int, seconds: float) -> int:
     return number
 
 
-@app.task(name="test.context", queue=WORK.queue)
+@app.task(shared=False, name="test.context", queue=WORK.queue)
 def context(number: int) -> None:
     """A context variable set before an await is still one's own after it."""
     before = current.get()
@@ -54,7 +54,7 @@ def context(number: int) -> None:
     await_(_record("context", f"{before}:{current.get() == str(number)}"))
 
 
-@app.task(name="test.soft", queue=WORK.queue, soft_time_limit=0.2)
+@app.task(shared=False, name="test.soft", queue=WORK.queue, soft_time_limit=0.2)
 def soft() -> None:
     """Ends by its soft limit and cleans up."""
     try:
@@ -63,7 +63,7 @@ def soft() -> None:
         await_(_record("soft", "cleaned up"))
 
 
-@app.task(name="test.hard", queue=WORK.queue, time_limit=0.3, ignore_result=False)
+@app.task(shared=False, name="test.hard", queue=WORK.queue, time_limit=0.3, ignore_result=False)
 def hard() -> None:
     """Ends by its hard limit."""
     try:
@@ -72,20 +72,20 @@ def hard() -> None:
         await_(_record("hard", "ended"))
 
 
-@app.task(name="test.fail", queue=WORK.queue, ignore_result=False)
+@app.task(shared=False, name="test.fail", queue=WORK.queue, ignore_result=False)
 def fail() -> None:
     """Raises."""
     raise ValueError("as asked")
 
 
-@app.task(name="test.block", queue=WORK.queue, soft_time_limit=1.0)
+@app.task(shared=False, name="test.block", queue=WORK.queue, soft_time_limit=1.0)
 def block(seconds: float) -> None:
     """Stall the whole worker, as a bad neighbour does."""
     await_(asyncio.sleep(0))
     time.sleep(seconds)
 
 
-@app.task(name="test.sleep", queue=WORK.queue)
+@app.task(shared=False, name="test.sleep", queue=WORK.queue)
 def sleep(seconds: float) -> None:
     """Wait without any server, and say so in the log."""
     print("sleep is asleep", flush=True)
@@ -93,14 +93,14 @@ def sleep(seconds: float) -> None:
     print("sleep is awake", flush=True)
 
 
-@app.task(name="test.header", queue=WORK.queue)
+@app.task(shared=False, name="test.header", queue=WORK.queue)
 def header(number: int) -> int:
     """A chord's part."""
     await_(asyncio.sleep(0.01))
     return number
 
 
-@app.task(name="test.body", queue=WORK.queue)
+@app.task(shared=False, name="test.body", queue=WORK.queue)
 def body(parts: list[int]) -> None:
     """A chord's body."""
     await_(_record("body", sorted(parts)))
