@@ -55,7 +55,7 @@ class Store:
         #: How long a sent subtask may wait for a worker before it is sent again, one that was only released before it is
         #: sent at all, and a full gate for its chord.
         self.resend_ms = lease_ms
-        self.unsent_ms = 5_000
+        self.unsent_ms = 2_000
         self.gate_grace_ms = 3_000
         #: Which process claims through this store.
         self.worker = secrets.token_hex(8)

@@ -5,7 +5,7 @@
 --       watch: when the reconciler looks (zset) · wake: rings the dispatcher (list) · w:TIER workers (zset by expiry)
 --       r:RECORD entries (hash) · rp:RECORD which of them are guesses (hash) · t:QUOTA their tally (hash)
 --       sus:TIER suspects that wait, two workers having died at each (list) · sus:TIER:out those that run (set)
---       sus:TIER:most how many of them may be in one worker (string)
+--       sus:TIER:most how many of them may be in one worker, but for those that are to be alone there (string)
 --       beat: when anybody was here last, and until when claims are not taken away after nobody was (hash)
 --       righted: what was not as it should be, by tier, since the store is there (hash)
 --       winding: cancelled jobs of which something may be left (set)
@@ -60,8 +60,10 @@ local function open_lane(tier, tenant, job)
   redis.call('ZADD', key('b', tier), 'NX', redis.call('HGET', key('v', tier), '*') or 0, tenant)
 end
 
--- Two workers died at it, and it may be the cause. Suspects run apart (release.lua), so that the next death counts against
--- the one that caused it, not against those that happened to be in the same process three times.
+-- Two workers died at it, and it may be the cause. Suspects run apart, so that the next death counts against the one that
+-- caused it, not against those that happened to be in the same process three times. Where they are many, as after workers
+-- of hundreds were lost twice, they are tested in groups as of blood samples (Dorfman 1943): a group of them in a worker,
+-- and only if that dies, which then counts for none of them, each of the group alone.
 local SUSPECT_KILLS = 2
 
 -- Into the backlog of its tier.
@@ -70,7 +72,9 @@ local function make_ready(id, tier, from, front)
   local tenant = redis.call('HGET', key('j', job), 'tenant') or 'default'
   move(id, tier, from, 'ready')
   if tonumber(redis.call('HGET', key('s', id), 'kills')) >= SUSPECT_KILLS then
-    redis.call('RPUSH', key('sus', tier), id)
+    -- One whose message was lost has not had its turn; all others go to the end, or one that kills, or one that the budget
+    -- is too short for, would keep the rest from theirs.
+    redis.call(from.state == 'queued' and 'LPUSH' or 'RPUSH', key('sus', tier), id)
     ring()
     return
   end
@@ -84,13 +88,14 @@ end
 local function take_back(id, tier)
   redis.call('SREM', key('out', tier), id)
   redis.call('ZREM', key('watch'), id)
-  if redis.call('HGET', key('s', id), 'beside') == '1' then
-    redis.call('SET', key('sus', tier, 'most'), 1) -- it was not the only suspect in its worker: nobody knows which it was
+  local s = key('s', id)
+  if redis.call('HGET', s, 'beside') == '1' then
+    redis.call('HSET', s, 'alone', 1) -- it was not the only suspect in its worker: nobody knows which it was
   else
-    redis.call('HINCRBY', key('s', id), 'kills', 1)
+    redis.call('HINCRBY', s, 'kills', 1)
   end
-  redis.call('HINCRBY', key('s', id), 'fence', 1)
-  redis.call('HSET', key('s', id), 'again', 1) -- the next message for it is one that is sent again
+  redis.call('HINCRBY', s, 'fence', 1)
+  redis.call('HSET', s, 'again', 1) -- the next message for it is one that is sent again
   count(tier, 'kill')
   count(tier, 'claim_expired')
   make_ready(id, tier, {tier = tier, state = 'running'}, true)

@@ -39,11 +39,15 @@ end
 -- The suspects that run in this worker already.
 local beside = {}
 if tonumber(kills) >= SUSPECT_KILLS then
+  local most = redis.call('HEXISTS', s, 'alone') == 1 and 1 or tonumber(redis.call('GET', key('sus', tier, 'most')) or 1)
   for _, other in ipairs(redis.call('SMEMBERS', key('sus', tier, 'out'))) do
-    local its_state, its_worker = unpack(redis.call('HMGET', key('s', other), 'state', 'worker'))
-    if other ~= id and its_state == 'running' and its_worker == worker then beside[#beside + 1] = other end
+    local its_state, its_worker, alone = unpack(redis.call('HMGET', key('s', other), 'state', 'worker', 'alone'))
+    if other ~= id and its_state == 'running' and its_worker == worker then
+      beside[#beside + 1] = other
+      if alone then most = 1 end
+    end
   end
-  if #beside >= tonumber(redis.call('GET', key('sus', tier, 'most')) or 1) then -- another worker's turn
+  if #beside >= most then -- another worker's turn
     redis.call('SREM', key('out', tier), id)
     redis.call('ZREM', key('watch'), id)
     move(id, tier, {tier = tier, state = state}, 'ready')

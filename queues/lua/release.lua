@@ -25,36 +25,41 @@ local function queue(id, s, task, gate, index)
   room = room - 1
 end
 
--- Suspects wait in a list of their own, and as many are out as can run apart: one in each worker (claim.lua). Where there are
--- many, as after workers of hundreds were lost twice, twice as many each time all that were out have ended without a death:
--- one among several in a worker would narrow down who it is, and counts for none of them.
-local FEW, MOST = 16, 256
+-- Suspects wait in a line of their own, and as many are out as may run at once: one in each worker, or a group of them where
+-- it would take more than so many turns until all of them have had one. The best size for one culprit is the square root.
+local TURNS, LOOKED_AT = 3, 500
 local suspects, batch, most_in_one = key('sus', tier), key('sus', tier, 'out'), key('sus', tier, 'most')
 local function take_suspects()
-  for _, id in ipairs(redis.call('SMEMBERS', batch)) do
-    local state, at, kills = unpack(redis.call('HMGET', key('s', id), 'state', 'tier', 'kills'))
-    local out = (state == 'queued' or state == 'running') and at == tier and tonumber(kills) >= SUSPECT_KILLS
-    if not out then redis.call('SREM', batch, id) end
-  end
-  local waiting, out = redis.call('LLEN', suspects), redis.call('SCARD', batch)
+  local waiting, workers_here = redis.call('LLEN', suspects), redis.call('ZCARD', workers)
   if waiting == 0 then return end
-  local most = tonumber(redis.call('GET', most_in_one) or 1)
-  if waiting <= FEW then
-    most = 1
-  elseif out == 0 then
-    most = math.min(MOST, 2 * most)
+  local out = {}
+  for _, id in ipairs(redis.call('SMEMBERS', batch)) do
+    local state, at, kills, alone = unpack(redis.call('HMGET', key('s', id), 'state', 'tier', 'kills', 'alone'))
+    if (state == 'queued' or state == 'running') and at == tier and tonumber(kills) >= SUSPECT_KILLS then
+      out[#out + 1] = alone
+    else
+      redis.call('SREM', batch, id)
+    end
   end
+  local most = 1
+  if waiting + #out > TURNS * workers_here then most = math.ceil(math.sqrt(waiting + #out)) end
   redis.call('SET', most_in_one, most)
-  for _ = 1, math.min(waiting, 2 * MOST) do
-    if room <= 0 or out >= most * redis.call('ZCARD', workers) then break end
-    local id = redis.call('LPOP', suspects)
+  local free = most * workers_here -- one that is to be alone takes the place of a group
+  for _, alone in ipairs(out) do free = free - (alone and most or 1) end
+  for _ = 1, math.min(waiting, LOOKED_AT) do
+    local id = redis.call('LINDEX', suspects, 0)
     local s = key('s', id)
-    local state, at, task, gate, index = unpack(redis.call('HMGET', s, 'state', 'tier', 'task', 'gate', 'gate_index'))
+    local state, at, task, gate, index, alone =
+      unpack(redis.call('HMGET', s, 'state', 'tier', 'task', 'gate', 'gate_index', 'alone'))
     local stop = redis.call('HGET', key('j', job_of(id)), 'stop')
-    if state == 'ready' and at == tier and not stop then
+    local places = alone and most or 1
+    local due = state == 'ready' and at == tier and not stop
+    if due and (room <= 0 or free < places) then break end
+    redis.call('LPOP', suspects)
+    if due then
       redis.call('SADD', batch, id)
       queue(id, s, task, gate, index)
-      out = out + 1
+      free = free - places
     elseif stop == 'paused' then
       redis.call('RPUSH', suspects, id)
     end
@@ -78,7 +83,8 @@ while room > 0 do
     if not id then
       redis.call('ZREM', lanes, lane[1])
     elseif state == 'ready' and at == tier and tonumber(kills) >= SUSPECT_KILLS then
-      redis.call('RPUSH', suspects, id) -- claimed by an earlier message while it was ready, it had stayed in its lane
+      -- Claimed by an earlier message while it was ready, it had stayed in its lane; or it is from an earlier version's.
+      if not redis.call('LPOS', suspects, id) then redis.call('RPUSH', suspects, id) end
       met = true
     elseif state == 'ready' and at == tier then
       queue(id, s, task, gate, index)

@@ -9,8 +9,8 @@ for i = 2, #ARGV do
   end
   if state == 'queued' then
     redis.call('HINCRBY', key('s', ARGV[i]), 'sends', 1)
-    -- Sent again without a worker taking it, because all of them are busy: wait longer, at most four times as long.
-    redis.call('ZADD', key('watch'), now + ARGV[1] * 2 ^ math.min(tonumber(sends), 2), ARGV[i])
+    -- Sent again without a worker taking it, because all of them are busy: wait twice as long.
+    redis.call('ZADD', key('watch'), now + ARGV[1] * 2 ^ math.min(tonumber(sends), 1), ARGV[i])
   end
 end
 return 1

@@ -10,13 +10,14 @@ from collections import Counter
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, invariant, precondition, rule
 
+from queues.store import Store
 from queues.subtasks import Claim, State
 from tests.chaos.machines import ROUND_MS, ROUNDS, Mode, StoreMachine, check
 from tests.support.stores import new
 from tests.support.valkey import Valkey
 
 TIERS = ("nano", "mini")
-MEMBERS = [f"j/m/{number}" for number in range(3)]
+MEMBERS = [f"j/m/{number}" for number in range(5)]
 BODY = "j/gate"
 AFTER = "j/after"
 #: The last member of the gate waits for the first.
@@ -24,9 +25,11 @@ GATHERED = [*MEMBERS, AFTER]
 ALL = [*GATHERED, BODY]
 #: What _common.lua says: nobody was here for so long, so claims are kept for so long.
 AWAY_MS, LENIENT_MS = 3_000, 4_000
-#: And what so many workers died at runs alone on its tier, and only when it was released.
+#: And what so many workers died at runs only when it was released, and apart: few of them in a worker or one alone.
 SUSPECT_KILLS = 2
-ids, tiers = st.sampled_from(ALL), st.sampled_from(TIERS)
+#: Two processes claim.
+WORKERS = 2
+ids, tiers, workers = st.sampled_from(ALL), st.sampled_from(TIERS), st.integers(0, WORKERS - 1)
 
 
 class Claims(StoreMachine):
@@ -34,6 +37,7 @@ class Claims(StoreMachine):
 
     def __init__(self, valkey: Valkey, mode: Mode) -> None:
         super().__init__(valkey, mode)
+        self.workers = [Store(self.link, self.namespace) for _ in range(WORKERS)]
         self.tier = dict.fromkeys(ALL, "nano")
         self.claims: list[Claim] = []
         self.holder: dict[str, Claim] = {}
@@ -41,6 +45,11 @@ class Claims(StoreMachine):
         #: Claims that came to their end, by writing it.
         self.ended: set[Claim] = set()
         self.kills = dict.fromkeys(ALL, 0)
+        #: Which worker it was claimed by last.
+        self.claimed_by = dict.fromkeys(ALL, 0)
+        #: Running suspects that were not the only one in their worker, and those that a worker died at so: the next is alone.
+        self.beside: set[str] = set()
+        self.alone: set[str] = set()
         self.fences = dict.fromkeys(ALL, 0)
         #: Released or due, and claimed by nobody: the earliest and the latest moment at which it is put back.
         self.queued: dict[str, tuple[int, int]] = {}
@@ -51,20 +60,27 @@ class Claims(StoreMachine):
         self.user = "away"
         self.seen_ms, self.lenient_until = self.now_ms, 0
 
-    @initialize(user=st.sampled_from(["away", "hesitant", "fickle"]), deaths=st.integers(0, SUSPECT_KILLS))
+    @initialize(user=st.sampled_from(["away", "hesitant", "fickle"]), deaths=st.integers(0, SUSPECT_KILLS + 1))
     def plan(self, user: str, deaths: int) -> None:
         self.user = user
         self.run(self.store.register("mini", "w", 2, 10**9))
         self.heartbeat()
         self.add()
         for _ in range(deaths):
+            self._release("nano", sent=True)
             for id_ in self._free():
-                self._claim(id_, "nano")
+                self._claim(id_, "nano", 0)
             self.a_lease_passes()
 
     @rule()
     def heartbeat(self) -> None:
         self.run(self.store.register("nano", "w", 2, 10**9))
+        self._somebody_was_here()
+
+    @rule()
+    def another_worker(self) -> None:
+        """Suspects run apart in as many workers as there are."""
+        self.run(self.store.register("nano", "v", 2, 10**9))
         self._somebody_was_here()
 
     @rule()
@@ -81,24 +97,26 @@ class Claims(StoreMachine):
         """The dispatcher; it may die before it has sent what was released."""
         self._release(tier, sent=sent)
 
-    @rule(id_=ids, tier=tiers)
-    def claim(self, id_: str, tier: str) -> None:
+    @rule(id_=ids, tier=tiers, worker=workers)
+    def claim(self, id_: str, tier: str, worker: int) -> None:
         """A worker, woken up by whatever message."""
-        self._claim(id_, tier)
+        self._claim(id_, tier, worker)
 
     @precondition(lambda self: self.holder)
-    @rule(data=st.data())
-    def claim_again(self, data: st.DataObject) -> None:
+    @rule(data=st.data(), worker=workers)
+    def claim_again(self, data: st.DataObject, worker: int) -> None:
         """A worker, woken up by a message that was delivered twice."""
         id_ = data.draw(st.sampled_from(sorted(self.holder)))
-        self._claim(id_, self.tier[id_])
+        self._claim(id_, self.tier[id_], worker)
 
     @precondition(lambda self: self._free())
-    @rule(data=st.data(), most=st.integers(1, len(ALL)))
-    def take(self, data: st.DataObject, most: int) -> None:
-        """Workers, woken up by the right messages."""
+    @rule(data=st.data(), most=st.integers(1, len(ALL)), worker=workers)
+    def take(self, data: st.DataObject, most: int, worker: int) -> None:
+        """A worker, woken up by the right messages."""
         for id_ in data.draw(st.permutations(self._free()))[:most]:
-            assert self._claim(id_, self.tier[id_]) is not None
+            others = self._suspects_in(worker, self.tier[id_])
+            claim = self._claim(id_, self.tier[id_], worker)
+            assert claim is not None or (self._suspect(id_) and others)
 
     @rule(ms=st.sampled_from([1, 2_900, 4_100, 6_000, 29_000, 40_000]), looked_at=st.booleans())
     def time_goes_on(self, ms: int, looked_at: bool) -> None:
@@ -201,8 +219,6 @@ class Claims(StoreMachine):
             if self.stopped != "cancelled":  # else it is dropped
                 assert where is not State.READY or (self.tier[id_], id_) in backlog, "nobody will release it"
                 assert where is not State.QUEUED or id_ in self.queued
-        suspects = [self.tier[id_] for id_ in ALL if self._out(id_) and self.kills[id_] >= SUSPECT_KILLS]
-        assert len(suspects) == len(set(suspects)), "suspects run one at a time on a tier"
         watched = {id_.decode() for id_ in watch}
         assert {id_ for _, id_ in out} <= watched, "a place in the window that nobody frees"
         assert out == taken if self.stopped != "cancelled" else out <= taken
@@ -217,9 +233,10 @@ class Claims(StoreMachine):
             self.reconcile()
             for tier in TIERS:
                 for id_ in self._release(tier, sent=True):
-                    claim = self._claim(id_, tier)
-                    assert claim is not None
-                    self._write(claim, None)
+                    claim = self._claim(id_, tier, 0)
+                    assert claim is not None or self._suspect(id_)
+                    if claim is not None:
+                        self._write(claim, None)
             self.pass_time(ROUND_MS)
             if self.final.keys() == set(ALL):
                 break
@@ -237,13 +254,18 @@ class Claims(StoreMachine):
         if sent:
             self.run(self.store.sent(ids))
             for id_ in ids:
-                self.queued[id_] = (self.now_ms + self.store.resend_ms, self.now_ms + 4 * self.store.resend_ms)
+                self.queued[id_] = (self.now_ms + self.store.resend_ms, self.now_ms + 2 * self.store.resend_ms)
         return ids
 
-    def _claim(self, id_: str, tier: str) -> Claim | None:
-        claim = self.run(self.store.claim(id_, tier))
+    def _claim(self, id_: str, tier: str, worker: int) -> Claim | None:
         expected = self._refusal(id_, tier)
+        others = self._suspects_in(worker, tier) - {id_} if self._suspect(id_) else set()
+        claim = self.run(self.workers[worker].claim(id_, tier))
         if not isinstance(claim, Claim):
+            if expected is None and others:  # too many of them here: it waits for its turn
+                assert claim.why == "busy"
+                del self.queued[id_]
+                return None
             assert claim.why == expected
             if id_ in self.holder and self.tier[id_] == tier and self._ran_out(id_):
                 self._died(id_)  # it waits for its turn as a suspect
@@ -251,11 +273,15 @@ class Claims(StoreMachine):
                 self.queued.pop(id_, None)
             return None
         assert expected is None
+        assert not others or self.alone.isdisjoint(others | {id_}), "it was to be alone"
         self.kills[id_] += id_ in self.holder
         assert claim.kills == self.kills[id_]
         assert claim.fence > self.fences[id_], "a fence came back"
         self.fences[id_] = claim.fence
         self.holder[id_] = claim
+        self.claimed_by[id_] = worker
+        self.beside.discard(id_)
+        self.beside |= others | {id_} if others else set()
         self.runs_out[id_] = self.now_ms + self.store.lease_ms
         self.queued.pop(id_, None)
         self.claims.append(claim)
@@ -282,10 +308,20 @@ class Claims(StoreMachine):
 
     def _died(self, id_: str) -> None:
         del self.holder[id_]
-        self.kills[id_] += 1
+        if id_ in self.beside:
+            self.alone.add(id_)
+        else:
+            self.kills[id_] += 1
 
-    def _out(self, id_: str) -> bool:
-        return id_ in self.queued or id_ in self.holder
+    def _suspect(self, id_: str) -> bool:
+        return self.kills[id_] >= SUSPECT_KILLS
+
+    def _suspects_in(self, worker: int, tier: str) -> set[str]:
+        return {
+            id_
+            for id_ in self.holder
+            if self._suspect(id_) and self.claimed_by[id_] == worker and self.tier[id_] == tier
+        }
 
     def _free(self) -> list[str]:
         return [id_ for id_ in ALL if self._refusal(id_, self.tier[id_]) is None]

@@ -477,7 +477,62 @@ def test_suspects_run_side_by_side_in_different_workers_only(valkey: Valkey) -> 
     asyncio.run(scenario())
 
 
-def test_many_suspects_run_in_growing_batches_and_a_death_among_them_counts_for_none(valkey: Valkey) -> None:
+def test_suspects_whose_group_died_run_alone_from_then_on(valkey: Valkey) -> None:
+    async def scenario() -> None:
+        async with open_store(valkey) as one, open_store(valkey) as other:
+            ids = [f"j/{number}" for number in range(9)]
+            await one.add([new(id_) for id_ in ids])
+            for _ in range(2):
+                for released in await one.release("nano", 20):
+                    await claimed(one, released.id)
+                await one.link.execute("ZADD", "test:watch", *[word for id_ in ids for word in (0, id_)])
+                await one.reconcile()
+            group = [released.id for released in await one.release("nano", 20)]
+            assert group == ids[:3]
+            for id_ in group:
+                assert (await claimed(one, id_)).kills == 2
+            await one.link.execute("ZADD", "test:watch", *[word for id_ in group for word in (0, id_)])
+            await one.reconcile()
+            for expected in (ids[3:6], ids[6:]):
+                assert [released.id for released in await one.release("nano", 20)] == expected
+                for id_ in expected:
+                    await one.finish(await claimed(one, id_), "ok", "")
+            await one.register("nano", "another", 10, 600_000)
+            assert [released.id for released in await one.release("nano", 20)] == group[:2]
+            assert (await claimed(one, group[0])).kills == 2
+            await one.link.execute("SET", "test:sus:nano:most", 3)  # as after many more have come
+            assert await one.claim(group[1], "nano") == Refusal("busy")
+            assert [released.id for released in await one.release("nano", 20)] == [group[1]]
+            assert (await claimed(other, group[1])).kills == 2
+
+    asyncio.run(scenario())
+
+
+def test_a_suspect_that_is_given_back_does_not_keep_the_others_from_their_turn(valkey: Valkey) -> None:
+    async def scenario() -> None:
+        async with open_store(valkey) as store:
+            ids = ["j/a", "j/b", "j/c"]
+            await store.add([new(id_) for id_ in ids])
+            for _ in range(2):
+                for released in await store.release("nano", 20):
+                    await claimed(store, released.id)
+                await store.link.execute("ZADD", "test:watch", *[word for id_ in ids for word in (0, id_)])
+                await store.reconcile()
+            turns = []
+            for _ in range(4):
+                (released,) = await store.release("nano", 20)
+                turns.append(released.id)
+                await store.hand_on(await claimed(store, released.id), "nano", "")
+            assert turns == ["j/a", "j/b", "j/c", "j/a"]
+            (lost,) = await store.release("nano", 20)
+            await store.link.execute("ZADD", "test:watch", 0, lost.id)
+            await store.reconcile()
+            assert [one.id for one in await store.release("nano", 20)] == [lost.id], "it has not had its turn"
+
+    asyncio.run(scenario())
+
+
+def test_many_suspects_run_in_groups_and_a_death_among_them_counts_for_none(valkey: Valkey) -> None:
     """Two workers of forty were lost: the harmless are soon done, and the one that kills is found all the same."""
 
     async def scenario() -> None:
