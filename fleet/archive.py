@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 
 from fleet.blobs import Blobs
+from fleet.errors import StoreUnavailableError
 from fleet.jobs import Outcome
 from fleet.ledger import LedgerEntry
 from fleet.outcomes import NEVER_ENDED, outcome_of, output_of
@@ -23,6 +24,8 @@ from queues.store import Store
 
 #: Segments kept in memory for needs in earlier phases.
 CACHED_SEGMENTS = 32
+#: Times that a shard is read again because something was added to it while it was filed.
+MOST_TRIES = 100
 
 
 class Archive:
@@ -40,23 +43,33 @@ class Archive:
         A store that lost its last second may run a shard again whose segment is written: the outcomes that are there stay,
         others may have been built on them, and what the second run cost is added.
         """
+        for _ in range(MOST_TRIES):
+            if await self._filed(job, shard, ids):
+                return
+        raise StoreUnavailableError(f"{shard.body_in(job.id)} could not be filed: its record kept changing.")
+
+    async def _filed(self, job: Job, shard: Shard, ids: Sequence[str]) -> bool:
+        """Whether the segment now holds all there is; another process may be filing the same shard."""
         name = shard.segment_in(job.id)
+        # In this order: who files it writes the segment before they drop what is read here.
         ledger = await self._store.records(shard.record_in(job.id))
+        results = await self._store.results(ids)
+        entries = len(ledger)
         if self._blobs.exists(name):
             known = {LedgerEntry.model_validate_json(entry).call_id for entry in self._entries(name)}
             lines = self._blobs.read(name).decode().splitlines()
             ledger = {id_: entry for id_, entry in ledger.items() if id_ not in known}
+            if ledger:
+                await asyncio.to_thread(self._blobs.put, name, _segment_of(lines, ledger))
         else:
-            known = None
             lines = [
                 json.dumps({"id": id_, "tier": result.tier, "status": result.status, "end": result.output})
-                for id_, result in zip(ids, await self._store.results(ids), strict=True)
+                for id_, result in zip(ids, results, strict=True)
                 if result is not None and result.status is not None
             ]
-        if known is None or ledger:
-            lines += [json.dumps({"entry": entry}) for entry in ledger.values()]
-            await asyncio.to_thread(self._blobs.put, name, "".join(f"{line}\n" for line in lines).encode())
-        await self._store.forget(shard.body_in(job.id), ids, shard.record_in(job.id), job.id)
+            if not await asyncio.to_thread(self._blobs.create, name, _segment_of(lines, ledger)):
+                return False
+        return await self._store.forget(shard.body_in(job.id), ids, shard.record_in(job.id), job.id, entries=entries)
 
     async def unclosed(self, job: Job) -> AsyncIterator[tuple[Shard, list[str], bool]]:
         """The shards with subtasks in the store: each with the ids of all its subtasks, and whether those there have ended."""
@@ -142,3 +155,10 @@ class Archive:
     def _entries(self, name: str) -> Iterable[str]:
         lines = (json.loads(line) for line in self._blobs.read(name).splitlines())
         return [line["entry"] for line in lines if "entry" in line]
+
+
+def _segment_of(lines: list[str], ledger: Mapping[str, str]) -> bytes:
+    """Lines of outcomes (and of entries that were there before), and an entry of each call."""
+    return "".join(
+        f"{line}\n" for line in (*lines, *(json.dumps({"entry": entry}) for entry in ledger.values()))
+    ).encode()

@@ -17,12 +17,13 @@ TEMPORARY = ".part-"
 
 
 @contextmanager
-def atomic_writer(path: Path) -> Iterator[BinaryIO]:
+def atomic_writer(path: Path, *, replace: bool = True) -> Iterator[BinaryIO]:
     """A file to write to; it stands at `path`, whole and durable, once the block ends without an exception.
 
     The folders above are made. On an exception nothing changes at `path`.
 
     Raises:
+        FileExistsError: there is a file at `path`, and it is not to be replaced.
         OSError: the folder cannot be made or written to, or the disk is full.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -32,7 +33,11 @@ def atomic_writer(path: Path) -> Iterator[BinaryIO]:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        temporary.replace(path)
+        if replace:
+            temporary.replace(path)
+        else:
+            path.hardlink_to(temporary)
+            temporary.unlink()
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise

@@ -39,7 +39,7 @@ class BlobWriter:
 
 
 class Blobs:
-    """The blobs below `root`, a folder that is made when the first one is written.
+    """The blobs below `root`, a folder that is made when the first one is written, on a file system with hard links.
 
     A name is a relative POSIX path of up to 500 characters: no `..`, no part that starts with a dot, no backslash and
     no control character. A link inside the folder that leads out of it is refused.
@@ -57,6 +57,15 @@ class Blobs:
         """
         with self.append_writer(name) as writer:
             writer.write(data)
+
+    def create(self, name: str, data: bytes) -> bool:
+        """Store `data` under `name` as `put` does, unless there is a blob of that name: False then."""
+        try:
+            with atomic_writer(self.path_of(name), replace=False) as file:
+                file.write(data)
+        except FileExistsError:
+            return False
+        return True
 
     @contextmanager
     def append_writer(self, name: str) -> Iterator[BlobWriter]:

@@ -132,7 +132,8 @@ class Duties:
     async def _retry(self, job: Job, claim: Claim) -> None:
         if claim.payload != PLAN_AGAIN:
             try:
-                await retry(job, int(claim.id.rpartition(".")[2]), self._context)
+                if not await retry(job, int(claim.id.rpartition(".")[2]), self._context, claim):
+                    raise NotOurs("the claim was lost before the job was opened again")
             except BadInputError as problem:
                 logger.warning("not retried: %s", problem)  # The job stays as it ended.
             return
@@ -140,7 +141,8 @@ class Duties:
         if await self._context.store.memo(job.id, begun) is None:
             if job.steps:
                 return  # Another retry has planned it since this one was asked for.
-            await self._context.jobs.reopen(job.id, job.round)
+            if not await self._context.jobs.reopen(job, job.round, claim=claim):
+                raise NotOurs("the claim was lost before the job was opened again")
             await self._context.store.set_memo(job.id, begun, "1")
         elif job.status.final:
             return  # An earlier worker did it, and died before it could say so.

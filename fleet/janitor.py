@@ -42,6 +42,8 @@ class Janitor:
 
     async def wind_up(self, job_id: str) -> bool:
         """Wind up one job; False while a claim on it is left."""
+        if await self._context.store.stopped(job_id) != "cancelled":
+            return True  # It was run again: the cancel had come as it ended.
         # Whoever cancelled it may have died before this.
         await self._context.jobs.end(job_id, JobStatus.CANCELLED, error=CANCELLED)
         counts = await self._context.store.counts(job_id)

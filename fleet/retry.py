@@ -11,7 +11,7 @@ from fleet.router import start_tier
 from fleet.shards import Place
 from fleet.store import Job
 from queues.store import Store
-from queues.subtasks import State
+from queues.subtasks import Claim, State
 
 RETRY_TASK = "fleet.retry_job.v1"
 #: The payload of a retry that makes the plan, because there never was one.
@@ -33,14 +33,16 @@ async def failed_again(job: Job, archive: Archive, config: FleetConfig) -> list[
     return list(again.values())
 
 
-async def retry(job: Job, round_: int, context: Context) -> None:
+async def retry(job: Job, round_: int, context: Context, claim: Claim) -> bool:
     """Open round `round_` over what failed, or only its end where nothing but that failed. Safe to repeat.
+
+    False: the claim was lost on the way.
 
     Raises:
         BadInputError: something of the job is still ending.
     """
     if job.round > round_:
-        return  # It was done, and the job retried again since; whoever did it died before it could say so.
+        return True  # It was done, and the job retried again since; whoever did it died before it could say so.
     if job.round != round_:
         await check_ended(job, context.archive)
         # What a plan that broke off left behind would otherwise be taken for the subtasks of the new round.
@@ -49,8 +51,10 @@ async def retry(job: Job, round_: int, context: Context) -> None:
         again = await failed_again(job, context.archive, context.config)
         context.rounds.write(job, round_, again)
         # The job first: once the round is open, its gate may fire at any time.
-        await context.jobs.reopen(job.id, round_)
+        if not await context.jobs.reopen(job, round_, claim=claim):
+            return False
     await context.rounds.open_round(await context.jobs.load(job.id), round_)
+    return True
 
 
 async def check_ended(job: Job, archive: Archive) -> None:

@@ -99,6 +99,9 @@ class JobStore:
         start = NewSubtask(id=f"{job_id}/plan.1", task=PLAN_TASK, tier=COORDINATOR, payload="")
         try:
             await self.admission.keeps_on_disk()
+        except NotDurableError as error:
+            raise StoreUnavailableError(str(error)) from error
+        try:
             await self.admission.accept(
                 job_id,
                 start,
@@ -209,7 +212,10 @@ class JobStore:
         result: dict[str, Any] | None = None,
         claim: Claim | None = None,
     ) -> bool:
-        """Give a job its final status; False when it has one, or the claim under which it ends was lost."""
+        """Give a job its final status; False when it has one, or the claim under which it ends was lost.
+
+        It becomes `cancelled` only while it is stopped so.
+        """
         reason = await self._link.execute("HGET", self._key(job_id), "cut_short", idempotent=True)
         if reason is not None and status is JobStatus.COMPLETED:
             status, error = JobStatus.FAILED, f"cut short: {reason.decode()}"
@@ -219,16 +225,21 @@ class JobStore:
         if result is not None:
             fields["result"] = json.dumps(result)
         open_states = [state for state in JobStatus if not state.final]
-        return await self._store.advance(f"job:{job_id}", "status", open_states, status, fields, claim=claim)
+        stopped = (job_id, "cancelled") if status is JobStatus.CANCELLED else None
+        return await self._store.advance(
+            f"job:{job_id}", "status", open_states, status, fields, claim=claim, stopped=stopped
+        )
 
-    async def reopen(self, job_id: str, round_: int) -> None:
-        """Let an ended job run again in round `round_`; what it ended with is forgotten, its plan and outputs are not."""
-        key = self._key(job_id)
-        await self._link.execute("HDEL", key, "error", "result", "finished_at", "cut_short", idempotent=True)
-        # A pause or a cancel that came as it ended was for the job as it was.
-        await self._store.unstop(job_id)
-        ended = [JobStatus.COMPLETED, JobStatus.FAILED]
-        await self._store.advance(f"job:{job_id}", "status", ended, JobStatus.RUNNING, {"round": round_})
+    async def reopen(self, job: Job, round_: int, *, claim: Claim) -> bool:
+        """Let an ended job run again in round `round_`; what it ended with is forgotten, its plan and outputs are not.
+
+        False when the claim was lost: whoever took over may have done it, and the job even ended again.
+        """
+        where = (job.id, f"job:{job.id}", claim.id, claim.fence)
+        ended = json.dumps([JobStatus.COMPLETED, JobStatus.FAILED])
+        drop = ("error", "result", "finished_at", "cut_short")
+        what = (*where, ended, job.round, JobStatus.RUNNING, round_, *drop)
+        return bool(await self._link.call("reopen", [self._store.namespace], what, idempotent=True))
 
     async def cut_short(self, job_id: str, reason: str) -> None:
         """Note that a job could not do all its work; the first reason stays. It then ends as failed, its outputs kept."""

@@ -129,19 +129,20 @@ class Store:
         """Write charges that belong to no change of state."""
         await self._insist("settle", _charges(charges))
 
-    async def forget(self, gate: str, ids: Iterable[str], record: str, quota: str) -> None:
-        """Drop the final ones of a gate's members, and a record, whose content was kept elsewhere. Safe to repeat."""
-        await self._call("forget", record, quota, gate, *ids)
+    async def forget(self, gate: str, ids: Iterable[str], record: str, quota: str, *, entries: int) -> bool:
+        """Drop the final ones of a gate's members, and a record, whose content was kept elsewhere. Safe to repeat.
+
+        `entries`: how many the record had. False: it has more by now, and nothing was dropped.
+        """
+        return bool(await self._call("forget", record, quota, gate, entries, *ids))
 
     async def results(self, ids: Iterable[str]) -> list[Result | None]:
         """What is known of each subtask, in the order asked; None for an unknown one."""
         found: list[Result | None] = []
         for shard in _shards(ids, SHARD):
-            pending = [
-                self.link.execute("HMGET", self._key("s", id_), "state", "tier", "status", "output", idempotent=True)
-                for id_ in shard
-            ]
-            for id_, reply in zip(shard, [await reply for reply in pending], strict=True):
+            what = ("state", "tier", "status", "output")
+            pending = [self.link.execute("HMGET", self._key("s", id_), *what, idempotent=True) for id_ in shard]
+            for id_, reply in zip(shard, await asyncio.gather(*pending), strict=True):
                 found.append(_result(id_, reply))
         return found
 
@@ -233,7 +234,7 @@ class Store:
 
     async def unstop(self, job: str) -> None:
         """Let an ended job that is run again start subtasks."""
-        await self.link.execute("HDEL", self._key("j", job), "stop", idempotent=True)
+        await self._call("unstop", job)
 
     async def stopped(self, job: str) -> str | None:
         """`paused` or `cancelled` for a stopped job."""
@@ -269,13 +270,18 @@ class Store:
         others: Mapping[str, str | int] | None = None,
         *,
         claim: Claim | None = None,
+        stopped: tuple[str, str] | None = None,
     ) -> bool:
         """Compare and set `field` of the hash `key`, writing `others` with it; False when it held another value.
 
-        Under a `claim` nothing is written once that is lost.
+        Under a `claim` nothing is written once that is lost, with `stopped` only while that job is stopped so.
         """
         pairs = [part for pair in (others or {}).items() for part in pair]
-        guard = ("", "") if claim is None else (claim.id, claim.fence)
+        guard: tuple[str, str, str | int] = ("", "", "")
+        if claim is not None:
+            guard = (f"s:{claim.id}", "fence", claim.fence)
+        elif stopped is not None:
+            guard = (f"j:{stopped[0]}", "stop", stopped[1])
         return bool(await self._call("advance", key, field, json.dumps(list(allowed)), value, *guard, *pairs))
 
     def _key(self, *parts: str) -> str:

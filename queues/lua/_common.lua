@@ -63,7 +63,8 @@ end
 -- Two workers died at it, and it may be the cause. Suspects run apart, so that the next death counts against the one that
 -- caused it, not against those that happened to be in the same process three times. Where they are many, as after workers
 -- of hundreds were lost twice, they are tested in groups as of blood samples (Dorfman 1943): a group of them in a worker,
--- and only if that dies, which then counts for none of them, each of the group alone.
+-- and only if that dies, which then counts for none of them, each of the group alone. Others that have not been suspected yet
+-- may run beside them, so where several kill at the same time, one that does not may be given up with them.
 local SUSPECT_KILLS = 2
 
 -- Into the backlog of its tier.
@@ -71,7 +72,8 @@ local function make_ready(id, tier, from, front)
   local job = job_of(id)
   local tenant = redis.call('HGET', key('j', job), 'tenant') or 'default'
   move(id, tier, from, 'ready')
-  if tonumber(redis.call('HGET', key('s', id), 'kills')) >= SUSPECT_KILLS then
+  local stopped = redis.call('HEXISTS', key('j', job), 'stop') == 1
+  if not stopped and tonumber(redis.call('HGET', key('s', id), 'kills')) >= SUSPECT_KILLS then
     -- One whose message was lost has not had its turn; all others go to the end, or one that kills, or one that the budget
     -- is too short for, would keep the rest from theirs.
     redis.call(from.state == 'queued' and 'LPUSH' or 'RPUSH', key('sus', tier), id)
@@ -79,7 +81,7 @@ local function make_ready(id, tier, from, front)
     return
   end
   redis.call(front and 'LPUSH' or 'RPUSH', key('b', tier, tenant, job), id)
-  if redis.call('HEXISTS', key('j', job), 'stop') == 1 then return end -- its lane opens again when the job is resumed
+  if stopped then return end -- its lane opens again when the job is resumed
   open_lane(tier, tenant, job)
   ring()
 end

@@ -11,13 +11,17 @@ local function granted(fence)
   local payload, trail, deaths, claims = unpack(redis.call('HMGET', s, 'payload', 'trail', 'kills', 'claims'))
   return {'run', tonumber(fence), payload, trail or '', tonumber(deaths), tonumber(claims)}
 end
-if not state then return {'gone'} end
+if not state then
+  redis.call('SREM', key('out', here), id) -- an earlier version left it there
+  return {'gone'}
+end
 if state == 'final' then return {'final', status} end
 if tier ~= here then return {'elsewhere'} end
 if state == 'waiting' or state == 'ready' and tonumber(kills) >= SUSPECT_KILLS then return {'busy'} end
 local stop = redis.call('HGET', key('j', job_of(id)), 'stop')
 if stop and state ~= 'running' then
   redis.call('SREM', key('out', tier), id)
+  redis.call('SREM', key('sus', tier, 'out'), id)
   redis.call('ZREM', key('watch'), id)
   if state == 'queued' and stop == 'paused' then make_ready(id, tier, {tier = tier, state = state}, true) end
   return {stop == 'paused' and 'busy' or 'gone'}

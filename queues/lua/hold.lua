@@ -11,8 +11,9 @@ local left = redis.call('HGET', intents, ARGV[2])
 if not left or string.sub(left, 1, #mark) ~= mark or left == mark .. ARGV[5] then
   local stop = redis.call('HGET', key('j', job_of(ARGV[2])), 'stop')
   if stop then return {3, stop} end
-  if ARGV[6] ~= '' and redis.call('HGET', key('s', ARGV[6]), 'fence') ~= ARGV[7] then return {4} end -- a zombie, paused for longer than its claim: it may not pay
 end
+-- A zombie, paused for longer than its claim, may not pay, nor say what became of its call: that is settled by then.
+if ARGV[6] ~= '' and redis.call('HGET', key('s', ARGV[6]), 'fence') ~= ARGV[7] then return {4} end
 if left and string.sub(left, 1, #mark) ~= mark then return {2, string.match(left, '\n(.*)')} end
 local cap, used, held = unpack(redis.call('HMGET', quota, 'cap', 'used', 'held'))
 local own = tonumber(redis.call('HGET', holds, ARGV[2]) or 0)

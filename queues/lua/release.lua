@@ -60,8 +60,8 @@ local function take_suspects()
       redis.call('SADD', batch, id)
       queue(id, s, task, gate, index)
       free = free - places
-    elseif stop == 'paused' then
-      redis.call('RPUSH', suspects, id)
+    elseif stop == 'paused' then -- it waits in its lane until the job is resumed
+      redis.call('RPUSH', key('b', tier, redis.call('HGET', key('j', job_of(id)), 'tenant') or 'default', job_of(id)), id)
     end
   end
 end
@@ -83,7 +83,8 @@ while room > 0 do
     if not id then
       redis.call('ZREM', lanes, lane[1])
     elseif state == 'ready' and at == tier and tonumber(kills) >= SUSPECT_KILLS then
-      -- Claimed by an earlier message while it was ready, it had stayed in its lane; or it is from an earlier version's.
+      -- Its job was paused; or it had stayed in its lane, claimed by an earlier message while it was ready, or is there from
+      -- an earlier version.
       if not redis.call('LPOS', suspects, id) then redis.call('RPUSH', suspects, id) end
       met = true
     elseif state == 'ready' and at == tier then

@@ -130,7 +130,8 @@ class Quota(StoreMachine):
     @rule()
     def forget(self) -> None:
         """The entries so far are kept elsewhere; only the truth about a guess among them is still news."""
-        self.run(self.store.forget(f"{JOB}/gate", [], RECORD, JOB))
+        entries = len(self.run(self.store.records(RECORD)))
+        assert self.run(self.store.forget(f"{JOB}/gate", [], RECORD, JOB, entries=entries))
         self.closed = True
 
     @invariant()

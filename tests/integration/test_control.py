@@ -17,6 +17,7 @@ from fleet.jobs import JobStatus
 from fleet.ledger import WORKER_LOST
 from fleet.prices import Usage
 from fleet.providers.base import Completion, ModelRequest, Started
+from fleet.retry import RETRY_TASK
 from fleet.runner import NotOurs
 from queues.subtasks import Claim, NewSubtask
 from tests.support.bench import Bench, books, config, on_bench
@@ -251,3 +252,33 @@ def test_a_cancelled_job_is_wound_up_once_nobody_runs_it(valkey: Valkey, tmp_pat
         assert await fleet.runtime.link.execute("KEYS", f"fleet:b:*:{job_id}") == []
 
     on_bench(scenario, valkey, tmp_path, config(), sim=sim.url)
+
+
+def test_a_cancel_that_came_as_the_job_ended_does_not_end_its_retry(
+    valkey: Valkey, tmp_path: Path, sim: RunningSim
+) -> None:
+    async def scenario(fleet: Bench) -> None:
+        real = fleet.provider.complete
+
+        async def refuses(request: ModelRequest, started: Started | None = None) -> Completion:
+            raise ProviderError("The vendor refused it.", kind="bad_request", retryable=False)
+
+        fleet.provider.complete = refuses  # type: ignore[method-assign]
+        job_id = await fleet.submit(items=ITEMS, steps=STEPS)
+        assert (await fleet.run(job_id)).status is JobStatus.FAILED
+        fleet.provider.complete = real  # type: ignore[method-assign]
+        # It was open when the user's command looked.
+        await fleet.runtime.store.stop(job_id, "cancelled", list(fleet.runtime.tiers))
+        assert not await fleet.runtime.jobs.end(job_id, JobStatus.CANCELLED)
+        janitor = Janitor(fleet.context)
+        (looked,) = await fleet.runtime.store.winding()
+        await Control(fleet.runtime).retry_failed(job_id)
+        assert await fleet.runtime.store.winding() == []
+        await janitor.wind_up(looked)  # it had looked before
+        await fleet.perform(await fleet.run_until(job_id, RETRY_TASK), "coordinator")
+        await janitor.wind_up(looked)
+        job = await fleet.run(job_id)
+        assert job.status is JobStatus.COMPLETED
+        assert {outcome.status for outcome in (await fleet.outcomes(job)).values()} == {"ok"}
+
+    on_bench(scenario, valkey, tmp_path, config(gate_width=2), sim=sim.url)

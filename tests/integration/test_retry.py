@@ -5,21 +5,27 @@ from __future__ import annotations
 import asyncio
 import errno
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from fleet import context
+from fleet import context, retry
 from fleet.control import Control
+from fleet.duties import Duties
 from fleet.errors import BadInputError, ProviderError
 from fleet.jobs import JobStatus
 from fleet.providers.base import Completion, ModelRequest, Started
 from fleet.retry import RETRY_TASK
-from fleet.rounds import RUN_TASK, SHARD_TASK
+from fleet.rounds import RUN_TASK, SHARD_TASK, Again
+from fleet.runner import NotOurs
+from fleet.store import COORDINATOR
+from queues.claims import Claims
 from queues.subtasks import Status
 from tests.support.bench import Bench, books, config, on_bench
 from tests.support.sim import RunningSim
+from tests.support.stores import claimed
 from tests.support.valkey import Valkey
 
 READ = {"id": "read", "each": "items", "tier": "nano", "prompt": "Read {{ item.name }}.", "max_output_tokens": 50}
@@ -108,22 +114,22 @@ def test_a_zombie_that_closes_a_shard_late_deletes_nothing_of_a_later_round(
     valkey: Valkey, tmp_path: Path, sim: RunningSim
 ) -> None:
     async def scenario(fleet: Bench) -> None:
-        real_complete, real_put = fleet.provider.complete, fleet.context.blobs.put
+        real_complete, real_create = fleet.provider.complete, fleet.context.blobs.create
         writes, wakes = threading.Event(), threading.Event()
 
         async def refuses(request: ModelRequest, started: Started | None = None) -> Completion:
             raise ProviderError("The vendor refused it.", kind="bad_request", retryable=False)
 
         def stands_still(name: str, data: bytes) -> Any:
-            fleet.context.blobs.put = real_put  # type: ignore[method-assign]
+            fleet.context.blobs.create = real_create  # type: ignore[method-assign]
             writes.set()
             assert wakes.wait(60)
-            return real_put(name, data)
+            return real_create(name, data)
 
         fleet.provider.complete = refuses  # type: ignore[method-assign]
         job_id = await fleet.submit(items=ITEMS[:WIDTH], steps=[READ])
         closing = await fleet.run_until(job_id, SHARD_TASK)
-        fleet.context.blobs.put = stands_still  # type: ignore[method-assign]
+        fleet.context.blobs.create = stands_still  # type: ignore[method-assign]
         zombie = asyncio.create_task(fleet.perform(closing, "coordinator"))
         try:
             assert await asyncio.to_thread(writes.wait, 30)
@@ -178,16 +184,16 @@ def test_a_disk_that_is_full_for_a_moment_while_a_shard_is_closed_costs_nothing(
     valkey: Valkey, tmp_path: Path, sim: RunningSim
 ) -> None:
     async def scenario(fleet: Bench) -> None:
-        real = fleet.context.blobs.put
+        real = fleet.context.blobs.create
         full: list[str] = []
 
         def once(name: str, data: bytes) -> Any:
-            if "segments" in name and not full:
+            if not full:
                 full.append(name)
                 raise OSError(errno.ENOSPC, "No space left on device")
             return real(name, data)
 
-        fleet.context.blobs.put = once  # type: ignore[method-assign]
+        fleet.context.blobs.create = once  # type: ignore[method-assign]
         job = await fleet.run(await fleet.submit(items=ITEMS, steps=[READ]))
         assert full, "the disk was full once"
         assert (job.status, job.error) == (JobStatus.COMPLETED, None)
@@ -287,5 +293,70 @@ def test_a_retry_taken_over_after_a_later_one_leaves_the_later_round_alone(
         job = await fleet.run(job_id)
         assert (job.status, job.error, job.round) == (JobStatus.COMPLETED, None, 3)
         assert {outcome.status for outcome in (await fleet.outcomes(job)).values()} == {"ok"}
+
+    on_bench(scenario, valkey, tmp_path, config(gate_width=WIDTH), sim=sim.url)
+
+
+@pytest.mark.parametrize("review", [None, {"prompt": "Say it.", "rounds": 0}], ids=["subtasks", "review"])
+def test_a_zombie_that_retries_late_does_not_open_a_job_that_has_ended_again(
+    valkey: Valkey, tmp_path: Path, sim: RunningSim, monkeypatch: pytest.MonkeyPatch, review: dict[str, Any] | None
+) -> None:
+    """It looked for what failed, stood still for longer than its claim, and another coordinator did all of it."""
+
+    async def scenario(fleet: Bench) -> None:
+        real_complete, real_look = fleet.provider.complete, retry.failed_again
+
+        async def refuses(request: ModelRequest, started: Started | None = None) -> Completion:
+            if review is None or "/review." in request.call_id:
+                raise ProviderError("The vendor refused it.", kind="bad_request", retryable=False)
+            return await real_complete(request, started)
+
+        looked, wakes = asyncio.Event(), asyncio.Event()
+
+        async def stands_still(*about: Any) -> list[Again]:
+            found = await real_look(*about)
+            if not looked.is_set():
+                looked.set()
+                await wakes.wait()
+            return found
+
+        fleet.provider.complete = refuses  # type: ignore[method-assign]
+        job_id = await fleet.submit(items=ITEMS, steps=[READ], **({} if review is None else {"review": review}))
+        assert (await fleet.run(job_id)).status is JobStatus.FAILED
+        fleet.provider.complete = real_complete  # type: ignore[method-assign]
+        await Control(fleet.runtime).retry_failed(job_id)
+        duty = await fleet.run_until(job_id, RETRY_TASK)
+        monkeypatch.setattr(retry, "failed_again", stands_still)
+        # With a heartbeat of its own, which does not know yet that the claim is lost.
+        claims = Claims(fleet.runtime.store, [COORDINATOR], lambda: 1)
+        zombie = asyncio.create_task(Duties(replace(fleet.context, claims=claims)).retry(duty.id, COORDINATOR))
+        await looked.wait()
+        await fleet.runtime.link.execute("ZADD", "fleet:watch", 0, duty.id)
+        ended = await fleet.run(job_id)
+        assert ended.status is JobStatus.COMPLETED
+        wakes.set()
+        with pytest.raises(NotOurs):
+            await zombie
+        assert await fleet.run(job_id) == ended
+
+    on_bench(scenario, valkey, tmp_path, config(gate_width=WIDTH), sim=sim.url)
+
+
+def test_an_ended_job_is_opened_again_under_the_claim_on_its_retry_only(
+    valkey: Valkey, tmp_path: Path, sim: RunningSim
+) -> None:
+    async def scenario(fleet: Bench) -> None:
+        job_id = await refused(fleet, ITEMS)
+        await Control(fleet.runtime).retry_failed(job_id)
+        duty = await fleet.run_until(job_id, RETRY_TASK)
+        claim = await claimed(fleet.runtime.store, duty.id, COORDINATOR)
+        jobs, job = fleet.runtime.jobs, await fleet.runtime.jobs.load(job_id)
+        # At the same round, as where the plan is made again.
+        assert not await jobs.reopen(job, job.round, claim=replace(claim, fence=claim.fence - 1))
+        assert await jobs.load(job_id) == job
+        assert await jobs.reopen(job, job.round, claim=claim)
+        assert await jobs.reopen(job, job.round, claim=claim), "the reply was lost"
+        opened = await jobs.load(job_id)
+        assert (opened.status, opened.round, opened.error, opened.finished_at) == (JobStatus.RUNNING, 1, None, None)
 
     on_bench(scenario, valkey, tmp_path, config(gate_width=WIDTH), sim=sim.url)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from dataclasses import replace
 
-from queues.subtasks import Charge, Claim, Intent, Refusal, Refused, State
+from queues.subtasks import Charge, Intent, Refusal, Refused, State
 from tests.support.stores import claimed, new, open_store
 from tests.support.valkey import Valkey
 
@@ -76,7 +77,7 @@ def test_a_fence_that_is_only_counted_up_is_above_those_of_an_earlier_round(valk
             await store.add([new("j/gate", members=1), new("j/a", gate="j/gate", gate_index=0)])
             first = await claimed(store, "j/a")
             await store.finish(first, "ok", "")
-            await store.forget("j/gate", ["j/a"], "j/1.0.0", "j")
+            assert await store.forget("j/gate", ["j/a"], "j/1.0.0", "j", entries=0)
             await store.add([new("j/a")])
             (fence,) = await store.fields("j/a", "fence")
             assert int(fence or 0) + 1 > first.fence, "what a worker of the version 19a71cc would be given"
@@ -183,8 +184,9 @@ def test_forgotten_subtasks_are_gone_and_may_be_added_again_under_higher_fences(
             await store.add([new("j/gate", members=2), *members])
             zombie = await claimed(store, "j/a")
             assert await store.finish(zombie, "ok", "first", [Charge("j/1", "call", "entry", "j", "j/a", 5)])
-            await store.forget("j/gate", ["j/a", "j/b"], "j/1", "j")
-            await store.forget("j/gate", ["j/a", "j/b"], "j/1", "j")
+            assert not await store.forget("j/gate", ["j/a", "j/b"], "j/1", "j", entries=0), "it has an entry by now"
+            assert await store.forget("j/gate", ["j/a", "j/b"], "j/1", "j", entries=1)
+            assert await store.forget("j/gate", ["j/a", "j/b"], "j/1", "j", entries=0)
             await store.settle([Charge("j/1", "call", "entry", "j", "j/a", 5)])
             assert [result and result.state for result in await store.results(["j/a", "j/b"])] == [None, State.READY]
             assert await store.records("j/1") == {}
@@ -195,7 +197,8 @@ def test_forgotten_subtasks_are_gone_and_may_be_added_again_under_higher_fences(
             assert again.fence > zombie.fence
             assert not await store.finish(zombie, "ok", "stale")
             assert await store.finish(again, "ok", "better")
-            await store.forget("j/gate", ["j/a"], "j/1", "j")  # by a worker that closed the first gate and stood still
+            # By a worker that closed the first gate and stood still.
+            assert await store.forget("j/gate", ["j/a"], "j/1", "j", entries=0)
             result = (await store.results(["j/a"]))[0]
             assert result is not None
             assert result.output == "better"
@@ -388,179 +391,48 @@ def test_what_was_released_and_not_sent_comes_back_soon_what_was_sent_later(valk
     asyncio.run(scenario())
 
 
-def test_suspects_run_one_at_a_time_so_that_only_the_cause_reaches_three_deaths(valkey: Valkey) -> None:
-    """Three subtasks in flight in one worker; one of them kills it, whenever it runs."""
+def test_what_is_forgotten_on_its_way_gives_its_place_back(valkey: Valkey) -> None:
+    async def scenario() -> None:
+        async with open_store(valkey, capacity=2) as store:
+            ids = [f"j/{number}" for number in range(4)]
+            members = [new(id_, gate="j/gate", gate_index=index) for index, id_ in enumerate(ids)]
+            await store.add([new("j/gate", members=4, tier="mini"), *members])
+            assert len(await store.release("nano", 10)) == 4
+            await store.stop("j", "cancelled", ["nano", "mini"])
+            assert await store.forget("j/gate", ids, "j/1.0.0", "j", entries=0)
+            assert await store.claim("j/0", "nano") == Refusal("gone")
+            assert await store.reconcile() == []
+            await store.add([new(f"k/{number}") for number in range(9)])
+            assert len(await store.release("nano", 10)) == 4, "the whole window"
 
+    asyncio.run(scenario())
+
+
+def test_a_message_that_is_lost_again_and_again_is_sent_again_within_the_lease_and_ten_seconds(valkey: Valkey) -> None:
     async def scenario() -> None:
         async with open_store(valkey) as store:
-            ids = ["j/innocent", "j/poison", "j/bystander"]
-            await store.add([new(id_) for id_ in ids])
-            held: dict[str, Claim] = {}
-            ends: dict[str, int] = {}
-            for _ in range(20):
-                for released in await store.release("nano", 10):
-                    claim = await claimed(store, released.id)
-                    if claim.kills < 3:
-                        held[released.id] = claim
-                    else:
-                        await store.finish(claim, "failed", "")
-                        ends[released.id] = claim.kills
-                if "j/poison" in held:  # the worker dies, with everything it holds
-                    await store.link.execute("ZADD", "test:watch", *[word for id_ in held for word in (0, id_)])
-                    held.clear()
-                for id_, claim in held.items():
-                    assert await store.finish(claim, "ok", "")
-                    ends[id_] = claim.kills
-                held.clear()
-                await store.reconcile()
-            assert ends == {"j/innocent": 2, "j/poison": 3, "j/bystander": 2}
-
-    asyncio.run(scenario())
-
-
-def test_suspects_run_one_at_a_time_even_when_earlier_messages_had_them_claimed(valkey: Valkey) -> None:
-    async def scenario() -> None:
-        async with open_store(valkey) as store:
-            await store.add([new("j/a"), new("j/b")])
-            for _ in range(2):  # claimed while they are ready, they stay in the list of their lane
-                for id_ in ("j/a", "j/b"):
-                    await claimed(store, id_)
-                await store.link.execute("ZADD", "test:watch", 0, "j/a", 0, "j/b")
-                await store.reconcile()
-            assert [one.id for one in await store.release("nano", 10)] == ["j/a"]
-
-    asyncio.run(scenario())
-
-
-def test_a_suspect_waits_while_its_job_is_paused_and_is_dropped_with_a_cancelled_one(valkey: Valkey) -> None:
-    async def scenario() -> None:
-        async with open_store(valkey) as store:
-            await store.add([new("paused/a"), new("cancelled/a"), new("free/a")])
-            for _ in range(2):
-                for released in await store.release("nano", 10):
-                    await claimed(store, released.id)
-                await store.link.execute("ZADD", "test:watch", 0, "paused/a", 0, "cancelled/a", 0, "free/a")
-                await store.reconcile()
-            await store.stop("paused", "paused", ["nano"])
-            await store.stop("cancelled", "cancelled", ["nano"])
-            assert [one.id for one in await store.release("nano", 10)] == ["free/a"]
-            await store.finish(await claimed(store, "free/a"), "ok", "")
-            assert await store.claim("paused/a", "nano") == Refusal("busy"), "a message of old does not free it"
-            assert await store.release("nano", 10) == []
-            assert await store.resume("paused", ["nano"])
-            assert [one.id for one in await store.release("nano", 10)] == ["paused/a"]
-
-    asyncio.run(scenario())
-
-
-def test_suspects_run_side_by_side_in_different_workers_only(valkey: Valkey) -> None:
-    async def scenario() -> None:
-        async with open_store(valkey) as one, open_store(valkey) as other:
-            await one.register("nano", "another", 10, 600_000)
-            await one.add([new("j/a"), new("j/b"), new("j/c")])
-            for _ in range(2):
-                for released in await one.release("nano", 10):
-                    await claimed(one, released.id)
-                await one.link.execute("ZADD", "test:watch", 0, "j/a", 0, "j/b", 0, "j/c")
-                await one.reconcile()
-            assert [released.id for released in await one.release("nano", 10)] == ["j/a", "j/b"], (
-                "there are two workers"
-            )
-            first = await claimed(one, "j/a")
-            assert await one.claim("j/b", "nano") == Refusal("busy"), "this worker has one"
-            assert [released.id for released in await one.release("nano", 10)] == ["j/b"], "it is the next all the same"
-            await claimed(other, "j/b")
-            await one.finish(first, "ok", "")
-            assert [released.id for released in await one.release("nano", 10)] == ["j/c"]
-            assert (await claimed(one, "j/c")).kills == 2
-
-    asyncio.run(scenario())
-
-
-def test_suspects_whose_group_died_run_alone_from_then_on(valkey: Valkey) -> None:
-    async def scenario() -> None:
-        async with open_store(valkey) as one, open_store(valkey) as other:
-            ids = [f"j/{number}" for number in range(9)]
-            await one.add([new(id_) for id_ in ids])
-            for _ in range(2):
-                for released in await one.release("nano", 20):
-                    await claimed(one, released.id)
-                await one.link.execute("ZADD", "test:watch", *[word for id_ in ids for word in (0, id_)])
-                await one.reconcile()
-            group = [released.id for released in await one.release("nano", 20)]
-            assert group == ids[:3]
-            for id_ in group:
-                assert (await claimed(one, id_)).kills == 2
-            await one.link.execute("ZADD", "test:watch", *[word for id_ in group for word in (0, id_)])
-            await one.reconcile()
-            for expected in (ids[3:6], ids[6:]):
-                assert [released.id for released in await one.release("nano", 20)] == expected
-                for id_ in expected:
-                    await one.finish(await claimed(one, id_), "ok", "")
-            await one.register("nano", "another", 10, 600_000)
-            assert [released.id for released in await one.release("nano", 20)] == group[:2]
-            assert (await claimed(one, group[0])).kills == 2
-            await one.link.execute("SET", "test:sus:nano:most", 3)  # as after many more have come
-            assert await one.claim(group[1], "nano") == Refusal("busy")
-            assert [released.id for released in await one.release("nano", 20)] == [group[1]]
-            assert (await claimed(other, group[1])).kills == 2
-
-    asyncio.run(scenario())
-
-
-def test_a_suspect_that_is_given_back_does_not_keep_the_others_from_their_turn(valkey: Valkey) -> None:
-    async def scenario() -> None:
-        async with open_store(valkey) as store:
-            ids = ["j/a", "j/b", "j/c"]
-            await store.add([new(id_) for id_ in ids])
-            for _ in range(2):
-                for released in await store.release("nano", 20):
-                    await claimed(store, released.id)
-                await store.link.execute("ZADD", "test:watch", *[word for id_ in ids for word in (0, id_)])
-                await store.reconcile()
-            turns = []
+            await store.add([new("j/a")])
             for _ in range(4):
-                (released,) = await store.release("nano", 20)
-                turns.append(released.id)
-                await store.hand_on(await claimed(store, released.id), "nano", "")
-            assert turns == ["j/a", "j/b", "j/c", "j/a"]
-            (lost,) = await store.release("nano", 20)
-            await store.link.execute("ZADD", "test:watch", 0, lost.id)
-            await store.reconcile()
-            assert [one.id for one in await store.release("nano", 20)] == [lost.id], "it has not had its turn"
+                assert [released.id for released in await store.release("nano", 1)] == ["j/a"]
+                await store.sent(["j/a"])
+                due = float(await store.link.execute("ZSCORE", "test:watch", "j/a")) / 1000 - await store.now()
+                assert 29 < due <= 40
+                await store.link.execute("ZADD", "test:watch", 0, "j/a")
+                assert await store.reconcile() == [("j/a", State.QUEUED)]
 
     asyncio.run(scenario())
 
 
-def test_many_suspects_run_in_groups_and_a_death_among_them_counts_for_none(valkey: Valkey) -> None:
-    """Two workers of forty were lost: the harmless are soon done, and the one that kills is found all the same."""
-
+def test_a_zombie_does_not_say_what_became_of_a_call_that_is_settled(valkey: Valkey) -> None:
     async def scenario() -> None:
         async with open_store(valkey) as store:
-            ids = [f"j/{number}" for number in range(40)]
-            await store.add([new(id_) for id_ in ids])
-            ends: dict[str, int] = {}
-            rounds = deaths = 0
-            while len(ends) < len(ids) and rounds < 100:
-                rounds += 1
-                claims = [await claimed(store, released.id) for released in await store.release("nano", 100)]
-                quarantined = [claim for claim in claims if claim.kills >= 3]
-                for claim in quarantined:
-                    await store.finish(claim, "failed", "")
-                    ends[claim.id] = claim.kills
-                running = [claim for claim in claims if claim.kills < 3]
-                if any(claim.id == "j/7" or claim.kills < 2 for claim in running):
-                    deaths += 1
-                    await store.link.execute(
-                        "ZADD", "test:watch", *[word for claim in running for word in (0, claim.id)]
-                    )
-                else:
-                    for claim in running:
-                        assert await store.finish(claim, "ok", "")
-                        ends[claim.id] = claim.kills
-                await store.reconcile()
-            assert ends == {id_: 3 if id_ == "j/7" else 2 for id_ in ids}
-            assert deaths <= 6
-            assert rounds < 30, "not one by one"
+            await store.add([new("j/a")])
+            zombie = await claimed(store, "j/a")
+            intent = Intent("j", "j/a", "j/a.1", 5, "begun", "j/a", zombie.fence)
+            assert await store.intend(intent) is None
+            await store.link.execute("ZADD", "test:watch", 0, "j/a")
+            await claimed(store, "j/a")
+            assert await store.intend(replace(intent, note="its handle"), under_way=True) == Refused("stale")
+            assert await store.unsettled("j") == ["begun"]
 
     asyncio.run(scenario())
