@@ -52,24 +52,26 @@ class Archive:
         """Whether the segment now holds all there is; another process may be filing the same shard."""
         name = shard.segment_in(job.id)
         # In this order: who files it writes the segment before they drop what is read here.
+        guesses = await self._store.guesses(shard.record_in(job.id))
         ledger = await self._store.records(shard.record_in(job.id))
         results = await self._store.results(ids)
-        entries = len(ledger)
         if self._blobs.exists(name):
-            known = {LedgerEntry.model_validate_json(entry).call_id for entry in self._entries(name)}
             lines = self._blobs.read(name).decode().splitlines()
-            ledger = {id_: entry for id_, entry in ledger.items() if id_ not in known}
-            if ledger:
-                await asyncio.to_thread(self._blobs.put, name, _segment_of(lines, ledger))
+            known = {LedgerEntry.model_validate_json(entry).call_id: entry for entry in self._entries(name)}
+            if known != known | ledger:
+                outcomes = [line for line in lines if "entry" not in json.loads(line)]
+                await asyncio.to_thread(self._blobs.put, name, _segment_of(outcomes, known | ledger))
         else:
-            lines = [
+            outcomes = [
                 json.dumps({"id": id_, "tier": result.tier, "status": result.status, "end": result.output})
                 for id_, result in zip(ids, results, strict=True)
                 if result is not None and result.status is not None
             ]
-            if not await asyncio.to_thread(self._blobs.create, name, _segment_of(lines, ledger)):
+            if not await asyncio.to_thread(self._blobs.create, name, _segment_of(outcomes, ledger)):
                 return False
-        return await self._store.forget(shard.body_in(job.id), ids, shard.record_in(job.id), job.id, entries=entries)
+        return await self._store.forget(
+            shard.body_in(job.id), ids, shard.record_in(job.id), job.id, entries=len(ledger), guesses=guesses
+        )
 
     async def unclosed(self, job: Job) -> AsyncIterator[tuple[Shard, list[str], bool]]:
         """The shards with subtasks in the store: each with the ids of all its subtasks, and whether those there have ended."""
@@ -157,8 +159,7 @@ class Archive:
         return [line["entry"] for line in lines if "entry" in line]
 
 
-def _segment_of(lines: list[str], ledger: Mapping[str, str]) -> bytes:
-    """Lines of outcomes (and of entries that were there before), and an entry of each call."""
-    return "".join(
-        f"{line}\n" for line in (*lines, *(json.dumps({"entry": entry}) for entry in ledger.values()))
-    ).encode()
+def _segment_of(outcomes: list[str], ledger: Mapping[str, str]) -> bytes:
+    """A line for each outcome, and one for the entry of each call."""
+    entries = (json.dumps({"entry": entry}) for entry in ledger.values())
+    return "".join(f"{line}\n" for line in (*outcomes, *entries)).encode()

@@ -64,6 +64,8 @@ class Blobs:
             with atomic_writer(self.path_of(name), replace=False) as file:
                 file.write(data)
         except FileExistsError:
+            if not self.exists(name):
+                raise  # It is the folder that cannot be made.
             return False
         return True
 

@@ -54,6 +54,8 @@ class Control:
         job = await self._runtime.jobs.load(job_id)
         if job.status not in (JobStatus.COMPLETED, JobStatus.FAILED):
             raise BadInputError(f"The job {job_id} is {job.status}; only what failed in an ended job can be retried.")
+        # A pause that came as it ended, or before a duty of it failed, keeps what is left of it from ending.
+        await self._runtime.store.resume(job_id, self._tiers)
         await check_ended(job, self._runtime.archive)
         again = await failed_again(job, self._runtime.archive, self._runtime.config)
         if not again and job.status is JobStatus.COMPLETED:
@@ -62,8 +64,7 @@ class Control:
         # The coordinator does it, under a claim: a client that dies here leaves nothing half done.
         id_ = await retry_id(job, self._runtime.store)
         duty = NewSubtask(id=id_, task=RETRY_TASK, tier=COORDINATOR, payload="" if job.steps else PLAN_AGAIN)
-        await self._runtime.store.unstop(job_id)
-        await self._runtime.store.add([duty])
+        await self._runtime.jobs.ask_again(job, duty, self._tiers)
         return len(again)
 
     async def _new_cap(self, job_id: str, budget_usd: Decimal | None) -> None:

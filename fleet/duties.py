@@ -114,43 +114,51 @@ class Duties:
         await self._context.jobs.advance(job.id, [JobStatus.PLANNING], JobStatus.RUNNING, claim=claim)
 
     async def _open_phase(self, job: Job, claim: Claim) -> None:
-        await self._context.rounds.open_phase(job, int(claim.id.rpartition(".")[2]))
+        if job.round == 1:  # else the job was retried since
+            await self._context.rounds.open_phase(job, int(claim.id.rpartition(".")[2]))
 
     async def _close_shard(self, job: Job, claim: Claim) -> None:
         """Move a finished shard out of the store and let the next one in, unless the job has ended meanwhile."""
         shard = Shard.of(claim.id)
         await self._context.archive.close(job, shard, self._context.rounds.ids(job, shard))
-        if not job.status.final:
+        if not job.status.final and shard.round == job.round:
             await self._context.rounds.open_next(job, shard)
 
     async def _review(self, job: Job, claim: Claim) -> None:
-        if not await self._any_accepted(job, claim):
-            return
         round_ = int(claim.id.rpartition(".")[2])
-        await self._reviewer.review(job, round_, claim)
+        if round_ != job.round:
+            # It is over: rework was asked for, or the job retried. Whoever did that may have died before the round was open.
+            await self._context.rounds.open_round(job, job.round)
+        elif await self._any_accepted(job, claim):
+            await self._reviewer.review(job, round_, claim)
 
     async def _retry(self, job: Job, claim: Claim) -> None:
-        if claim.payload != PLAN_AGAIN:
-            try:
-                if not await retry(job, int(claim.id.rpartition(".")[2]), self._context, claim):
-                    raise NotOurs("the claim was lost before the job was opened again")
-            except BadInputError as problem:
-                logger.warning("not retried: %s", problem)  # The job stays as it ended.
-            return
+        again = self._plan_again if claim.payload == PLAN_AGAIN else self._run_again
+        try:
+            if not await again(job, claim):
+                raise NotOurs("the claim was lost before the job was opened again")
+        except BadInputError as problem:
+            logger.warning("not retried: %s", problem)  # The job stays as it ended.
+
+    async def _run_again(self, job: Job, claim: Claim) -> bool:
+        return await retry(job, int(claim.id.rpartition(".")[2]), self._context, claim)
+
+    async def _plan_again(self, job: Job, claim: Claim) -> bool:
         begun = f"again:{claim.id}"
         if await self._context.store.memo(job.id, begun) is None:
             if job.steps:
-                return  # Another retry has planned it since this one was asked for.
+                return True  # Another retry has planned it since this one was asked for.
             if not await self._context.jobs.reopen(job, job.round, claim=claim):
-                raise NotOurs("the claim was lost before the job was opened again")
+                return False
             await self._context.store.set_memo(job.id, begun, "1")
         elif job.status.final:
-            return  # An earlier worker did it, and died before it could say so.
+            return True  # An earlier worker did it, and died before it could say so.
         await self._plan(await self._context.jobs.load(job.id), claim)
+        return True
 
     async def _end(self, job: Job, claim: Claim) -> None:
-        if await self._any_accepted(job, claim):
-            await self._context.jobs.end(job.id, JobStatus.COMPLETED, claim=claim)
+        if int(claim.id.rpartition(".")[2]) == job.round and await self._any_accepted(job, claim):
+            await self._context.jobs.end(job.id, JobStatus.COMPLETED, claim=claim, round_=job.round)
 
     async def _any_accepted(self, job: Job, claim: Claim) -> bool:
         """Whether any subtask was accepted; otherwise there is nothing to review and the job has failed."""
@@ -161,5 +169,5 @@ class Duties:
             if outcome.status == "failed" and not reason:
                 reason = f" The first: {outcome.error}"
         error = f"No subtask gave an accepted output.{reason}"
-        await self._context.jobs.end(job.id, JobStatus.FAILED, error=error, claim=claim)
+        await self._context.jobs.end(job.id, JobStatus.FAILED, error=error, claim=claim, round_=job.round)
         return False

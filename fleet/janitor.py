@@ -42,16 +42,21 @@ class Janitor:
 
     async def wind_up(self, job_id: str) -> bool:
         """Wind up one job; False while a claim on it is left."""
-        if await self._context.store.stopped(job_id) != "cancelled":
-            return True  # It was run again: the cancel had come as it ended.
+        store, tiers = self._context.store, [*self._context.config.tiers, COORDINATOR]
+        if (how := await store.stopped(job_id)) != "cancelled":
+            await store.wound_up(job_id, how, tiers)  # an earlier version let it run again
+            return True
         # Whoever cancelled it may have died before this.
         await self._context.jobs.end(job_id, JobStatus.CANCELLED, error=CANCELLED)
-        counts = await self._context.store.counts(job_id)
+        counts = await store.counts(job_id)
         if any(states.get("running") for states in counts.values()):
             return False
-        await self._context.executor.abandon(job_id, lambda lost: True)
-        job = await self._context.jobs.load(job_id)
+        job, now = await self._context.jobs.load(job_id), await store.now()
+        if await store.stopped(job_id) != "cancelled":
+            return True
+        # From here on another janitor may have been faster and the job be run again: what began after now is none of ours.
+        await self._context.executor.abandon(job_id, lambda lost: lost.fence < now * 1e6)
         async for shard, ids, _ in self._context.archive.unclosed(job):
             await self._context.archive.close(job, shard, ids)
-        await self._context.store.wound_up(job_id, [*self._context.config.tiers, COORDINATOR])
+        await store.wound_up(job_id, "cancelled", tiers)
         return True

@@ -112,7 +112,7 @@ class Reviewer:
         if verdict.verdict == "rework":
             gaps += [f"{entry.subtask}: {entry.reason} (no round of rework was left)" for entry in verdict.rework]
         result = {"text": verdict.result, "gaps": gaps, "verdict": verdict.verdict, "rounds": round_}
-        await self._context.jobs.end(job.id, JobStatus.COMPLETED, result=result, claim=claim)
+        await self._context.jobs.end(job.id, JobStatus.COMPLETED, result=result, claim=claim, round_=round_)
 
     async def _lines(self, job: Job, coverage: packing.Coverage | None = None) -> AsyncIterator[str]:
         """One line per accepted output of the steps that no other needs; every subtask is counted into `coverage`."""

@@ -13,7 +13,7 @@ from fleet.blobs import Blobs
 from fleet.config import FleetConfig, Frozen
 from fleet.router import start_tier
 from fleet.shards import Phase, Place, Shard
-from fleet.store import COORDINATOR, Job
+from fleet.store import COORDINATOR, Job, at_round
 from fleet.stored import read
 from queues.gate import Gates
 from queues.store import Store
@@ -112,7 +112,8 @@ class Rounds:
             members=len(subtasks),
         )
         await self._gates.open_leaf(body)
-        await self._store.add(subtasks)
+        # Somebody who stood still since may open a shard of a round that is over.
+        await self._store.add(subtasks, [at_round(job.id, shard.round)])
 
     def _count(self, job: Job, shard: Shard) -> int:
         return job.phases[shard.phase].shards if shard.round == 1 else len(self.later(job, shard.round))

@@ -15,7 +15,7 @@ from typing import Any
 
 from redis.exceptions import OutOfMemoryError, ResponseError
 
-from fleet.errors import JobNotFoundError, StoreUnavailableError
+from fleet.errors import BadInputError, JobNotFoundError, StoreUnavailableError
 from fleet.items import ItemIndex
 from fleet.jobs import JobSpec, JobStatus, Step
 from fleet.shards import Phase, phases
@@ -64,6 +64,11 @@ class Job:
 
     def review_id(self, round_: int) -> str:
         return f"{self.id}/review.{round_}"
+
+
+def at_round(job_id: str, round_: int) -> tuple[str, str, str]:
+    """The guard that holds while a job stands at this round."""
+    return f"job:{job_id}", "round", str(round_)
 
 
 def new_job_id() -> str:
@@ -201,7 +206,7 @@ class JobStore:
     ) -> bool:
         """Move a job on if it stands at one of `allowed`; False when it does not, or the claim was lost."""
         others = {} if round_ is None else {"round": round_}
-        return await self._store.advance(f"job:{job_id}", "status", allowed, status, others, claim=claim)
+        return await self._store.advance(f"job:{job_id}", "status", allowed, status, others, guards=[claim.guard])
 
     async def end(
         self,
@@ -211,10 +216,11 @@ class JobStore:
         error: str | None = None,
         result: dict[str, Any] | None = None,
         claim: Claim | None = None,
+        round_: int | None = None,
     ) -> bool:
         """Give a job its final status; False when it has one, or the claim under which it ends was lost.
 
-        It becomes `cancelled` only while it is stopped so.
+        It becomes `cancelled` only while it is stopped so, and ends after `round_` only while it stands there.
         """
         reason = await self._link.execute("HGET", self._key(job_id), "cut_short", idempotent=True)
         if reason is not None and status is JobStatus.COMPLETED:
@@ -225,21 +231,44 @@ class JobStore:
         if result is not None:
             fields["result"] = json.dumps(result)
         open_states = [state for state in JobStatus if not state.final]
-        stopped = (job_id, "cancelled") if status is JobStatus.CANCELLED else None
-        return await self._store.advance(
-            f"job:{job_id}", "status", open_states, status, fields, claim=claim, stopped=stopped
-        )
+        guards = [] if claim is None else [claim.guard]
+        if status is JobStatus.CANCELLED:
+            guards.append((f"j:{job_id}", "stop", "cancelled"))
+        if round_ is not None:
+            guards.append(at_round(job_id, round_))
+        return await self._store.advance(f"job:{job_id}", "status", open_states, status, fields, guards=guards)
 
     async def reopen(self, job: Job, round_: int, *, claim: Claim) -> bool:
         """Let an ended job run again in round `round_`; what it ended with is forgotten, its plan and outputs are not.
 
         False when the claim was lost: whoever took over may have done it, and the job even ended again.
+
+        Raises:
+            BadInputError: the job has not ended, was cancelled, or stands at another round.
         """
-        where = (job.id, f"job:{job.id}", claim.id, claim.fence)
+        where = (f"job:{job.id}", claim.id, claim.fence)
         ended = json.dumps([JobStatus.COMPLETED, JobStatus.FAILED])
         drop = ("error", "result", "finished_at", "cut_short")
         what = (*where, ended, job.round, JobStatus.RUNNING, round_, *drop)
-        return bool(await self._link.call("reopen", [self._store.namespace], what, idempotent=True))
+        reply = await self._link.call("reopen", [self._store.namespace], what, idempotent=True)
+        if reply == 2:
+            raise BadInputError(f"The job {job.id} is not what it was when its retry was asked for.")
+        return bool(reply)
+
+    async def ask_again(self, job: Job, duty: NewSubtask, tiers: Iterable[str]) -> None:
+        """Have an ended job run again by `duty`.
+
+        Raises:
+            BadInputError: it does not stand any more where `job` has it, or is still being wound up.
+        """
+        guards = [(f"job:{job.id}", "status", str(job.status)), at_round(job.id, job.round)]
+        match await self._store.again(job.id, duty, guards, tiers):
+            case "elsewhere":
+                raise BadInputError(f"The job {job.id} was retried or changed just now; look at it again.")
+            case "winding":
+                raise BadInputError(
+                    f"The job {job.id} was cancelled as it ended and is being wound up; retry it in a moment."
+                )
 
     async def cut_short(self, job_id: str, reason: str) -> None:
         """Note that a job could not do all its work; the first reason stays. It then ends as failed, its outputs kept."""

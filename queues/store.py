@@ -35,6 +35,9 @@ from queues.subtasks import (
 
 T = TypeVar("T")
 
+#: (key below the namespace, field of that hash, the value it has to have): something is done only while all of them hold.
+Guards = Sequence[tuple[str, str, str]]
+
 #: Subtasks added, reopened or read in one script or batch: bounds how long the server is busy with one of them.
 SHARD = 500
 #: How long, and how often, the end of something that was paid for is written again to a store that is away or full.
@@ -71,11 +74,11 @@ class Store:
         seconds, microseconds = await self.link.execute("TIME", idempotent=True)
         return int(seconds) + int(microseconds) / 1e6
 
-    async def add(self, subtasks: Iterable[NewSubtask]) -> int:
-        """Add subtasks in order, in shards; the number that were new. Safe to repeat."""
+    async def add(self, subtasks: Iterable[NewSubtask], guards: Guards = ()) -> int:
+        """Add subtasks in order, in shards, while the guards hold; the number that were new. Safe to repeat."""
         added = 0
         for shard in _shards(subtasks, SHARD):
-            added += await self._call("add", json.dumps([_document(subtask) for subtask in shard]))
+            added += await self._call("add", json.dumps([_document(subtask) for subtask in shard]), json.dumps(guards))
             failpoint("shard_added")
         return added
 
@@ -129,12 +132,14 @@ class Store:
         """Write charges that belong to no change of state."""
         await self._insist("settle", _charges(charges))
 
-    async def forget(self, gate: str, ids: Iterable[str], record: str, quota: str, *, entries: int) -> bool:
+    async def forget(
+        self, gate: str, ids: Iterable[str], record: str, quota: str, *, entries: int, guesses: int
+    ) -> bool:
         """Drop the final ones of a gate's members, and a record, whose content was kept elsewhere. Safe to repeat.
 
-        `entries`: how many the record had. False: it has more by now, and nothing was dropped.
+        `entries`, `guesses`: of the record as it was read. False: it has others by now, and nothing was dropped.
         """
-        return bool(await self._call("forget", record, quota, gate, entries, *ids))
+        return bool(await self._call("forget", record, quota, gate, entries, guesses, *ids))
 
     async def results(self, ids: Iterable[str]) -> list[Result | None]:
         """What is known of each subtask, in the order asked; None for an unknown one."""
@@ -178,6 +183,10 @@ class Store:
         """The entries written by charges under `record`, by id."""
         flat = await self.link.execute("HGETALL", self._key("r", record), idempotent=True)
         return {id_.decode(): body.decode() for id_, body in _shards(flat, 2)}
+
+    async def guesses(self, record: str) -> int:
+        """How many of a record's entries are guesses."""
+        return int(await self.link.execute("HLEN", self._key("rp", record), idempotent=True))
 
     async def tally(self, quota: str) -> dict[str, int]:
         """The counters kept beside a quota."""
@@ -224,17 +233,21 @@ class Store:
         """The cancelled jobs of which something may be left."""
         return [job.decode() for job in await self.link.execute("SMEMBERS", self._key("winding"), idempotent=True)]
 
-    async def wound_up(self, job: str, tiers: Iterable[str]) -> None:
-        """Say that nothing of a cancelled job is left to be done."""
-        await self._call("wound_up", job, *tiers)
+    async def wound_up(self, job: str, stopped: str | None, tiers: Iterable[str]) -> None:
+        """Say that nothing of a job that was found `stopped` so is left to be done."""
+        await self._call("wound_up", job, stopped or "", *tiers)
 
     async def resume(self, job: str, tiers: Iterable[str]) -> bool:
         """Let a paused job go on; False when it was not paused."""
         return bool(await self._call("resume", job, *tiers))
 
-    async def unstop(self, job: str) -> None:
-        """Let an ended job that is run again start subtasks."""
-        await self._call("unstop", job)
+    async def again(
+        self, job: str, duty: NewSubtask, guards: Guards, tiers: Iterable[str]
+    ) -> Literal["asked", "elsewhere", "winding"]:
+        """Ask for an ended job to be run again by `duty`; a pause, or a cancel that came as it ended, is dropped."""
+        what = (job, json.dumps(guards), duty.id, duty.task, duty.tier, duty.payload)
+        replies: dict[int, Literal["asked", "elsewhere", "winding"]] = {1: "asked", 0: "elsewhere", 2: "winding"}
+        return replies[await self._call("again", *what, *tiers)]
 
     async def stopped(self, job: str) -> str | None:
         """`paused` or `cancelled` for a stopped job."""
@@ -269,20 +282,15 @@ class Store:
         value: str,
         others: Mapping[str, str | int] | None = None,
         *,
-        claim: Claim | None = None,
-        stopped: tuple[str, str] | None = None,
+        guards: Guards = (),
     ) -> bool:
         """Compare and set `field` of the hash `key`, writing `others` with it; False when it held another value.
 
-        Under a `claim` nothing is written once that is lost, with `stopped` only while that job is stopped so.
+        Nor is anything written where a guard does not hold.
         """
         pairs = [part for pair in (others or {}).items() for part in pair]
-        guard: tuple[str, str, str | int] = ("", "", "")
-        if claim is not None:
-            guard = (f"s:{claim.id}", "fence", claim.fence)
-        elif stopped is not None:
-            guard = (f"j:{stopped[0]}", "stop", stopped[1])
-        return bool(await self._call("advance", key, field, json.dumps(list(allowed)), value, *guard, *pairs))
+        what = (json.dumps(list(allowed)), value, json.dumps(guards))
+        return bool(await self._call("advance", key, field, *what, *pairs))
 
     def _key(self, *parts: str) -> str:
         return ":".join((self.namespace, *parts))

@@ -69,6 +69,11 @@ class Claim:
     #: How many claims on it there have been, with this one.
     claims: int
 
+    @property
+    def guard(self) -> tuple[str, str, str]:
+        """The guard of a script that holds until the claim is lost."""
+        return f"s:{self.id}", "fence", str(self.fence)
+
 
 @dataclass(frozen=True, slots=True)
 class Refusal:

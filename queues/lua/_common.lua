@@ -4,7 +4,8 @@
 --       b:TIER… backlog: tenants, their jobs (zsets by virtual time), a job's subtasks (list) · out:TIER released (set)
 --       watch: when the reconciler looks (zset) · wake: rings the dispatcher (list) · w:TIER workers (zset by expiry)
 --       r:RECORD entries (hash) · rp:RECORD which of them are guesses (hash) · t:QUOTA their tally (hash)
---       sus:TIER suspects that wait, two workers having died at each (list) · sus:TIER:out those that run (set)
+--       sus:TIER suspects that wait, two workers having died at each (list), each marked so in its hash ('in_line')
+--       sus:TIER:out those that run (set)
 --       sus:TIER:most how many of them may be in one worker, but for those that are to be alone there (string)
 --       beat: when anybody was here last, and until when claims are not taken away after nobody was (hash)
 --       righted: what was not as it should be, by tier, since the store is there (hash)
@@ -60,6 +61,23 @@ local function open_lane(tier, tenant, job)
   redis.call('ZADD', key('b', tier), 'NX', redis.call('HGET', key('v', tier), '*') or 0, tenant)
 end
 
+-- Every lane of a job in which something lies opens.
+local function open_lanes(job, tiers)
+  local tenant = redis.call('HGET', key('j', job), 'tenant') or 'default'
+  for _, tier in ipairs(tiers) do
+    if redis.call('LLEN', key('b', tier, tenant, job)) > 0 then open_lane(tier, tenant, job) end
+  end
+  ring()
+end
+
+-- Whether every guard holds: a JSON list of {key below the namespace, field, value}.
+local function hold_all(guards)
+  for _, guard in ipairs(cjson.decode(guards)) do
+    if redis.call('HGET', key(guard[1]), guard[2]) ~= guard[3] then return false end
+  end
+  return true
+end
+
 -- Two workers died at it, and it may be the cause. Suspects run apart, so that the next death counts against the one that
 -- caused it, not against those that happened to be in the same process three times. Where they are many, as after workers
 -- of hundreds were lost twice, they are tested in groups as of blood samples (Dorfman 1943): a group of them in a worker,
@@ -77,6 +95,7 @@ local function make_ready(id, tier, from, front)
     -- One whose message was lost has not had its turn; all others go to the end, or one that kills, or one that the budget
     -- is too short for, would keep the rest from theirs.
     redis.call(from.state == 'queued' and 'LPUSH' or 'RPUSH', key('sus', tier), id)
+    redis.call('HSET', key('s', id), 'in_line', 1)
     ring()
     return
   end

@@ -1,7 +1,9 @@
 -- Add subtasks; one that exists is left as it is, so adding again after a crash is free.
 -- KEYS[1] namespace
 -- ARGV[1] JSON list of {id, task, tier, payload, trail, cost, needs = [id…], gate?, gate_index?, members?}
--- Reply: how many were new.
+-- ARGV[2] guards (JSON; see _common.lua)
+-- Reply: how many were new; none where a guard does not hold.
+if not hold_all(ARGV[2]) then return 0 end
 -- Fences start at the time: a worker of a version that only counts them up gives out none of an earlier round's.
 local fence = int(clock[1] * 1000000 + clock[2])
 local added = 0

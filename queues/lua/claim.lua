@@ -56,6 +56,7 @@ if tonumber(kills) >= SUSPECT_KILLS then
     redis.call('ZREM', key('watch'), id)
     move(id, tier, {tier = tier, state = state}, 'ready')
     redis.call('LPUSH', key('sus', tier), id) -- the next, but without a ring: at once it might come here again
+    redis.call('HSET', s, 'in_line', 1)
     return {'busy'}
   end
   for _, other in ipairs(beside) do redis.call('HSET', key('s', other), 'beside', 1) end

@@ -12,8 +12,13 @@ if not left or string.sub(left, 1, #mark) ~= mark or left == mark .. ARGV[5] the
   local stop = redis.call('HGET', key('j', job_of(ARGV[2])), 'stop')
   if stop then return {3, stop} end
 end
--- A zombie, paused for longer than its claim, may not pay, nor say what became of its call: that is settled by then.
-if ARGV[6] ~= '' and redis.call('HGET', key('s', ARGV[6]), 'fence') ~= ARGV[7] then return {4} end
+local fence, state = unpack(redis.call('HMGET', key('s', ARGV[6]), 'fence', 'state'))
+if ARGV[6] ~= '' and fence ~= ARGV[7] then
+  -- A zombie, paused for longer than its claim, may not pay. What became of the call that it had journalled is news as long
+  -- as nobody has claimed since: whoever has may have settled it already.
+  local news = left and left ~= mark .. ARGV[5] and string.sub(left, 1, #mark) == mark and (state == 'ready' or state == 'queued')
+  if not news then return {4} end
+end
 if left and string.sub(left, 1, #mark) ~= mark then return {2, string.match(left, '\n(.*)')} end
 local cap, used, held = unpack(redis.call('HMGET', quota, 'cap', 'used', 'held'))
 local own = tonumber(redis.call('HGET', holds, ARGV[2]) or 0)

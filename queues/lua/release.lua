@@ -56,6 +56,7 @@ local function take_suspects()
     local due = state == 'ready' and at == tier and not stop
     if due and (room <= 0 or free < places) then break end
     redis.call('LPOP', suspects)
+    if state then redis.call('HDEL', s, 'in_line') end
     if due then
       redis.call('SADD', batch, id)
       queue(id, s, task, gate, index)
@@ -67,8 +68,8 @@ local function take_suspects()
 end
 
 take_suspects()
-local met = false
-while room > 0 do
+local met = 0
+while room > 0 and met < LOOKED_AT do
   local tenant = redis.call('ZRANGE', backlog, 0, 0, 'WITHSCORES')
   if not tenant[1] then break end
   local lanes = key('b', tier, tenant[1])
@@ -78,15 +79,18 @@ while room > 0 do
   else
     local id = redis.call('LPOP', key('b', tier, tenant[1], lane[1]))
     local s = id and key('s', id)
-    local state, at, cost, task, gate, index, kills =
-      unpack(id and redis.call('HMGET', s, 'state', 'tier', 'cost', 'task', 'gate', 'gate_index', 'kills') or {})
+    local state, at, cost, task, gate, index, kills, in_line =
+      unpack(id and redis.call('HMGET', s, 'state', 'tier', 'cost', 'task', 'gate', 'gate_index', 'kills', 'in_line') or {})
     if not id then
       redis.call('ZREM', lanes, lane[1])
     elseif state == 'ready' and at == tier and tonumber(kills) >= SUSPECT_KILLS then
       -- Its job was paused; or it had stayed in its lane, claimed by an earlier message while it was ready, or is there from
       -- an earlier version.
-      if not redis.call('LPOS', suspects, id) then redis.call('RPUSH', suspects, id) end
-      met = true
+      if not in_line then
+        redis.call('RPUSH', suspects, id)
+        redis.call('HSET', s, 'in_line', 1)
+      end
+      met = met + 1
     elseif state == 'ready' and at == tier then
       queue(id, s, task, gate, index)
       local share = tonumber(redis.call('HGET', key('j', lane[1]), 'share') or 1)
@@ -95,5 +99,6 @@ while room > 0 do
     end
   end
 end
-if met then take_suspects() end
+if met > 0 then take_suspects() end
+if met == LOOKED_AT then ring() end
 return reply

@@ -4,9 +4,5 @@
 local j = key('j', ARGV[1])
 if redis.call('HGET', j, 'stop') ~= 'paused' then return 0 end
 redis.call('HDEL', j, 'stop')
-local tenant = redis.call('HGET', j, 'tenant') or 'default'
-for i = 2, #ARGV do
-  if redis.call('LLEN', key('b', ARGV[i], tenant, ARGV[1])) > 0 then open_lane(ARGV[i], tenant, ARGV[1]) end
-end
-ring()
+open_lanes(ARGV[1], {unpack(ARGV, 2)})
 return 1

@@ -187,7 +187,7 @@ class Claims(StoreMachine):
     @rule()
     def forget(self) -> None:
         """What the gate's body does, once all is kept elsewhere."""
-        self.run(self.store.forget(BODY, GATHERED, "j", "j", entries=0))
+        self.run(self.store.forget(BODY, GATHERED, "j", "j", entries=0, guesses=0))
         self.forgotten.update(GATHERED)
 
     @invariant()

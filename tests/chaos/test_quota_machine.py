@@ -130,8 +130,8 @@ class Quota(StoreMachine):
     @rule()
     def forget(self) -> None:
         """The entries so far are kept elsewhere; only the truth about a guess among them is still news."""
-        entries = len(self.run(self.store.records(RECORD)))
-        assert self.run(self.store.forget(f"{JOB}/gate", [], RECORD, JOB, entries=entries))
+        entries, guesses = len(self.run(self.store.records(RECORD))), self.run(self.store.guesses(RECORD))
+        assert self.run(self.store.forget(f"{JOB}/gate", [], RECORD, JOB, entries=entries, guesses=guesses))
         self.closed = True
 
     @invariant()

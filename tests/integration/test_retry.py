@@ -104,7 +104,8 @@ def test_a_retry_that_looked_before_and_comes_after_another_changes_nothing(
             return await real(id_, *names)
 
         fleet.runtime.store.fields = overtaken  # type: ignore[method-assign]
-        await control.retry_failed(job_id)
+        with pytest.raises(BadInputError, match="was retried or changed just now"):
+            await control.retry_failed(job_id)
         await retried_once(fleet, job_id, sim)
 
     on_bench(scenario, valkey, tmp_path, config(gate_width=WIDTH), sim=sim.url)
@@ -255,7 +256,8 @@ def test_a_plan_made_again_is_not_made_once_more_by_a_retry_that_looked_before(
             return await real(id_, *names)
 
         fleet.runtime.store.fields = overtaken  # type: ignore[method-assign]
-        await Control(fleet.runtime).retry_failed(job_id)
+        with pytest.raises(BadInputError, match="was retried or changed just now"):
+            await Control(fleet.runtime).retry_failed(job_id)
         job = await fleet.run(job_id)
         assert (job.status, job.error) == (JobStatus.COMPLETED, None)
         assert len(await fleet.ledger(job_id)) == len(ITEMS)

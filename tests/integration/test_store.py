@@ -77,7 +77,7 @@ def test_a_fence_that_is_only_counted_up_is_above_those_of_an_earlier_round(valk
             await store.add([new("j/gate", members=1), new("j/a", gate="j/gate", gate_index=0)])
             first = await claimed(store, "j/a")
             await store.finish(first, "ok", "")
-            assert await store.forget("j/gate", ["j/a"], "j/1.0.0", "j", entries=0)
+            assert await store.forget("j/gate", ["j/a"], "j/1.0.0", "j", entries=0, guesses=0)
             await store.add([new("j/a")])
             (fence,) = await store.fields("j/a", "fence")
             assert int(fence or 0) + 1 > first.fence, "what a worker of the version 19a71cc would be given"
@@ -184,9 +184,11 @@ def test_forgotten_subtasks_are_gone_and_may_be_added_again_under_higher_fences(
             await store.add([new("j/gate", members=2), *members])
             zombie = await claimed(store, "j/a")
             assert await store.finish(zombie, "ok", "first", [Charge("j/1", "call", "entry", "j", "j/a", 5)])
-            assert not await store.forget("j/gate", ["j/a", "j/b"], "j/1", "j", entries=0), "it has an entry by now"
-            assert await store.forget("j/gate", ["j/a", "j/b"], "j/1", "j", entries=1)
-            assert await store.forget("j/gate", ["j/a", "j/b"], "j/1", "j", entries=0)
+            assert not await store.forget("j/gate", ["j/a", "j/b"], "j/1", "j", entries=0, guesses=0), (
+                "it has an entry by now"
+            )
+            assert await store.forget("j/gate", ["j/a", "j/b"], "j/1", "j", entries=1, guesses=0)
+            assert await store.forget("j/gate", ["j/a", "j/b"], "j/1", "j", entries=0, guesses=0)
             await store.settle([Charge("j/1", "call", "entry", "j", "j/a", 5)])
             assert [result and result.state for result in await store.results(["j/a", "j/b"])] == [None, State.READY]
             assert await store.records("j/1") == {}
@@ -198,7 +200,7 @@ def test_forgotten_subtasks_are_gone_and_may_be_added_again_under_higher_fences(
             assert not await store.finish(zombie, "ok", "stale")
             assert await store.finish(again, "ok", "better")
             # By a worker that closed the first gate and stood still.
-            assert await store.forget("j/gate", ["j/a"], "j/1", "j", entries=0)
+            assert await store.forget("j/gate", ["j/a"], "j/1", "j", entries=0, guesses=0)
             result = (await store.results(["j/a"]))[0]
             assert result is not None
             assert result.output == "better"
@@ -399,7 +401,7 @@ def test_what_is_forgotten_on_its_way_gives_its_place_back(valkey: Valkey) -> No
             await store.add([new("j/gate", members=4, tier="mini"), *members])
             assert len(await store.release("nano", 10)) == 4
             await store.stop("j", "cancelled", ["nano", "mini"])
-            assert await store.forget("j/gate", ids, "j/1.0.0", "j", entries=0)
+            assert await store.forget("j/gate", ids, "j/1.0.0", "j", entries=0, guesses=0)
             assert await store.claim("j/0", "nano") == Refusal("gone")
             assert await store.reconcile() == []
             await store.add([new(f"k/{number}") for number in range(9)])
@@ -423,16 +425,22 @@ def test_a_message_that_is_lost_again_and_again_is_sent_again_within_the_lease_a
     asyncio.run(scenario())
 
 
-def test_a_zombie_does_not_say_what_became_of_a_call_that_is_settled(valkey: Valkey) -> None:
+def test_a_zombie_says_what_became_of_its_call_until_somebody_has_claimed_since(valkey: Valkey) -> None:
     async def scenario() -> None:
         async with open_store(valkey) as store:
             await store.add([new("j/a")])
+            await store.release("nano", 1)
             zombie = await claimed(store, "j/a")
             intent = Intent("j", "j/a", "j/a.1", 5, "begun", "j/a", zombie.fence)
             assert await store.intend(intent) is None
             await store.link.execute("ZADD", "test:watch", 0, "j/a")
-            await claimed(store, "j/a")
-            assert await store.intend(replace(intent, note="its handle"), under_way=True) == Refused("stale")
-            assert await store.unsettled("j") == ["begun"]
+            await store.reconcile()
+            assert await store.intend(intent) == Refused("stale"), "it may not pay"
+            assert await store.intend(replace(intent, note="its handle"), under_way=True) is None
+            await store.release("nano", 1)
+            heir = await claimed(store, "j/a")
+            assert await store.intend(replace(intent, note="another handle"), under_way=True) == Refused("stale")
+            mine = replace(intent, id="j/a.2", note="mine", fence=heir.fence)
+            assert await store.intend(mine) == Refused("unsettled", note="its handle")
 
     asyncio.run(scenario())
