@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from fleet.documents import nearest, parse, read_yaml
@@ -36,11 +36,13 @@ class ProviderConfig(Frozen):
 
 
 class Limits(Frozen):
-    """What the vendor allows this account and model; `None` is no limit."""
+    """What the vendor allows this account and model, at most; `None` is no limit."""
 
     requests_per_minute: Count | None = None
     tokens_per_minute: Count | None = None
     in_flight: Count | None = None
+    #: Begin slowly, and follow what the vendor tells or refuses. `limits: auto` is short for this alone.
+    auto: bool = False
 
 
 class Price(Frozen):
@@ -59,7 +61,7 @@ class ModelConfig(Frozen):
     max_output_tokens: Count = 16_384
     #: Sent as `reasoning.effort` where set; leave out for models that do not reason.
     reasoning_effort: str | None = None
-    limits: Limits = Limits()
+    limits: Annotated[Limits, BeforeValidator(lambda given: {"auto": True} if given == "auto" else given)] = Limits()
     #: Left out: the bundled price list, which must know the model.
     price: Price | None = None
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from queues.limits import Told
 
 
 class FleetError(Exception):
@@ -54,6 +57,7 @@ class ProviderError(FleetError):
         retry_after: seconds to wait before that, when the provider said so.
         maybe_billed: whether the provider may have charged for the call (it was sent and its end is unknown).
         request_id: the provider's own id of the call, when it gave one.
+        told: what the provider said of its limits.
     """
 
     def __init__(
@@ -65,6 +69,7 @@ class ProviderError(FleetError):
         retry_after: float | None = None,
         maybe_billed: bool = False,
         request_id: str | None = None,
+        told: Told | None = None,
     ) -> None:
         super().__init__(message)
         self.kind: ProviderErrorKind = kind
@@ -72,3 +77,4 @@ class ProviderError(FleetError):
         self.retry_after = retry_after
         self.maybe_billed = maybe_billed
         self.request_id = request_id
+        self.told = told

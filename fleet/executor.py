@@ -25,7 +25,7 @@ from fleet.prices import Usage, cost_nano_usd, usd
 from fleet.providers.base import Completion, ModelRequest, Provider
 from fleet.router import runs_in_background
 from queues.failpoints import failpoint
-from queues.limits import Allowance, Limiter, Permit
+from queues.limits import Allowance, End, Limiter, Permit, Told
 from queues.store import Store
 from queues.subtasks import Claim, Refused
 
@@ -101,10 +101,10 @@ class Executor:
             try:
                 found = await self._intend(drafted, request, purpose.claim)
             except BaseException:
-                await self._limiter.settle(permit, 0)
+                await self._limiter.settle(permit, 0, "unused")
                 raise
             if found is not None:
-                await self._limiter.settle(permit, 0)
+                await self._limiter.settle(permit, 0, "unused")
                 return found
             try:
                 return await self._made(drafted, attempt, permit)
@@ -173,7 +173,8 @@ class Executor:
                 await provider.cancel(handles[0])
             entry = drafted.failed(error.kind, maybe_billed=error.maybe_billed, request_id=error.request_id)
             await self._store.settle([charge(entry, drafted.record)])
-            await self._return(permit, entry.usage.total)
+            end: End = "refused" if error.kind == "rate_limit" else "ended"
+            await self._return(permit, entry.usage.total, end, error.told)
             raise
         except BaseException as error:
             await self._return(permit, drafted.worst.usage.total)
@@ -186,13 +187,13 @@ class Executor:
             await self._store.settle([charge(drafted.failed(reason, maybe_billed=True), drafted.record)])
             raise
         failpoint("answered")
-        await self._return(permit, completion.usage.total)
+        await self._return(permit, completion.usage.total, told=completion.told)
         return self._answered(drafted, completion)
 
-    async def _return(self, permit: Permit, tokens: int) -> None:
+    async def _return(self, permit: Permit, tokens: int, end: End = "ended", told: Told | None = None) -> None:
         """Give a permit back, if the store lets us: it heals by itself, what was paid for does not."""
         try:
-            await self._limiter.settle(permit, tokens)
+            await self._limiter.settle(permit, tokens, end, told)
         except RedisError as error:
             logger.warning("permit of call %s not returned: %s", permit.id, error)
 
@@ -283,7 +284,7 @@ class Executor:
 
 
 def _allowance(limits: Limits) -> Allowance:
-    return Allowance(limits.requests_per_minute, limits.tokens_per_minute, limits.in_flight)
+    return Allowance(limits.requests_per_minute, limits.tokens_per_minute, limits.in_flight, limits.auto)
 
 
 def _backoff(failures: int) -> float:

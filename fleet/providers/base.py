@@ -1,6 +1,7 @@
 """The seam between the fleet and a vendor: what is asked, what comes back, and the protocol a provider keeps.
 
-A provider authenticates and speaks a wire; it knows no job, no budget and no limit, and it never retries.
+A provider authenticates and speaks a wire; it passes on what its vendor says of limits and keeps none, knows no job and no
+budget, and it never retries.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import Any, Literal, Protocol
 
 from fleet.prices import Usage
 from fleet.tokens import estimate_tokens, request_upper_bound, tokens_of_image
+from queues.limits import Told
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +70,8 @@ class Completion:
     model: str
     #: The vendor's id of the call; of a call in the background its handle.
     request_id: str | None
+    #: What the vendor said of its limits.
+    told: Told | None = None
 
 
 #: Told the handle of a call that has begun in the background.

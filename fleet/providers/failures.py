@@ -16,6 +16,7 @@ import httpx2
 from openai import APIConnectionError, APIStatusError
 
 from fleet.errors import ProviderError, ProviderErrorKind
+from fleet.providers.limits import told
 
 #: A wait a vendor asks for is bounded, so that a bad header cannot park a fleet for days.
 MAX_RETRY_AFTER_S = 3600.0
@@ -46,6 +47,7 @@ def from_status(error: APIStatusError, *, provider: str, model: str, key_env: st
         # A gateway that gave up waiting says nothing about what went on behind it.
         maybe_billed=status in (408, 504),
         request_id=error.request_id,
+        told=told(error.response.headers),
     )
 
 
@@ -132,6 +134,7 @@ def while_it_runs(error: ProviderError, handle: str) -> ProviderError:
         retry_after=error.retry_after,
         maybe_billed=True,
         request_id=handle,
+        told=error.told,
     )
 
 

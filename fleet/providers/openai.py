@@ -25,6 +25,7 @@ from fleet.prices import Usage
 from fleet.providers import failures
 from fleet.providers.background import UNFINISHED, EndedError, Follower, Unfinished
 from fleet.providers.base import Completion, ModelRequest, Started
+from fleet.providers.limits import told
 from fleet.providers.wires import ChatWire, FailedAnswerError, Found, ResponsesWire, Wire
 from fleet.tokens import estimate_tokens
 
@@ -90,7 +91,7 @@ class OpenAIProvider:
         answer = await self._send("POST", self._wire.path, request, request.timeout_s, self._wire.body(request))
         request_id = answer.headers.get("x-request-id")
         try:
-            return self._completion(json.loads(answer.content), request, request_id)
+            return self._completion(json.loads(answer.content), request, request_id, answer.headers)
         except FailedAnswerError as error:
             raise failures.failed_answer(self._name, str(error), request_id, billed=error.billed) from None
         except UNREADABLE:
@@ -151,7 +152,7 @@ class OpenAIProvider:
                 body = json.loads(answer.content)
                 if body.get("status") in UNFINISHED:
                     return Unfinished(failures.retry_after(answer.headers))
-                return self._completion(body, request, handle)
+                return self._completion(body, request, handle, answer.headers)
             except FailedAnswerError as error:
                 ended = failures.failed_answer(self._name, str(error), handle, billed=error.billed)
             except UNREADABLE:
@@ -163,7 +164,9 @@ class OpenAIProvider:
     def _path_of(self, handle: str) -> str:
         return f"{self._wire.path}/{quote(handle, safe='')}"
 
-    def _completion(self, answer: Mapping[str, Any], request: ModelRequest, request_id: str | None) -> Completion:
+    def _completion(
+        self, answer: Mapping[str, Any], request: ModelRequest, request_id: str | None, headers: Mapping[str, str]
+    ) -> Completion:
         found = self._wire.read(answer)
         return Completion(
             text=found.text,
@@ -172,6 +175,7 @@ class OpenAIProvider:
             usage_reported=found.usage is not None,
             model=found.model,
             request_id=request_id,
+            told=told(headers),
         )
 
     async def _send(

@@ -102,6 +102,30 @@ def test_a_429_pauses_the_account_for_the_whole_fleet_and_is_no_attempt(valkey: 
     asyncio.run(run())
 
 
+def test_what_the_vendor_tells_of_its_limits_holds_for_the_whole_fleet(valkey: Valkey, tmp_path: Path) -> None:
+    told = {"x-ratelimit-limit-requests": "600", "x-ratelimit-remaining-requests": "599"}
+
+    async def run() -> None:
+        other = Link.from_url(valkey.url)
+        try:
+            async with (
+                scripted(Reply("Done.", headers=told)) as server,
+                bench(valkey, tmp_path, config(), openai_base_url=server.url) as fleet,
+            ):
+                elsewhere = Limiter(other, fleet.runtime.store.namespace)
+                for n in range(20):  # at once, or it would fail
+                    await _permit(elsewhere, f"openai/{GOOD}", f"before{n}")
+                assert (await fleet.run(await fleet.submit(steps=[WRITE]))).status is JobStatus.COMPLETED
+                await _permit(elsewhere, f"openai/{GOOD}", "first")
+                with pytest.raises(PermitError, match="its limit is used up"):
+                    await _permit(elsewhere, f"openai/{GOOD}", "second")
+                await _permit(elsewhere, f"openai/{DEAR}", "another model")
+        finally:
+            await other.aclose()
+
+    asyncio.run(run())
+
+
 def test_a_call_of_unknown_end_is_booked_at_its_worst_and_marked(valkey: Valkey, tmp_path: Path) -> None:
     async def run() -> None:
         async with (

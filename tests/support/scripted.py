@@ -56,7 +56,8 @@ class Script:
                     }
                 ],
                 "usage": {"prompt_tokens": 100, "completion_tokens": 20, "total_tokens": 120},
-            }
+            },
+            headers=reply.headers,
         )
 
 

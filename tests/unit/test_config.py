@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from fleet.config import Environment, load_config, shipped_file
+from fleet.config import Environment, Limits, ModelConfig, load_config, shipped_file
 from fleet.errors import BadInputError
 from fleet.runtime import Runtime, checked_config
 
@@ -143,3 +143,15 @@ def test_without_a_fleet_to_join_the_variable_is_named(monkeypatch: pytest.Monke
     monkeypatch.delenv("FLEET_REDIS_URL", raising=False)
     with pytest.raises(BadInputError, match="FLEET_REDIS_URL is not set"):
         Runtime.from_environment(Environment())
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("auto", Limits(auto=True)),
+        ({"auto": True, "requests_per_minute": 500}, Limits(auto=True, requests_per_minute=500)),
+        ({}, Limits()),
+    ],
+)
+def test_limits_are_numbers_or_found_out(given: object, expected: Limits) -> None:
+    assert ModelConfig.model_validate({"context_tokens": 10, "limits": given}).limits == expected
