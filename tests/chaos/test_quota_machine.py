@@ -72,14 +72,19 @@ class Quota(StoreMachine):
     @precondition(lambda self: self.held)
     @rule(data=st.data(), handle=st.booleans())
     def again(self, data: st.DataObject, handle: bool) -> None:
-        """The reply was lost and it is journalled again; or it has a handle, which nothing may keep from the journal."""
+        """The reply was lost and it is journalled again; or it has a handle, which only a later claim keeps from the journal."""
         intent = self.held[data.draw(st.sampled_from(sorted(self.held)))]
         if handle:
             note = f"{intent.note} {len(self.claims)}"
             changed = Intent(JOB, intent.hold, intent.id, intent.amount, note, intent.claimed, intent.fence)
             if note != intent.note:
-                assert self.run(self.store.intend(changed)) is None
-                self.held[intent.hold] = changed
+                refused = self.run(self.store.intend(changed))
+                if self.fence[intent.claimed] in (None, intent.fence):
+                    assert refused is None
+                else:
+                    assert refused in (None, Refused("stale"))
+                if refused is None:
+                    self.held[intent.hold] = changed
         else:
             self._intend(intent)
 
