@@ -173,14 +173,15 @@ class Runner:
         error: str | None = None,
         charges: list[Charge] | None = None,
     ) -> dict[str, str]:
-        if status != "ok" and trail.kept is not None:
+        failed = status != "ok"
+        if failed and trail.kept is not None:
             # A review asked for a better answer and there is none: the accepted one is not lost over that.
             status, (output, model), error = (
                 "ok",
                 trail.kept,
                 f"the earlier answer is kept, the new one failed: {error}",
             )
-        if status != "ok" and (claim.claims > 1 or claim.kills > 0):
+        if failed and (claim.claims > 1 or claim.kills > 0):
             # It ends without a call of its own; what an earlier worker may have spent on it is booked all the same. One of
             # a version that does not count claims is known by its death.
             await self._context.executor.abandon(

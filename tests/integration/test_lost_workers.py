@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
@@ -270,6 +271,35 @@ def test_what_a_worker_spent_is_booked_although_its_version_counts_no_claims(
         assert await fleet.money(job_id) == (lost.cost_nano_usd, 0)
         zombie.cancel()
         await asyncio.wait({zombie})
+
+    on_bench(scenario, valkey, tmp_path, lease(), sim=sim.url)
+
+
+def test_what_a_worker_spent_is_booked_although_the_earlier_answer_is_kept(
+    valkey: Valkey, tmp_path: Path, sim: RunningSim
+) -> None:
+    """A review had sent the answer back, and three workers died over a better one."""
+
+    async def scenario(fleet: Bench) -> None:
+        job_id, zombie, _ = await vanished(fleet)
+        sent_back = json.dumps({"kept": ["An earlier answer.", "good"]})
+        await fleet.runtime.link.execute("HSET", f"fleet:s:{job_id}/write", "kills", 3, "trail", sent_back)
+
+        async def ended() -> bool:
+            with contextlib.suppress(NotOurs):  # its claim has not expired yet
+                await fleet.run(job_id)
+            return (await fleet.client.job(job_id)).status.final
+
+        try:
+            await eventually(ended, "the end of the job")
+            outcome = (await fleet.outcomes(await fleet.client.job(job_id)))["write"]
+            assert (outcome.status, outcome.output) == ("ok", "An earlier answer.")
+            (lost,) = await fleet.ledger(job_id)
+            assert lost.reason == WORKER_LOST
+            assert await fleet.money(job_id) == (lost.cost_nano_usd, 0)
+        finally:
+            zombie.cancel()
+            await asyncio.wait({zombie})
 
     on_bench(scenario, valkey, tmp_path, lease(), sim=sim.url)
 
