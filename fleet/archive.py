@@ -57,7 +57,7 @@ class Archive:
         results = await self._store.results(ids)
         if self._blobs.exists(name):
             lines = self._blobs.read(name).decode().splitlines()
-            known = {LedgerEntry.model_validate_json(entry).call_id: entry for entry in self._entries(name)}
+            known = {read_json(LedgerEntry, entry).call_id: entry for entry in self._entries(name)}
             if known != known | ledger:
                 outcomes = [line for line in lines if "entry" not in json.loads(line)]
                 await asyncio.to_thread(self._blobs.put, name, _segment_of(outcomes, known | ledger))

@@ -110,12 +110,22 @@ class Duties:
 
     async def _plan(self, job: Job, claim: Claim) -> None:
         await self._planner.plan(job, claim)
-        await self._context.rounds.open_phase(await self._context.jobs.load(job.id), 0)
+        # Running first: what is open may end, and be reviewed, at any time.
         await self._context.jobs.advance(job.id, [JobStatus.PLANNING], JobStatus.RUNNING, claim=claim)
+        planned = await self._context.jobs.load(job.id)
+        if not planned.steps:
+            raise NotOurs("the claim was lost before the plan was written")
+        await self._context.rounds.open_phase(planned, 0)
 
     async def _open_phase(self, job: Job, claim: Claim) -> None:
-        if job.round == 1:  # else the job was retried since
-            await self._context.rounds.open_phase(job, int(claim.id.rpartition(".")[2]))
+        what, *numbers = claim.id.rpartition("/")[2].split(".")
+        round_, number = (1, int(numbers[0])) if what == "phase" else map(int, numbers)
+        if job.round != round_:
+            return  # it was retried since
+        if what == "phase":
+            await self._context.rounds.open_phase(job, number)
+        else:
+            await self._context.rounds.open_stage(job, round_, number)
 
     async def _close_shard(self, job: Job, claim: Claim) -> None:
         """Move a finished shard out of the store and let the next one in, unless the job has ended meanwhile."""

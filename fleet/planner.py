@@ -153,19 +153,21 @@ class Planner:
         capacity = max([await self._context.store.capacity(tier) for tier in self._context.config.tiers])
         # Enough open shards to keep every worker busy while the slowest subtask of one ends.
         window = min(MAX_WINDOW, max(MIN_WINDOW, -(-4 * capacity // width)))
-        await self._context.jobs.set_plan(job.id, steps, width=width, window=window)
+        await self._context.jobs.set_plan(job.id, steps, width=width, window=window, claim=claim)
         return steps
 
     async def _ask(self, job: Job, claim: Claim) -> tuple[Step, ...]:
         prompt = self._prompt(job)
-        text, whole = await self._answer(job, claim, prompt, "plan.1")
+        # Remembered under the duty's name: a retry of a plan that could not be used asks for another.
+        memo = claim.id.rpartition("/")[2]
+        text, whole = await self._answer(job, claim, prompt, memo)
         try:
             return self._read(text, whole)
         except (checks.Rejected, BadInputError) as problem:
             repair = (
                 f"{prompt}\n\nYour plan cannot be used: {problem}\nYour plan was:\n{text[:MAX_PLAN_CHARS]}\nMend it."
             )
-        text, whole = await self._answer(job, claim, repair, "plan.1.repair")
+        text, whole = await self._answer(job, claim, repair, f"{memo}.repair")
         try:
             return self._read(text, whole)
         except (checks.Rejected, BadInputError) as problem:

@@ -21,7 +21,7 @@ MAX_GIVEN_UP = 100
 
 
 async def failed_again(job: Job, archive: Archive, config: FleetConfig) -> list[Again]:
-    """The failed subtasks of a job and those skipped because of them, needs before what needs them."""
+    """The failed subtasks of a job and those skipped because of them, item by item and needs before what needs them."""
     again: dict[str, Again] = {}
     async for place, outcome in archive.outcomes(job):
         step = job.step(place.step)

@@ -167,7 +167,13 @@ class Reviewer:
 
     async def _reduce_all(self, job: Job, runs: list[list[str]], memo: str, first: int, claim: Claim) -> list[str]:
         calls = (self._reduce(job, run, f"{memo}.{first + i}", claim) for i, run in enumerate(runs))
-        return list(await asyncio.gather(*calls))
+        # All of them end before one's error is told: who is asked next has to find what the others paid for.
+        found: list[str] = []
+        for one in await asyncio.gather(*calls, return_exceptions=True):
+            if isinstance(one, BaseException):
+                raise one
+            found.append(one)
+        return found
 
     async def _reduce(self, job: Job, run: list[str], memo: str, claim: Claim) -> str:
         purpose = Purpose(job.id, f"{job.id}/{memo}", claim, "review", "reduce", "reduce", "mini", record=job.id)

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from typing import Any
 
 from fleet.blobs import Blobs
 from fleet.config import FleetConfig, Frozen
 from fleet.router import start_tier
-from fleet.shards import Phase, Place, Shard
-from fleet.store import COORDINATOR, Job, at_round
+from fleet.shards import Phase, Place, Shard, shard_of
+from fleet.store import COORDINATOR, Job, at_round, not_ended
 from fleet.stored import read
 from queues.gate import Gates
 from queues.store import Store
@@ -33,6 +34,8 @@ class Again(Frozen):
     tier: str
     trail: str = ""
     needs: tuple[str, ...] = ()
+    #: The phase of the plan that it is in: what is in a later one begins when all of this one have ended.
+    stage: int = 0
 
 
 class Rounds:
@@ -48,40 +51,53 @@ class Rounds:
         """The gate of a phase and its first shards."""
         phase = job.phases[number]
         bodies = [Shard(1, number, shard).body_in(job.id) for shard in range(phase.shards)]
-        await self._gates.open(self._root(job, 1, number), bodies)
+        await self._gates.open(self._root(job, Shard(1, number, 0)), bodies)
         for shard in range(min(job.window, phase.shards)):
             await self._open_shard(job, Shard(1, number, shard))
 
     def write(self, job: Job, round_: int, again: Sequence[Again]) -> None:
-        """Write down what round `round_` runs, needs before what needs them; what was written first stays."""
+        """Write down what round `round_` runs, item by item and needs before what needs them; what was written first stays.
+
+        Of the needs only those of the same stage are kept: what is in an earlier one has ended.
+        """
         name = f"{job.id}/rounds/{round_}.json"
         if not self._blobs.exists(name):
+            stages = {one.id: shard_of(Place.of(one.id), job.phases).phase for one in again}
             shards: list[list[Again]] = []
-            for one in again:
-                # Whoever waits for another is in its shard: a closed one has no subtasks left to wait for.
-                if not shards or (len(shards[-1]) >= job.width and not one.needs):
+            last: tuple[int, int | None] | None = None
+            for one in sorted(again, key=lambda one: stages[one.id]):
+                stage, item = here = stages[one.id], Place.of(one.id).item
+                # The subtasks of an item, who may wait for each other, are in one shard: a closed one has none left to wait for.
+                if last is None or last[0] != stage or (len(shards[-1]) >= job.width and last[1] != item):
                     shards.append([])
-                shards[-1].append(one)
-            self._blobs.put(name, json.dumps([[one.model_dump() for one in shard] for shard in shards]).encode())
+                last = here
+                needs = tuple(need for need in one.needs if stages.get(need) == stage)
+                shards[-1].append(one.model_copy(update={"needs": needs, "stage": stage}))
+            self._blobs.put(name, json.dumps([[_written(one) for one in shard] for shard in shards]).encode())
 
     async def open_round(self, job: Job, round_: int) -> None:
         """The gate of a round that was written down, and its first shards; the job has to stand at it already.
 
         A round of nothing is only its end: the review is made once more.
         """
-        count = len(self.later(job, round_))
-        if count == 0:
-            await self._store.add([self._root(job, round_, None)])
-            return
-        bodies = [Shard(round_, 0, number).body_in(job.id) for number in range(count)]
-        await self._gates.open(self._root(job, round_, None), bodies)
-        for number in range(min(job.window, count)):
+        shards = self.later(job, round_)
+        if not shards:
+            await self._store.add([self._end(job, round_)])
+        else:
+            await self.open_stage(job, round_, shards[0][0].stage)
+
+    async def open_stage(self, job: Job, round_: int, stage: int) -> None:
+        """The gate of a stage of a later round, and its first shards."""
+        numbers = self._stage(job, round_, stage)
+        bodies = [Shard(round_, 0, number).body_in(job.id) for number in numbers]
+        await self._gates.open(self._root(job, Shard(round_, 0, numbers[0])), bodies)
+        for number in numbers[: job.window]:
             await self._open_shard(job, Shard(round_, 0, number))
 
     async def open_next(self, job: Job, closed: Shard) -> None:
         """The shard whose turn it is now that one is closed, if there is one left."""
         following = Shard(closed.round, closed.phase, closed.number + job.window)
-        if following.number < self._count(job, closed):
+        if following.number in self._beside(job, closed):
             await self._open_shard(job, following)
 
     def ids(self, job: Job, shard: Shard) -> list[str]:
@@ -98,8 +114,9 @@ class Rounds:
         return [[read(Again, one) for one in shard] for shard in shards]
 
     async def _open_shard(self, job: Job, shard: Shard) -> None:
-        root = self._root(job, shard.round, shard.phase if shard.round == 1 else None)
-        gate, index = self._gates.place(root.id, self._count(job, shard), shard.number)
+        beside = self._beside(job, shard)
+        root = self._root(job, shard)
+        gate, index = self._gates.place(root.id, len(beside), shard.number - beside[0])
         body_id = shard.body_in(job.id)
         subtasks = self._planned(job, shard) if shard.round == 1 else self._again(job, shard)
         body = NewSubtask(
@@ -112,16 +129,36 @@ class Rounds:
             members=len(subtasks),
         )
         await self._gates.open_leaf(body)
-        # Somebody who stood still since may open a shard of a round that is over.
-        await self._store.add(subtasks, [at_round(job.id, shard.round)])
+        # Somebody who stood still since may open a shard of a round that is over, or of a job that has ended.
+        await self._store.add(subtasks, [at_round(job.id, shard.round), not_ended(job.id)])
 
-    def _count(self, job: Job, shard: Shard) -> int:
-        return job.phases[shard.phase].shards if shard.round == 1 else len(self.later(job, shard.round))
+    def _stage(self, job: Job, round_: int, stage: int) -> range:
+        """The numbers of the shards of a stage; they follow each other."""
+        numbers = [number for number, shard in enumerate(self.later(job, round_)) if shard[0].stage == stage]
+        return range(numbers[0], numbers[-1] + 1)
 
-    def _root(self, job: Job, round_: int, phase: int | None) -> NewSubtask:
-        """The body of the gate over all shards of a phase or a later round."""
-        if phase is not None and phase + 1 < len(job.phases):
-            return NewSubtask(id=f"{job.id}/phase.{phase + 1}", task=PHASE_TASK, tier=COORDINATOR, payload="")
+    def _beside(self, job: Job, shard: Shard) -> range:
+        """The numbers of the shards behind the same gate as this one."""
+        if shard.round == 1:
+            return range(job.phases[shard.phase].shards)
+        return self._stage(job, shard.round, self.later(job, shard.round)[shard.number][0].stage)
+
+    def _root(self, job: Job, shard: Shard) -> NewSubtask:
+        """The body of the gate that this shard is behind: what opens the next phase or stage, or the round's end."""
+        if shard.round == 1:
+            if shard.phase + 1 < len(job.phases):
+                return NewSubtask(id=f"{job.id}/phase.{shard.phase + 1}", task=PHASE_TASK, tier=COORDINATOR, payload="")
+            return self._end(job, 1)
+        shards = self.later(job, shard.round)
+        stage = shards[shard.number][0].stage
+        following = [one[0].stage for one in shards if one[0].stage > stage]
+        if following:
+            id_ = f"{job.id}/stage.{shard.round}.{following[0]}"
+            return NewSubtask(id=id_, task=PHASE_TASK, tier=COORDINATOR, payload="")
+        return self._end(job, shard.round)
+
+    def _end(self, job: Job, round_: int) -> NewSubtask:
+        """What is due once all of a round has ended."""
         if job.spec.review is not None:
             return NewSubtask(id=job.review_id(round_), task=REVIEW_TASK, tier="flagship", payload="")
         return NewSubtask(id=f"{job.id}/end.{round_}", task=END_TASK, tier=COORDINATOR, payload="")
@@ -159,6 +196,11 @@ class Rounds:
 
     def _tier(self, job: Job, place: Place) -> str:
         return start_tier(job.step(place.step), self._config)
+
+
+def _written(one: Again) -> dict[str, Any]:
+    """As it is kept: versions that know no stages find none where there is only one."""
+    return one.model_dump(exclude=None if one.stage else {"stage"})
 
 
 def _needs(job: Job, phase: Phase, place: Place) -> tuple[str, ...]:

@@ -88,7 +88,7 @@ class Runner:
         except JobCancelled as reason:
             return await self._end(claim, "skipped", trail, error=str(reason))
         except BudgetExceededError as error:
-            await self._context.jobs.cut_short(job.id, str(error))
+            await self._context.jobs.cut_short(job.id, str(error), claim=claim)
             return await self._end(claim, "failed", trail, error=str(error))
         except (BadInputError, BlobError, ProviderError, PermitError) as error:
             return await self._end(claim, "failed", trail, error=str(error))

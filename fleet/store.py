@@ -71,6 +71,11 @@ def at_round(job_id: str, round_: int) -> tuple[str, str, str]:
     return f"job:{job_id}", "round", str(round_)
 
 
+def not_ended(job_id: str) -> tuple[str, str, str]:
+    """The guard that holds until a job has its final status; one that is retried has none again."""
+    return f"job:{job_id}", "finished_at", ""
+
+
 def new_job_id() -> str:
     """A job id that sorts by time: `j` and 17 characters; no secret."""
     return f"j{int(time.time() * 1000):011x}{secrets.token_hex(3)}"
@@ -189,11 +194,11 @@ class JobStore:
             return job
         return replace(job, status=JobStatus(status.decode()), round=int(round_))
 
-    async def set_plan(self, job_id: str, steps: Iterable[Step], *, width: int, window: int) -> None:
-        """Write the plan and how it is cut; neither changes after this."""
+    async def set_plan(self, job_id: str, steps: Iterable[Step], *, width: int, window: int, claim: Claim) -> None:
+        """Write the plan and how it is cut, unless there is one or the claim was lost: neither changes after this."""
         plan = json.dumps([step.model_dump(mode="json", exclude_defaults=True) for step in steps])
-        fields: list[str | int] = ["plan", plan, "width", width, "window", window]
-        await self._link.execute("HSET", self._key(job_id), *fields, idempotent=True)
+        cut = {"width": width, "window": window}
+        await self._store.advance(f"job:{job_id}", "plan", [""], plan, cut, guards=[claim.guard])
 
     async def advance(
         self,
@@ -270,9 +275,12 @@ class JobStore:
                     f"The job {job.id} was cancelled as it ended and is being wound up; retry it in a moment."
                 )
 
-    async def cut_short(self, job_id: str, reason: str) -> None:
-        """Note that a job could not do all its work; the first reason stays. It then ends as failed, its outputs kept."""
-        await self._link.execute("HSETNX", self._key(job_id), "cut_short", reason, idempotent=True)
+    async def cut_short(self, job_id: str, reason: str, *, claim: Claim) -> None:
+        """Note that a job could not do all its work; the first reason stays. It then ends as failed, its outputs kept.
+
+        Nothing is noted by who has lost the claim: the job may have been retried since, with a higher budget.
+        """
+        await self._store.advance(f"job:{job_id}", "cut_short", [""], reason, guards=[claim.guard])
 
     async def latest(self, most: int) -> list[str]:
         """Ids of the newest jobs, newest first."""

@@ -35,7 +35,8 @@ from queues.subtasks import (
 
 T = TypeVar("T")
 
-#: (key below the namespace, field of that hash, the value it has to have): something is done only while all of them hold.
+#: (key below the namespace, field of that hash, the value it has to have, '' for none): something is done only while all
+#: of them hold.
 Guards = Sequence[tuple[str, str, str]]
 
 #: Subtasks added, reopened or read in one script or batch: bounds how long the server is busy with one of them.

@@ -70,10 +70,10 @@ local function open_lanes(job, tiers)
   ring()
 end
 
--- Whether every guard holds: a JSON list of {key below the namespace, field, value}.
+-- Whether every guard holds: a JSON list of {key below the namespace, field, value}; value '': there is no such field.
 local function hold_all(guards)
   for _, guard in ipairs(cjson.decode(guards)) do
-    if redis.call('HGET', key(guard[1]), guard[2]) ~= guard[3] then return false end
+    if (redis.call('HGET', key(guard[1]), guard[2]) or '') ~= guard[3] then return false end
   end
   return true
 end

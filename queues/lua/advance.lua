@@ -1,9 +1,10 @@
 -- Compare and set one field of a hash, and write others with it, while all guards hold.
--- KEYS[1] namespace   ARGV[1] key below it   ARGV[2] field   ARGV[3] allowed values (JSON list)   ARGV[4] new value
+-- KEYS[1] namespace   ARGV[1] key below it   ARGV[2] field   ARGV[3] allowed values (JSON list; '': there is none)
+-- ARGV[4] new value
 -- ARGV[5] guards (JSON; see _common.lua)   ARGV[6…] further fields and values
 -- Reply: 1 written, 0 the field held another value or a guard did not hold.
 local hash = key(ARGV[1])
-local value = redis.call('HGET', hash, ARGV[2])
+local value = redis.call('HGET', hash, ARGV[2]) or ''
 if not hold_all(ARGV[5]) then return 0 end
 for _, allowed in ipairs(cjson.decode(ARGV[3])) do
   if value == allowed then

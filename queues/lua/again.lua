@@ -10,6 +10,11 @@ if redis.call('EXISTS', key('s', id)) == 0 then
   redis.call('HSET', key('s', id), 'task', ARGV[4], 'payload', ARGV[6], 'cost', 1, 'needs', 0,
     'fence', int(clock[1] * 1000000 + clock[2]), 'kills', 0, 'sends', 0, 'trail', '')
   make_ready(id, ARGV[5], nil, false)
+elseif redis.call('HGET', key('s', id), 'state') == 'ready' and redis.call('HEXISTS', key('s', id), 'in_line') == 0 then
+  -- A cancel that came as the job ended may have dropped it from its lane.
+  local lane = key('b', ARGV[5], redis.call('HGET', key('j', job), 'tenant') or 'default', job)
+  redis.call('LREM', lane, 0, id)
+  redis.call('RPUSH', lane, id)
 end
 open_lanes(job, {unpack(ARGV, 7)})
 return 1
