@@ -107,8 +107,11 @@ class Archive:
     async def outcome(self, job: Job, place: Place) -> Outcome:
         """The latest outcome of one subtask."""
         id_ = place.id_in(job.id)
-        if (later := (await self._later(job)).get(id_)) is not None:
-            return later
+        for round_ in range(job.round, 1, -1):
+            shard = self._rounds.shard_with(job, round_, id_)
+            outcome = NEVER_ENDED if shard is None else (await self.shard(job, shard, [id_])).get(id_, NEVER_ENDED)
+            if outcome is not NEVER_ENDED:
+                return outcome
         shard = shard_of(place, job.phases)
         return (await self.shard(job, shard, [id_])).get(id_, NEVER_ENDED)
 

@@ -102,7 +102,10 @@ class Duties:
                 await self._context.executor.abandon(
                     job_id, lambda lost: lost.role != "work" and lost.fence < claim.fence
                 )
-                await self._context.jobs.end(job_id, JobStatus.FAILED, error=error, claim=claim)
+                # A duty of a round that is over, the job having been retried, ends nothing.
+                await self._context.jobs.end(
+                    job_id, JobStatus.FAILED, error=error, claim=claim, round_=_round_of(subtask_id)
+                )
             status: Status = "ok" if error is None else "failed"
             if not await self._context.store.finish(claim, status, "", quarantined=claim.kills >= MAX_KILLS):
                 raise NotOurs("the claim was lost before the end was written")
@@ -181,3 +184,11 @@ class Duties:
         error = f"No subtask gave an accepted output.{reason}"
         await self._context.jobs.end(job.id, JobStatus.FAILED, error=error, claim=claim, round_=job.round)
         return False
+
+
+def _round_of(duty_id: str) -> int | None:
+    """The round that a duty is of; a plan and a retry are of none, for they open one."""
+    what, *numbers = duty_id.split("/")[1].split(".")
+    if what in ("plan", "retry"):
+        return None
+    return 1 if what == "phase" else int(numbers[0])

@@ -49,7 +49,8 @@ async def retry(job: Job, round_: int, context: Context, claim: Claim) -> bool:
         async for shard, ids, _ in context.archive.unclosed(job):
             await context.archive.close(job, shard, ids)
         again = await failed_again(job, context.archive, context.config)
-        context.rounds.write(job, round_, again)
+        # A rework that its review asked for before it failed is not what is retried.
+        context.rounds.write(job, round_, again, replaces=True)
         # The job first: once the round is open, its gate may fire at any time.
         if not await context.jobs.reopen(job, round_, claim=claim):
             return False

@@ -7,7 +7,9 @@ and the blobs; it calls no model.
 from __future__ import annotations
 
 import json
+from collections import OrderedDict
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from fleet.blobs import Blobs
@@ -27,6 +29,10 @@ SHARD_TASK = "fleet.close_shard.v1"
 PHASE_TASK = "fleet.open_phase.v1"
 
 
+#: Rounds that are kept in memory, of at most so many subtasks each.
+KEPT_ROUNDS, KEPT_SUBTASKS = 4, 20_000
+
+
 class Again(Frozen):
     """A subtask that runs again in a later round: where, with what trail, after which others of that round."""
 
@@ -38,6 +44,14 @@ class Again(Frozen):
     stage: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class _Later:
+    """A later round as it was written down: its shards, and in which of them each subtask is."""
+
+    shards: list[list[Again]]
+    where: dict[str, int]
+
+
 class Rounds:
     """Opens phases, shards and rounds."""
 
@@ -46,22 +60,24 @@ class Rounds:
         self._store = store
         self._gates = gates
         self._blobs = blobs
+        self._kept: OrderedDict[str, _Later] = OrderedDict()
 
     async def open_phase(self, job: Job, number: int) -> None:
         """The gate of a phase and its first shards."""
         phase = job.phases[number]
         bodies = [Shard(1, number, shard).body_in(job.id) for shard in range(phase.shards)]
-        await self._gates.open(self._root(job, Shard(1, number, 0)), bodies)
+        await self._gates.open(self._root(job, Shard(1, number, 0)), bodies, width=job.width)
         for shard in range(min(job.window, phase.shards)):
             await self._open_shard(job, Shard(1, number, shard))
 
-    def write(self, job: Job, round_: int, again: Sequence[Again]) -> None:
+    def write(self, job: Job, round_: int, again: Sequence[Again], *, replaces: bool = False) -> None:
         """Write down what round `round_` runs, item by item and needs before what needs them; what was written first stays.
 
-        Of the needs only those of the same stage are kept: what is in an earlier one has ended.
+        Of the needs only those of the same stage are kept: what is in an earlier one has ended. `replaces`: what was written
+        for this round was never opened.
         """
         name = f"{job.id}/rounds/{round_}.json"
-        if not self._blobs.exists(name):
+        if replaces or not self._blobs.exists(name):
             stages = {one.id: shard_of(Place.of(one.id), job.phases).phase for one in again}
             shards: list[list[Again]] = []
             last: tuple[int, int | None] | None = None
@@ -90,7 +106,7 @@ class Rounds:
         """The gate of a stage of a later round, and its first shards."""
         numbers = self._stage(job, round_, stage)
         bodies = [Shard(round_, 0, number).body_in(job.id) for number in numbers]
-        await self._gates.open(self._root(job, Shard(round_, 0, numbers[0])), bodies)
+        await self._gates.open(self._root(job, Shard(round_, 0, numbers[0])), bodies, width=job.width)
         for number in numbers[: job.window]:
             await self._open_shard(job, Shard(round_, 0, number))
 
@@ -108,15 +124,30 @@ class Rounds:
 
     def later(self, job: Job, round_: int) -> list[list[Again]]:
         """The shards of a later round; none before it is opened."""
-        if not self._blobs.exists(f"{job.id}/rounds/{round_}.json"):
-            return []
-        shards = json.loads(self._blobs.read(f"{job.id}/rounds/{round_}.json"))
-        return [[read(Again, one) for one in shard] for shard in shards]
+        return self._later(job, round_).shards
+
+    def shard_with(self, job: Job, round_: int, id_: str) -> Shard | None:
+        """The shard of a later round that a subtask runs again in."""
+        number = self._later(job, round_).where.get(id_)
+        return None if number is None else Shard(round_, 0, number)
+
+    def _later(self, job: Job, round_: int) -> _Later:
+        name = f"{job.id}/rounds/{round_}.json"
+        if (found := self._kept.get(name)) is None:
+            if not self._blobs.exists(name):
+                return _Later([], {})
+            shards = [[read(Again, one) for one in shard] for shard in json.loads(self._blobs.read(name))]
+            found = _Later(shards, {one.id: number for number, shard in enumerate(shards) for one in shard})
+            if len(found.where) <= KEPT_SUBTASKS:
+                self._kept[name] = found  # What is written stays as it is.
+                if len(self._kept) > KEPT_ROUNDS:
+                    self._kept.popitem(last=False)
+        return found
 
     async def _open_shard(self, job: Job, shard: Shard) -> None:
         beside = self._beside(job, shard)
         root = self._root(job, shard)
-        gate, index = self._gates.place(root.id, len(beside), shard.number - beside[0])
+        gate, index = self._gates.place(root.id, len(beside), shard.number - beside[0], width=job.width)
         body_id = shard.body_in(job.id)
         subtasks = self._planned(job, shard) if shard.round == 1 else self._again(job, shard)
         body = NewSubtask(

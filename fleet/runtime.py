@@ -92,7 +92,7 @@ class Runtime:
 
     @cached_property
     def gates(self) -> Gates:
-        return Gates(self.app, self.store, width=self.config.gate_width, gather_tier=COORDINATOR)
+        return Gates(self.app, self.store, gather_tier=COORDINATOR)
 
     @cached_property
     def rounds(self) -> Rounds:

@@ -35,36 +35,33 @@ class Body:
 class Gates:
     """Opens gates and builds the signatures of their bodies."""
 
-    def __init__(self, app: Celery, store: Store, *, width: int, gather_tier: str) -> None:
+    def __init__(self, app: Celery, store: Store, *, gather_tier: str) -> None:
         self._app = app
         self._store = store
-        self._width = width
         self._gather_tier = gather_tier
         self._bodies: dict[str, Body] = {}
 
-    async def open(self, body: NewSubtask, members: Sequence[str]) -> dict[str, tuple[str, int]]:
-        """Make the gate of `body` over `members` and say where each belongs: id -> (gate, index).
+    async def open(self, body: NewSubtask, members: Sequence[str], *, width: int) -> dict[str, tuple[str, int]]:
+        """Make the gate of `body` over `members`, `width` in a chord, and say where each belongs: id -> (gate, index).
 
         The chord sizes are set before any member can be sent and only once: setting one again would delete the claim
         that keeps a body from being sent twice. Safe to repeat after a crash, with the same members.
         """
-        plan = tree(body.id, len(members), self._width)
+        plan = tree(body.id, len(members), width)
         for gate_id, (parent, index, size) in plan.items():
             if (await self._store.fields(gate_id, "state"))[0] is None:
                 self._app.backend.set_chord_size(gate_id, size)
                 await self._store.add([self._subtask(body, gate_id, parent, index, size)])
         failpoint("gate_opened")
         leaves = [gate_id for gate_id in plan if gate_id not in {parent for parent, _, _ in plan.values()}]
-        return {
-            member: (leaves[position // self._width], position % self._width) for position, member in enumerate(members)
-        }
+        return {member: (leaves[position // width], position % width) for position, member in enumerate(members)}
 
-    def place(self, root: str, members: int, position: int) -> tuple[str, int]:
+    def place(self, root: str, members: int, position: int, *, width: int) -> tuple[str, int]:
         """(gate, index) of the `position`-th of a gate's members."""
-        depth, leaves = 0, -(-members // self._width)
+        depth, leaves = 0, -(-members // width)
         while leaves > 1:
-            depth, leaves = depth + 1, -(-leaves // self._width)
-        return _name(root, depth, position // self._width), position % self._width
+            depth, leaves = depth + 1, -(-leaves // width)
+        return _name(root, depth, position // width), position % width
 
     async def open_leaf(self, body: NewSubtask) -> None:
         """Make a single chord whose body is `body`, itself a member of the gate it names. Safe to repeat."""

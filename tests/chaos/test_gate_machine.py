@@ -51,7 +51,7 @@ class GateTree(StoreMachine):
     def plan(self, members: int, width: int) -> None:
         self.width = width
         self.members = [f"{self.namespace}/m/{number}" for number in range(members)]
-        self.gates = Gates(self.app, self.store, width=width, gather_tier=TIER)
+        self.gates = Gates(self.app, self.store, gather_tier=TIER)
         self.dispatcher = Dispatcher(self.app, self.store, self.gates, [TIER])
         self.heartbeat()
         self.open()
@@ -60,14 +60,14 @@ class GateTree(StoreMachine):
             if parent is not None:
                 self.gathers[parent].append(gate)
         for position, member in enumerate(self.members):
-            gate, index = self.gates.place(self.root, members, position)
+            gate, index = self.gates.place(self.root, members, position, width=width)
             assert index == len(self.gathers[gate])
             self.gathers[gate].append(member)
 
     @rule()
     def open(self) -> None:
         """Again and again, as after a crash: no chord starts anew and nothing is added twice."""
-        places = self.run(self.gates.open(new(self.root), self.members))
+        places = self.run(self.gates.open(new(self.root), self.members, width=self.width))
         members = [new(id_, gate=gate, gate_index=index) for id_, (gate, index) in places.items()]
         self.run(self.store.add(members))
 

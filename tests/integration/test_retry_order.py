@@ -15,8 +15,9 @@ from fleet.errors import ProviderError
 from fleet.executor import GiveBack
 from fleet.jobs import JobStatus
 from fleet.providers.base import Completion, ModelRequest, Started
+from fleet.retry import RETRY_TASK
 from fleet.reviewer import Reviewer
-from fleet.rounds import SHARD_TASK
+from fleet.rounds import SHARD_TASK, Again
 from fleet.shards import Shard
 from fleet.store import COORDINATOR, PLAN_TASK, Job
 from queues.subtasks import Claim, NewSubtask
@@ -262,5 +263,51 @@ def test_parts_of_a_review_end_before_one_that_is_given_back_is_told(
         with pytest.raises(GiveBack):
             await Reviewer(fleet.context)._reduce_all(job, [["a"], ["b"], ["c"]], "reduce.1.0", 0, claim)
         assert ended == ["reduce.1.0.1", "reduce.1.0.2"]
+
+    on_bench(scenario, valkey, tmp_path, config(), sim=sim.url)
+
+
+def test_a_coordinator_with_another_gate_width_goes_on_as_the_job_was_planned(
+    valkey: Valkey, tmp_path: Path, sim: RunningSim
+) -> None:
+    async def run() -> None:
+        async with bench(valkey, tmp_path, config(gate_width=WIDTH), sim=sim.url) as fleet:
+            job_id = await fleet.submit(items=items(8 * WIDTH), steps=[step("read", "Read {{ item.name }}.")])
+            await fleet.perform(await fleet.run_until(job_id, PLAN_TASK), COORDINATOR)
+        async with bench(valkey, tmp_path, config(gate_width=200), sim=sim.url) as fleet:
+            await all_ok(fleet, await fleet.run(job_id), sim)
+
+    asyncio.run(run())
+
+
+def test_a_duty_of_a_round_that_is_over_ends_no_other(valkey: Valkey, tmp_path: Path, sim: RunningSim) -> None:
+    async def scenario(fleet: Bench) -> None:
+        job_id = await fleet.submit(items=items(3), steps=[step("read", "Read {{ item.name }}.")])
+        closing = await fleet.run_until(job_id, SHARD_TASK)
+        assert await fleet.runtime.jobs.end(job_id, JobStatus.FAILED, error="a duty of it failed")
+        await fleet.runtime.link.execute("HSET", f"fleet:s:{job_id}/read/0", "status", "failed")
+        await Control(fleet.runtime).retry_failed(job_id)
+        await fleet.perform(await fleet.run_until(job_id, RETRY_TASK), COORDINATOR)
+        await fleet.runtime.link.execute("HSET", f"fleet:s:{closing.id}", "kills", 3)  # its coordinators died
+        await fleet.perform(closing, COORDINATOR)
+        assert (await fleet.runtime.jobs.load(job_id)).status is JobStatus.RUNNING
+        job = await fleet.run(job_id)
+        assert (job.status, job.error, job.round) == (JobStatus.COMPLETED, None, 2)
+
+    on_bench(scenario, valkey, tmp_path, config(), sim=sim.url)
+
+
+def test_a_rework_that_was_never_begun_does_not_take_the_place_of_what_failed(
+    valkey: Valkey, tmp_path: Path, sim: RunningSim
+) -> None:
+    async def scenario(fleet: Bench) -> None:
+        takes = refusing(fleet, lambda request: "item1" in request.prompt)
+        job_id = await fleet.submit(items=items(3), steps=[step("read", "Read {{ item.name }}.")])
+        job = await fleet.run(job_id)
+        takes()
+        # Its review had sent back another one, and its workers died before the round was open.
+        fleet.context.rounds.write(job, 2, [Again(id=f"{job_id}/read/0", tier="nano")])
+        assert await Control(fleet.runtime).retry_failed(job_id) == 1
+        await all_ok(fleet, await fleet.run(job_id), sim)
 
     on_bench(scenario, valkey, tmp_path, config(), sim=sim.url)
