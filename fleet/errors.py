@@ -38,6 +38,7 @@ ProviderErrorKind = Literal[
     "overloaded",
     "server",
     "timeout",
+    "unreachable",
     "connection",
     "auth",
     "bad_request",

@@ -42,6 +42,9 @@ BUDGET_LOOK_S = 0.2
 BUDGET_CLAIMS = 300
 BACKOFF_S = 0.5
 MAX_BACKOFF_S = 30.0
+#: For how long after its claim a call in the background that cannot be asked for is asked for again, by whoever claims its
+#: subtask next, before another one is paid for: vendors keep answers for ten minutes at least.
+ASK_AGAIN_S = 600.0
 #: What a wire adds around the texts of a request.
 OVERHEAD_TOKENS = 64
 
@@ -169,6 +172,9 @@ class Executor:
         try:
             completion = await provider.complete(attempt, started if attempt.background else None)
         except ProviderError as error:
+            if handles and error.kind == "unreachable":
+                await self._return(permit, drafted.worst.usage.total)
+                raise GiveBack(str(error)) from None  # Its intent stays, and whoever claims next asks for its answer.
             if handles and error.kind in ("timeout", "malformed"):  # it may run on; another one would be paid beside it
                 await provider.cancel(handles[0])
             entry = drafted.failed(error.kind, maybe_billed=error.maybe_billed, request_id=error.request_id)
@@ -206,7 +212,7 @@ class Executor:
                     failpoint("intended")
                     return None
                 case Refused("unsettled", note=note):
-                    if (call := await self._taken_up(Unsettled.of(note), request)) is not None:
+                    if (call := await self._taken_up(Unsettled.of(note), request, claim)) is not None:
                         return call
                 case Refused("short", others=others):
                     if others > 0 and time.monotonic() > deadline and claim.claims < BUDGET_CLAIMS:
@@ -226,7 +232,7 @@ class Executor:
                 case Refused("cancelled"):
                     raise JobCancelled("the job was cancelled")
 
-    async def _taken_up(self, unsettled: Unsettled, request: ModelRequest) -> Call | None:
+    async def _taken_up(self, unsettled: Unsettled, request: ModelRequest, claim: Claim) -> Call | None:
         """What became of the call of a worker that vanished: its answer, or None and a guess in the ledger."""
         lost = unsettled.lost
         provider = self._providers.get(lost.provider)
@@ -234,6 +240,9 @@ class Executor:
             try:
                 completion = await provider.collect(unsettled.handle, replace(request, call_id=lost.call_id))
             except ProviderError as error:
+                # Fences are the store's time in microseconds, whatever the clocks of the two workers say.
+                if error.kind == "unreachable" and claim.fence - lost.fence < ASK_AGAIN_S * 1e6:
+                    raise GiveBack(str(error)) from None
                 logger.warning("call %s could not be asked for again: %s", lost.call_id, error)
                 await provider.cancel(unsettled.handle)  # another one is made in its place
             else:

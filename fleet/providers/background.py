@@ -21,8 +21,8 @@ UNFINISHED = frozenset(("queued", "in_progress"))
 FIRST_WAIT_S = 0.25
 GROWTH = 1.5
 LONGEST_WAIT_S = 5.0
-#: One look that stalls must not use up the time of the call.
-LOOK_TIMEOUT_S = 15.0
+#: One look that stalls must not use up the time of the call, nor more than half of what is left of it.
+LOOK_TIMEOUT_S, LEAST_TIMEOUT_S = 15.0, 0.5
 #: However long the vendor asks to wait, there is a look this close to the deadline: the answer may be there, and paid.
 LAST_LOOK_S = 2.0
 #: A handle is unknown, or an answer unreadable, when so many looks in a row say so. Vendors do answer 404 during
@@ -72,13 +72,14 @@ class Follower(Generic[T]):
         """What the call came to. Errors that may pass (5xx, 429, a broken connection) are looked past.
 
         Raises:
-            ProviderError: it failed, was cancelled, is not known any more, or did not end in time.
+            ProviderError: it failed, was cancelled, is not known any more, or did not end in time; kind `unreachable` where
+                it could not be asked for at last, so that it may have ended long ago.
         """
         deadline = self._clock() + self._timeout_s
-        wait, doubts = FIRST_WAIT_S, 0
+        wait, doubts, in_touch = FIRST_WAIT_S, 0, True
         while (left := deadline - self._clock()) > 0:
             try:
-                seen = await self._look(min(LOOK_TIMEOUT_S, left))
+                seen = await self._look(min(LOOK_TIMEOUT_S, max(left / 2, LEAST_TIMEOUT_S), left))
             except EndedError as ended:
                 failure = ended.failure
                 break
@@ -87,16 +88,17 @@ class Follower(Generic[T]):
                 if doubts >= LOOKS_TO_BELIEVE or not (error.retryable or error.kind in _DOUBTED):
                     failure = self._believed(error)
                     break
-                asked = error.retry_after
+                asked, in_touch = error.retry_after, False
             else:
                 if not isinstance(seen, Unfinished):
                     return seen
-                doubts = 0
+                doubts, in_touch = 0, True
                 asked = seen.retry_after
             await self._pause(max(wait, asked or 0.0), deadline)
             wait = min(wait * GROWTH, LONGEST_WAIT_S)
         else:
-            failure = failures.while_it_runs(failures.timed_out(self._provider, self._timeout_s), self._handle)
+            late = failures.while_it_runs(failures.timed_out(self._provider, self._timeout_s), self._handle)
+            failure = late if in_touch else failures.unreachable(self._provider, self._handle, self._timeout_s)
         # Raised out here, so that nothing of the vendor's words is chained to it.
         raise failure
 

@@ -91,7 +91,7 @@ class Provider(Protocol):
         With `request.background`, where the provider reattaches, the call runs at the vendor whatever becomes of this
         process: `started` is awaited with its handle as soon as that is known and before anything else, and what it
         raises passes through. An error after that is of that one call, which still runs at the vendor if the error's
-        kind is `timeout`: collect or cancel it before paying for another.
+        kind is `timeout`, and may have ended there if it is `unreachable`: collect or cancel it before paying for another.
 
         Raises:
             ProviderError: there was none; the error says whether and when to ask again.

@@ -80,6 +80,16 @@ def timed_out(provider: str, timeout_s: float) -> ProviderError:
     )
 
 
+def unreachable(provider: str, handle: str, timeout_s: float) -> ProviderError:
+    return ProviderError(
+        f"{provider} could not be asked for {timeout_s:g} s what became of a call that was begun in the background.",
+        kind="unreachable",
+        retryable=True,
+        maybe_billed=True,
+        request_id=handle,
+    )
+
+
 def malformed(provider: str, request_id: str | None) -> ProviderError:
     return ProviderError(
         f"{provider} sent an answer that cannot be read; it may be cut short, or not an OpenAI-compatible server.",

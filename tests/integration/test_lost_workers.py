@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from fleet import executor
 from fleet.entries import Purpose
 from fleet.errors import ProviderError
 from fleet.executor import GiveBack, ask
@@ -224,6 +225,59 @@ def test_a_call_whose_answer_cannot_be_collected_is_cancelled_before_another_is_
         assert seen == [f"made {lost.call_id}", f"cancelled {asked_for[0]}", f"made {paid.call_id}"]
         assert (lost.reason, paid.status) == (WORKER_LOST, "ok")
         assert await fleet.money(job_id) == (lost.cost_nano_usd + paid.cost_nano_usd, 0)
+        zombie.cancel()
+        await asyncio.wait({zombie})
+
+    on_bench(scenario, valkey, tmp_path, lease("always"), sim=sim.url)
+
+
+UNREACHABLE = ProviderError("It cannot be asked.", kind="unreachable", retryable=True, maybe_billed=True)
+
+
+def test_a_call_that_cannot_be_asked_for_is_asked_for_again_before_another_is_paid(
+    valkey: Valkey, tmp_path: Path, sim: RunningSim
+) -> None:
+    """First its own worker loses touch with it, then the next one, twice; nobody pays again."""
+
+    async def scenario(fleet: Bench) -> None:
+        seen = watched(fleet)
+        complete, collect, tries = fleet.provider.complete, fleet.provider.inner.collect, 0
+
+        async def loses_touch(request: ModelRequest, started: Started | None = None) -> Completion:
+            await complete(request, started)
+            raise UNREACHABLE
+
+        async def cannot_be_asked_at_first(handle: str, request: ModelRequest) -> Completion:
+            nonlocal tries
+            tries += 1
+            if tries <= 2:
+                raise UNREACHABLE
+            return await collect(handle, request)
+
+        fleet.provider.complete = loses_touch  # type: ignore[method-assign]
+        fleet.provider.inner.collect = cannot_be_asked_at_first  # type: ignore[method-assign]
+        job = await fleet.run(await fleet.submit(steps=[WRITE], budget_usd=1))
+        assert (job.status, tries) == (JobStatus.COMPLETED, 3)
+        (entry,) = await fleet.ledger(job.id)
+        assert seen == [f"made {entry.call_id}"]
+        assert (entry.status, await fleet.money(job.id)) == ("ok", (entry.cost_nano_usd, 0))
+
+    on_bench(scenario, valkey, tmp_path, lease("always"), sim=sim.url)
+
+
+def test_a_call_that_cannot_be_asked_for_in_ten_minutes_is_given_up(
+    valkey: Valkey, tmp_path: Path, sim: RunningSim, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario(fleet: Bench) -> None:
+        monkeypatch.setattr(executor, "ASK_AGAIN_S", 0.0)
+
+        async def cannot_be_asked(handle: str, request: ModelRequest) -> Completion:
+            raise UNREACHABLE
+
+        fleet.provider.inner.collect = cannot_be_asked  # type: ignore[method-assign]
+        job_id, zombie, _ = await vanished(fleet, after_start=True)
+        assert (await fleet.run(job_id)).status is JobStatus.COMPLETED
+        assert [entry.reason for entry in await fleet.ledger(job_id)] == [WORKER_LOST, None]
         zombie.cancel()
         await asyncio.wait({zombie})
 

@@ -81,10 +81,29 @@ def test_a_storm_of_errors_ends_with_the_time_and_is_one_call() -> None:
 
     failure = scene.failed(60)
 
-    assert (failure.kind, failure.retryable, failure.maybe_billed) == ("timeout", True, True)
+    assert (failure.kind, failure.retryable, failure.maybe_billed) == ("unreachable", True, True)
     assert failure.request_id == "resp_1"
     assert scene.now == pytest.approx(60, abs=0.01)
     assert len(scene.looks) < 40
+
+
+@pytest.mark.parametrize(
+    ("sights", "kind"),
+    [
+        ([RUNNING, error("server"), RUNNING], "timeout"),
+        ([RUNNING, RUNNING, error("connection")], "unreachable"),
+    ],
+)
+def test_a_call_that_was_last_seen_running_is_told_from_one_that_cannot_be_asked_for(
+    sights: Sequence[Sight], kind: str
+) -> None:
+    assert Scene(*sights).failed(60).kind == kind
+
+
+def test_one_look_that_stalls_leaves_time_for_others() -> None:
+    scene = Scene(error("timeout"), "done", look_s=1000)
+
+    assert scene.follow(6) == "done"
 
 
 def test_the_wait_the_vendor_asks_for_is_kept() -> None:
