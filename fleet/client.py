@@ -10,6 +10,8 @@ import time
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
+from fleet.accounts import AccountLimits, account_limits, accounts_of
+from fleet.choices import paces
 from fleet.config import FleetConfig
 from fleet.errors import BadInputError
 from fleet.items import ItemIndex, pack_items, read_item
@@ -23,6 +25,7 @@ from fleet.router import start_tier
 from fleet.runtime import Runtime
 from fleet.sources import check_source
 from fleet.store import COORDINATOR, Job, new_job_id
+from fleet.waits import Wait, waits
 from queues.failpoints import failpoint
 from queues.link import LinkError
 from queues.subtasks import State
@@ -101,6 +104,29 @@ class FleetClient:
         )
         left = sum(planned.values()) - seen
         return {tier: left * number // sum(planned.values()) for tier, number in planned.items()} if left > 0 else {}
+
+    async def limits(self) -> list[AccountLimits]:
+        """Every account of the configuration, with its limits and their use."""
+        limiter = self.runtime.limiter
+        return [
+            account_limits(account, tiers, await limiter.look(account, allowance))
+            for account, (allowance, tiers) in accounts_of(self.runtime.config).items()
+        ]
+
+    async def waits(self, job_id: str) -> list[Wait]:
+        """What the subtasks of a job wait for; nothing is said of one that is paused or has ended."""
+        job = await self.runtime.jobs.load(job_id)
+        if job.status.final or job.status is JobStatus.PAUSED:
+            return []
+        store, pace = self.runtime.store, paces(self.runtime.config)
+        survey = await self.runtime.surveyor.survey()
+        found: list[Wait] = []
+        for tier, counts in (await store.counts(job_id)).items():
+            if tier in pace:
+                account, allowance = pace[tier].account, pace[tier].allowance
+                standing = await self.runtime.limiter.look(account, allowance)
+                found += waits(tier, counts, survey.tiers[tier], account, standing, await store.quota(job_id))
+        return found
 
     async def follow(self, job_id: str) -> AsyncIterator[Progress]:
         """The job's progress, again and again, until its status is final; the final one is the last."""

@@ -78,6 +78,9 @@ class TierConfig(Frozen):
     #: those that are expected to be long or dear.
     background: Literal["auto", "always", "never"] = "auto"
     escalate_to: str | None = None
+    #: The model that takes over while the vendor of `model` has an outage, refuses the key or says that the quota is used
+    #: up; it should be able to do the same work, its price is its own.
+    fallback: str | None = None
 
 
 class FleetConfig(Frozen):
@@ -101,6 +104,8 @@ class FleetConfig(Frozen):
         for name, tier in self.tiers.items():
             if tier.model not in self.models:
                 raise ValueError(f'tiers.{name}.model is "{tier.model}"{nearest(tier.model, self.models)}')
+            if tier.fallback is not None and tier.fallback not in self.models:
+                raise ValueError(f'tiers.{name}.fallback is "{tier.fallback}"{nearest(tier.fallback, self.models)}')
             if tier.escalate_to is not None and tier.escalate_to not in self.tiers:
                 raise ValueError(
                     f'tiers.{name}.escalate_to is "{tier.escalate_to}"{nearest(tier.escalate_to, self.tiers)}'
@@ -124,6 +129,11 @@ class FleetConfig(Frozen):
     def model_of(self, tier: str) -> tuple[str, ModelConfig]:
         name = self.tiers[tier].model
         return name, self.models[name]
+
+    def models_of(self, tier: str) -> tuple[str, ...]:
+        """The names of the models a tier may ask, the better choice first."""
+        named = self.tiers[tier]
+        return (named.model,) if named.fallback is None else (named.model, named.fallback)
 
 
 class Environment(BaseSettings):

@@ -41,6 +41,7 @@ ProviderErrorKind = Literal[
     "unreachable",
     "connection",
     "auth",
+    "forbidden",
     "bad_request",
     "not_found",
     "malformed",

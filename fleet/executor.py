@@ -8,24 +8,26 @@ judge the answer (checks) or choose the tier (router).
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
 from redis.exceptions import RedisError
 
-from fleet.config import FleetConfig, Limits, ModelConfig
-from fleet.entries import Call, Draft, Purpose, Unsettled, Worst, charge, draft
-from fleet.errors import BudgetExceededError, ProviderError
+from fleet.choices import Choice, choose
+from fleet.config import FleetConfig
+from fleet.entries import Call, Draft, Purpose, Unsettled, charge, draft
+from fleet.errors import BudgetExceededError, ProviderError, ProviderErrorKind
 from fleet.ledger import LedgerEntry
-from fleet.prices import Usage, cost_nano_usd, usd
+from fleet.prices import cost_nano_usd, usd
 from fleet.providers.base import Completion, ModelRequest, Provider
-from fleet.router import runs_in_background
+from fleet.store import COORDINATOR
 from queues.failpoints import failpoint
-from queues.limits import Allowance, End, Limiter, Permit, Told
+from queues.limits import End, LateError, Limiter, OutageError, Permit, Told
 from queues.store import Store
 from queues.subtasks import Claim, Refused
 
@@ -33,8 +35,12 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-#: Longest wait for a permit; waiting costs a coroutine, no attempt.
+#: For how long a call is tried again after errors that may pass.
 PATIENCE_S = 3_600.0
+#: Longest wait for a permit in a worker: a minute's limit has room again by then. Whatever takes longer waits in the backlog.
+PERMIT_PATIENCE_S = 75.0
+#: For how long a permit is leave to start.
+PERMITTED_S = 1.0
 #: How long to wait for others to free a part of the budget before the subtask goes back to its backlog, how often to look
 #: meanwhile, and how often it may come back.
 BUDGET_PATIENCE_S = 2.0
@@ -45,8 +51,12 @@ MAX_BACKOFF_S = 30.0
 #: For how long after its claim a call in the background that cannot be asked for is asked for again, by whoever claims its
 #: subtask next, before another one is paid for: vendors keep answers for ten minutes at least.
 ASK_AGAIN_S = 600.0
-#: What a wire adds around the texts of a request.
-OVERHEAD_TOKENS = 64
+#: What ails the account and not the call: every other call would fail of it, too.
+OF_THE_ACCOUNT = ("quota", "auth")
+#: For how long a fallback then takes the account's place before it is tried again.
+SHUT_S = 60.0
+#: What a vendor with an outage does.
+BROKEN = ("overloaded", "server", "timeout", "connection", "malformed")
 
 
 class GiveBack(Exception):
@@ -65,6 +75,8 @@ class Executor:
         self._providers = providers
         self._store = store
         self._limiter = limiter
+        #: Accounts that refused the key or whose quota is used up, and until when (monotonic) a fallback is asked instead.
+        self._shut: dict[str, float] = {}
         #: Set when the worker was asked to stop: running calls end, waiting ones are given back.
         self.draining = asyncio.Event()
 
@@ -74,49 +86,58 @@ class Executor:
         Raises:
             ProviderError: no answer, after all tries; what the tries cost is booked.
             BudgetExceededError: the job's budget does not cover the call.
-            PermitError: no permit within an hour, or none possible.
+            PermitError: the call is larger than a limit.
             GiveBack, JobCancelled: the call was not made.
         """
-        name, model = self._config.model_of(purpose.tier)
-        tier = self._config.tiers[purpose.tier]
-        request = replace(
-            request,
-            model=name,
-            max_output_tokens=min(request.max_output_tokens, model.max_output_tokens),
-            reasoning_effort=model.reasoning_effort,
-            timeout_s=tier.timeout_s,
-        )
-        tokens, worst = self._bounds(name, model, request)
-        if self._providers[model.provider].reattaches:
-            background = runs_in_background(tier, request.max_output_tokens, worst.cost_nano_usd)
-            request = replace(request, background=background)
+        choices = self._choices(purpose.tier, request)
         failures = 0
         asked = 0
         deadline = time.monotonic() + PATIENCE_S
         while True:
             asked += 1
-            attempt = replace(request, call_id=f"{purpose.subtask}.{purpose.claim.fence}.{asked}")
-            permit = await self._permit(model, attempt, tokens, deadline)
+            choice, permit = await self._permit(choices, f"{purpose.subtask}.{purpose.claim.fence}.{asked}")
+            permitted = time.monotonic()
             failpoint("permitted")
+            attempt = replace(choice.request, call_id=permit.id)
             drafted = draft(
-                purpose, attempt.call_id, model=name, provider=model.provider, waited_ms=permit.waited_ms, worst=worst
+                purpose,
+                attempt.call_id,
+                model=choice.name,
+                provider=choice.model.provider,
+                waited_ms=permit.waited_ms,
+                worst=choice.worst,
             )
             try:
-                found = await self._intend(drafted, request, purpose.claim)
+                found = await self._intend(drafted, choice.request, purpose.claim)
             except BaseException:
                 await self._limiter.settle(permit, 0, "unused")
                 raise
             if found is not None:
                 await self._limiter.settle(permit, 0, "unused")
                 return found
+            if time.monotonic() - permitted > PERMITTED_S:
+                # The call of an earlier worker was waited for, or the budget: others have been let start meanwhile.
+                await self._store.let_go(drafted.intent())
+                await self._limiter.settle(permit, 0, "unused")
+                continue
             try:
                 return await self._made(drafted, attempt, permit)
             except ProviderError as error:
+                if error.kind in OF_THE_ACCOUNT:
+                    self._shut[choice.account] = time.monotonic() + SHUT_S
+                    if choice is not choices[-1]:
+                        continue
+                    # Nothing fails of it: the job waits for whoever can mend it.
+                    tiers = [*self._config.tiers, COORDINATOR]
+                    await self._store.stop(purpose.job, "paused", tiers, str(error))
+                    raise GiveBack(f"the job was paused: {error}") from error
                 if not error.retryable or time.monotonic() >= deadline:
                     raise
                 if error.kind == "rate_limit":
                     await self._limiter.pause(permit.account, error.retry_after or 1.0)
                     continue
+                if permit.tries:
+                    continue  # An outage goes on: that is no failure of this call.
                 failures += 1
                 if failures >= self._config.call_tries:
                     raise
@@ -179,13 +200,12 @@ class Executor:
                 await provider.cancel(handles[0])
             entry = drafted.failed(error.kind, maybe_billed=error.maybe_billed, request_id=error.request_id)
             await self._store.settle([charge(entry, drafted.record)])
-            end: End = "refused" if error.kind == "rate_limit" else "ended"
-            await self._return(permit, entry.usage.total, end, error.told)
+            await self._return(permit, entry.usage.total, _end(error.kind), error.told)
             raise
         except BaseException as error:
             await self._return(permit, drafted.worst.usage.total)
             if handles:
-                if await self._store.stopped(drafted.entry.job) != "cancelled":
+                if (await self._store.stopped(drafted.entry.job))[0] != "cancelled":
                     raise  # It runs on at the vendor, and whoever takes the subtask over asks for its answer.
                 await provider.cancel(handles[0])
             # Cancelled, or a defect of ours: the call may have gone out all the same.
@@ -255,15 +275,35 @@ class Executor:
         cost = cost_nano_usd(model, self._config.models[model], completion.usage)
         return Call(completion, drafted.answered(completion, cost), drafted.record)
 
-    async def _permit(self, model: ModelConfig, attempt: ModelRequest, tokens: int, deadline: float) -> Permit:
+    def _choices(self, tier: str, request: ModelRequest) -> list[Choice]:
+        found = []
+        for name in self._config.models_of(tier):
+            provider = self._providers[self._config.models[name].provider]
+            found.append(choose(self._config, tier, name, request, reattaches=provider.reattaches))
+        return found
+
+    async def _permit(self, choices: Sequence[Choice], call_id: str) -> tuple[Choice, Permit]:
+        """A permit of the first choice whose account is neither shut nor has an outage; else of the last."""
+        *better, last = choices
+        try:
+            for choice in better:
+                if self._shut.get(choice.account, 0.0) <= time.monotonic():
+                    with contextlib.suppress(OutageError):
+                        return choice, await self._acquire(choice, call_id, sit_out=False)
+            return last, await self._acquire(last, call_id, sit_out=True)
+        except LateError as error:
+            raise GiveBack(str(error)) from None
+
+    async def _acquire(self, choice: Choice, call_id: str, *, sit_out: bool) -> Permit:
         return await self._unless_draining(
             self._limiter.acquire(
-                f"{model.provider}/{attempt.model}",
-                _allowance(model.limits),
-                tokens=tokens,
-                permit_id=attempt.call_id,
-                lease_s=attempt.timeout_s + 30,
-                patience_s=max(0.0, deadline - time.monotonic()),
+                choice.account,
+                choice.allowance,
+                tokens=choice.tokens,
+                permit_id=call_id,
+                lease_s=choice.request.timeout_s + 30,
+                patience_s=PERMIT_PATIENCE_S,
+                sit_out=sit_out,
             )
         )
 
@@ -282,18 +322,11 @@ class Executor:
                 task.cancel()
                 await asyncio.wait({task})
 
-    def _bounds(self, name: str, model: ModelConfig, request: ModelRequest) -> tuple[int, Worst]:
-        """Tokens to ask a permit for, and the worst case to hold money for.
 
-        The permit's estimate is safe for nearly all texts; money is held for a token per byte, which none exceeds.
-        """
-        tokens = request.upper_bound() + OVERHEAD_TOKENS
-        most = Usage(input_tokens=2 * (tokens - request.max_output_tokens), output_tokens=request.max_output_tokens)
-        return tokens, Worst(most, cost_nano_usd(name, model, most))
-
-
-def _allowance(limits: Limits) -> Allowance:
-    return Allowance(limits.requests_per_minute, limits.tokens_per_minute, limits.in_flight, limits.auto)
+def _end(kind: ProviderErrorKind) -> End:
+    if kind == "rate_limit":
+        return "refused"
+    return "broken" if kind in BROKEN else "ended"
 
 
 def _backoff(failures: int) -> float:

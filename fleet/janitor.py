@@ -43,7 +43,7 @@ class Janitor:
     async def wind_up(self, job_id: str) -> bool:
         """Wind up one job; False while a claim on it is left."""
         store, tiers = self._context.store, [*self._context.config.tiers, COORDINATOR]
-        if (how := await store.stopped(job_id)) != "cancelled":
+        if (how := (await store.stopped(job_id))[0]) != "cancelled":
             await store.wound_up(job_id, how, tiers)  # an earlier version let it run again
             return True
         # Whoever cancelled it may have died before this.
@@ -52,7 +52,7 @@ class Janitor:
         if any(states.get("running") for states in counts.values()):
             return False
         job, now = await self._context.jobs.load(job_id), await store.now()
-        if await store.stopped(job_id) != "cancelled":
+        if (await store.stopped(job_id))[0] != "cancelled":
             return True
         # From here on another janitor may have been faster and the job be run again: what began after now is none of ours.
         await self._context.executor.abandon(job_id, lambda lost: lost.fence < now * 1e6)

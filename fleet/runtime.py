@@ -12,7 +12,7 @@ from functools import cached_property
 from celery import Celery
 from kombu.exceptions import OperationalError
 
-from fleet import providers
+from fleet import choices, providers
 from fleet.archive import Archive
 from fleet.blobs import Blobs
 from fleet.config import Environment, FleetConfig, config_path, load_config
@@ -29,6 +29,7 @@ from queues.gate import Gates
 from queues.limits import Limiter
 from queues.link import Link
 from queues.store import Store
+from queues.survey import Surveyor
 from queues.tiers import Tier
 
 NAMESPACE = "fleet"
@@ -61,7 +62,11 @@ class Runtime:
     @cached_property
     def tiers(self) -> dict[str, Tier]:
         """The tiers of the configuration and the coordinator, by name; a queue is named after its tier."""
-        tiers = [Tier(name=name, queue=name, concurrency=tier.concurrency) for name, tier in self.config.tiers.items()]
+        paces = choices.paces(self.config)
+        tiers = [
+            Tier(name=name, queue=name, concurrency=tier.concurrency, pace=paces[name])
+            for name, tier in self.config.tiers.items()
+        ]
         coordinator = Tier(name=COORDINATOR, queue=COORDINATOR, concurrency=COORDINATOR_CONCURRENCY)
         return {tier.name: tier for tier in (*tiers, coordinator)}
 
@@ -81,6 +86,14 @@ class Runtime:
     @cached_property
     def store(self) -> Store:
         return Store(self.link, NAMESPACE, lease_ms=round(self.config.claim_s * 1000))
+
+    @cached_property
+    def limiter(self) -> Limiter:
+        return Limiter(self.link, NAMESPACE)
+
+    @cached_property
+    def surveyor(self) -> Surveyor:
+        return Surveyor(self.link, NAMESPACE, list(self.tiers))
 
     @cached_property
     def jobs(self) -> JobStore:
@@ -108,7 +121,7 @@ class Runtime:
             self.providers[name] = providers.connect(
                 name, provider, self.environment, simulated_url=self.environment.fleet_sim_url
             )
-        executor = Executor(self.config, self.providers, self.store, Limiter(self.link, NAMESPACE))
+        executor = Executor(self.config, self.providers, self.store, self.limiter)
         return Context(self.config, self.store, self.jobs, self.blobs, self.rounds, self.archive, executor, claims)
 
     def claims(self, tiers: list[str], capacity: Callable[[], int]) -> Claims:
@@ -139,7 +152,7 @@ def checked_config(environment: Environment) -> FleetConfig:
     environment.check()
     path = config_path(environment)
     config = load_config(path)
-    for name in {tier.model for tier in config.tiers.values()}:
+    for name in {name for tier in config.tiers for name in config.models_of(tier)}:
         try:
             cost_nano_usd(name, config.models[name], Usage(input_tokens=1))
         except BadInputError as error:

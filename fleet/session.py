@@ -19,6 +19,7 @@ from rich.console import Console
 
 from fleet.client import FleetClient
 from fleet.config import Environment
+from fleet.display import clean
 from fleet.embedded import EmbeddedFleet, running_in
 from fleet.errors import FleetError
 from fleet.jobs import JobStatus, Outcome
@@ -150,6 +151,18 @@ async def finished(
                 skipped=job.items.skipped,
             )
     return job.status, job.error, receipt, written
+
+
+def raise_unless_completed(job_id: str, status: JobStatus, error: str | None) -> None:
+    """FleetError that says what became of a job that did not complete, and what to do."""
+    if status is JobStatus.PAUSED:
+        reason = clean(error) if error else "Somebody asked for it."
+        raise FleetError(
+            f"The job {job_id} is paused and keeps what it has: {reason} With the fleet running (`fleet up`), "
+            f"`fleet jobs resume {job_id}` lets it go on."
+        )
+    if status is not JobStatus.COMPLETED:
+        raise FleetError(f"The job {status}: {clean(error or 'no reason was given')}")
 
 
 class Lines(Iterable[M]):

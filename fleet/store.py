@@ -154,8 +154,9 @@ class JobStore:
         spec = read_json(JobSpec, fields["spec"])
         status = JobStatus(fields["status"])
         # Whether a job is paused is the queues' to know: what it goes back to when it is resumed stays written here.
-        if not status.final and await self._store.stopped(job_id) == "paused":
-            status = JobStatus.PAUSED
+        error = fields.get("error")
+        if not status.final and (stopped := await self._store.stopped(job_id))[0] == "paused":
+            status, error = JobStatus.PAUSED, stopped[1] or None
         planned = json.loads(fields["plan"]) if "plan" in fields else []
         steps = tuple(read(Step, step) for step in planned)
         items = read_json(ItemIndex, fields["items"])
@@ -171,7 +172,7 @@ class JobStore:
             simulated=fields["simulated"] == "1",
             created_at=float(fields["created_at"]),
             finished_at=float(fields["finished_at"]) if "finished_at" in fields else None,
-            error=fields.get("error"),
+            error=error,
             result=json.loads(fields["result"]) if "result" in fields else None,
             width=width,
             window=int(fields.get("window", 1)),

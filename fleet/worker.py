@@ -19,13 +19,12 @@ from fleet.duties import Duties
 from fleet.janitor import Janitor
 from fleet.metrics_endpoint import MetricsEndpoint
 from fleet.runner import Runner
-from fleet.runtime import NAMESPACE, Runtime
+from fleet.runtime import Runtime
 from fleet.store import COORDINATOR
 from queues.bridge import background
 from queues.claims import Claims
 from queues.dispatcher import Dispatcher
 from queues.reconciler import Reconciler
-from queues.survey import Surveyor
 
 runtime = Runtime.from_environment(Environment())
 app = runtime.app
@@ -79,10 +78,9 @@ def _services(instance: Any, **_: Any) -> None:
             instance.pool.loop.call_soon_threadsafe(_contexts[0].executor.draining.set)
 
     if COORDINATOR in tiers:
-        dispatcher = Dispatcher(app, runtime.store, runtime.gates, list(runtime.tiers))
+        dispatcher = Dispatcher(app, runtime.store, runtime.gates, runtime.tiers.values())
         background.add(dispatcher.run)
         background.add(Reconciler(runtime.store).run)
         background.add(lambda: Janitor(_context()).run())
         if (address := runtime.environment.metrics_address) is not None:
-            surveyor = Surveyor(runtime.link, NAMESPACE, list(runtime.tiers))
-            background.add(MetricsEndpoint(surveyor, *address).serve)
+            background.add(MetricsEndpoint(runtime.surveyor, *address).serve)

@@ -12,29 +12,27 @@ from dataclasses import astuple, dataclass
 from typing import Literal
 
 from queues.link import Link
+from queues.tiers import Allowance
 
 #: A minute, and what calls may be late or early by on their way to the provider; as queues/lua/_permits.lua has it.
 WINDOW_MS = 60_300
 #: A longer wait is confirmed at its end, and looked after this often: the account may have been paused, or allow more or less.
-CONFIRM_OVER_MS = 250
+CONFIRM_OVER_MS = 25
 LOOK_MS = 2_000
 #: As queues/lua/permit.lua answers.
-TOO_LARGE = -2
+TOO_LARGE, OUTAGE, TOO_LONG = -2, -3, -4
 
 
 class PermitError(Exception):
-    """No permit can be had: the call is larger than the limit, or the wait would pass its deadline."""
+    """No permit can be had: the call is larger than the limit of a minute, configured or told."""
 
 
-@dataclass(frozen=True, slots=True)
-class Allowance:
-    """What an account allows as far as it is configured; None is no limit."""
+class LateError(PermitError):
+    """The wait would be longer than whoever asked wants to wait; nothing is wrong with the call."""
 
-    requests_per_minute: int | None = None
-    tokens_per_minute: int | None = None
-    in_flight: int | None = None
-    #: Begin slowly and find out.
-    find_out: bool = False
+
+class OutageError(PermitError):
+    """The account's vendor has an outage, and whoever asked would rather go elsewhere than wait."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +45,28 @@ class Told:
     tokens_left: int | None = None
 
 
-#: How a permit ended: the call was made, the vendor refused it for its rate, or it was not made.
-End = Literal["ended", "refused", "unused"]
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """An account now: what holds of its limits (None: no limit), what is used of them, and what calls wait for."""
+
+    requests_per_minute: int | None
+    tokens_per_minute: int | None
+    in_flight: int | None
+    #: Calls that started in the last minute, their tokens, and calls that run or are about to start.
+    requests: int
+    tokens: int
+    calls: int
+    #: Seconds until another call could start.
+    next_s: float
+    #: Seconds that are left of a pause, 0 where there is none.
+    paused_s: float
+    #: Seconds until the vendor is tried again, None where it has no outage.
+    outage_s: float | None
+
+
+#: How a permit ended: the call was made, the vendor refused it for its rate, it broke of the vendor's fault, or it was not
+#: made.
+End = Literal["ended", "refused", "broken", "unused"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +78,8 @@ class Permit:
     allowance: Allowance
     tokens: int
     waited_ms: int
+    #: Its call tries whether the vendor's outage is over; no other one starts meanwhile.
+    tries: bool = False
 
 
 class Limiter:
@@ -70,39 +90,56 @@ class Limiter:
         self._namespace = namespace
 
     async def acquire(
-        self, account: str, allowance: Allowance, *, tokens: int, permit_id: str, lease_s: float, patience_s: float
+        self,
+        account: str,
+        allowance: Allowance,
+        *,
+        tokens: int,
+        permit_id: str,
+        lease_s: float,
+        patience_s: float,
+        sit_out: bool = True,
     ) -> Permit:
         """Wait for a permit of `tokens`; it heals after `lease_s` if it is never returned.
 
         Raises:
-            PermitError: `tokens` is over the limit of a minute, configured or told, or the wait would be longer than
-                `patience_s`.
+            OutageError: not `sit_out`, and the vendor has an outage.
+            LateError: the wait would be longer than `patience_s`.
+            PermitError: `tokens` is over the limit of a minute, configured or told.
             LinkError: the store does not answer.
         """
         loop = asyncio.get_running_loop()
         began = loop.time()
         confirm = False
+
+        def permit(*, tries: bool) -> Permit:
+            return Permit(permit_id, account, allowance, tokens, round((loop.time() - began) * 1000), tries)
+
         try:
             while True:
-                (wait_ms, *retry) = await self._ask(account, allowance, tokens, permit_id, lease_s, confirm=confirm)
+                left_s = began + patience_s - loop.time()
+                wait_ms, more = await self._ask(account, allowance, tokens, permit_id, lease_s, left_s, confirm=confirm)
                 if wait_ms == TOO_LARGE:
                     raise PermitError(
                         f"A call of up to {tokens:,} tokens can never start: {account} allows "
-                        f"{retry[0]:,} a minute. Send less, or lower max_output_tokens."
+                        f"{more:,} a minute. Send less, or lower max_output_tokens."
                     )
+                if wait_ms == OUTAGE and not sit_out:
+                    raise OutageError(f"The vendor of {account} has an outage.")
                 if wait_ms == 0:
-                    return Permit(permit_id, account, allowance, tokens, round((loop.time() - began) * 1000))
-                pause_s = (retry[0] if wait_ms < 0 else wait_ms) / 1000
-                if loop.time() - began + pause_s > patience_s:
-                    raise PermitError(
-                        f"No permit for {account} within {patience_s:.0f} s: its limit is used up or it is paused."
-                    )
+                    return permit(tries=bool(more))
+                pause_s = (more if wait_ms < 0 else wait_ms) / 1000
+                if wait_ms == TOO_LONG or pause_s > left_s:
+                    why = "its vendor has an outage" if wait_ms == OUTAGE else "its limit is used up or it is paused"
+                    raise LateError(f"No permit for {account} within {patience_s:.0f} s: {why}.")
+                asked = loop.time()
                 await asyncio.sleep(min(pause_s, LOOK_MS / 1000))
-                if 0 < wait_ms <= CONFIRM_OVER_MS:
-                    return Permit(permit_id, account, allowance, tokens, round((loop.time() - began) * 1000))
+                late = loop.time() - asked - pause_s > CONFIRM_OVER_MS / 1000
+                if 0 < wait_ms <= CONFIRM_OVER_MS and not late:
+                    return permit(tries=bool(more))
                 confirm = wait_ms > 0
         except BaseException:
-            await self.settle(Permit(permit_id, account, allowance, tokens, 0), 0, "unused")
+            await self.settle(permit(tries=False), 0, "unused")
             raise
 
     async def settle(self, permit: Permit, tokens_used: int, end: End = "ended", told: Told | None = None) -> None:
@@ -112,13 +149,12 @@ class Limiter:
             [self._namespace],
             [
                 permit.account,
-                permit.allowance.tokens_per_minute or 0,
+                *permit.allowance.arguments(),
                 permit.id,
                 permit.tokens,
                 tokens_used,
                 end,
                 *("" if number is None else number for number in astuple(told or Told())),
-                int(permit.allowance.find_out),
             ],
             idempotent=True,
         )
@@ -127,22 +163,46 @@ class Limiter:
         """Let no call of `account` start for `seconds`, in the whole fleet."""
         await self._link.call("permit_pause", [self._namespace], [account, round(seconds * 1000)], idempotent=True)
 
+    async def look(self, account: str, allowance: Allowance) -> Standing:
+        """How an account stands."""
+        reply = await self._link.call(
+            "permit_look", [self._namespace], [account, *allowance.arguments()], idempotent=True
+        )
+        rpm, tpm, requests, tokens, calls, next_ms, paused_ms, open_ms, outage = map(int, reply)
+        return Standing(
+            requests_per_minute=rpm or None,
+            tokens_per_minute=tpm or None,
+            in_flight=allowance.in_flight,
+            requests=requests,
+            tokens=tokens,
+            calls=calls,
+            next_s=next_ms / 1000,
+            paused_s=paused_ms / 1000,
+            outage_s=open_ms / 1000 if outage else None,
+        )
+
     async def _ask(
-        self, account: str, allowance: Allowance, tokens: int, permit_id: str, lease_s: float, *, confirm: bool
+        self,
+        account: str,
+        allowance: Allowance,
+        tokens: int,
+        permit_id: str,
+        lease_s: float,
+        patience_s: float,
+        *,
+        confirm: bool,
     ) -> list[int]:
         reply: list[int] = await self._link.call(
             "permit",
             [self._namespace],
             [
                 account,
-                allowance.requests_per_minute or 0,
-                allowance.tokens_per_minute or 0,
-                allowance.in_flight or 0,
+                *allowance.arguments(),
                 tokens,
                 permit_id,
                 round(lease_s * 1000),
                 int(confirm),
-                int(allowance.find_out),
+                round(patience_s * 1000),
             ],
             idempotent=True,
         )

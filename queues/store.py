@@ -32,6 +32,7 @@ from queues.subtasks import (
     State,
     Status,
 )
+from queues.tiers import Pace
 
 T = TypeVar("T")
 
@@ -83,9 +84,10 @@ class Store:
             failpoint("shard_added")
         return added
 
-    async def release(self, tier: str, most: int) -> list[Released]:
-        """Up to `most` subtasks of a tier, in fair order and within its window, now queued."""
-        flat = await self.link.call("release", [self.namespace], [tier, most, self.unsent_ms])
+    async def release(self, tier: str, most: int, pace: Pace | None = None) -> list[Released]:
+        """Up to `most` subtasks of a tier, in fair order, within its window and at its pace, now queued."""
+        account, sharing = (("", 0, 0, 0, 0), (0,)) if pace is None else pace.arguments()
+        flat = await self.link.call("release", [self.namespace], [*account, tier, most, self.unsent_ms, *sharing])
         texts = [value.decode() for value in flat]
         return [
             Released(id=id_, task=task, gate=gate or None, gate_index=int(index) if index else None)
@@ -226,9 +228,12 @@ class Store:
         left = await self.link.execute("HVALS", self._key("i", quota), idempotent=True)
         return [intent.decode().partition("\n")[2] for intent in left]
 
-    async def stop(self, job: str, how: Literal["paused", "cancelled"], tiers: Iterable[str]) -> None:
-        """Let nothing more of a job start on `tiers`; cancelled, what is ready is dropped and running claims are lost."""
-        await self._call("stop", job, how, *tiers)
+    async def stop(self, job: str, how: Literal["paused", "cancelled"], tiers: Iterable[str], why: str = "") -> None:
+        """Let nothing more of a job start on `tiers`; cancelled, what is ready is dropped and running claims are lost.
+
+        `why`: a sentence for whoever has to resume it; none where somebody asked for it.
+        """
+        await self._call("stop", job, how, why, *tiers)
 
     async def winding(self) -> list[str]:
         """The cancelled jobs of which something may be left."""
@@ -250,10 +255,10 @@ class Store:
         replies: dict[int, Literal["asked", "elsewhere", "winding"]] = {1: "asked", 0: "elsewhere", 2: "winding"}
         return replies[await self._call("again", *what, *tiers)]
 
-    async def stopped(self, job: str) -> str | None:
-        """`paused` or `cancelled` for a stopped job."""
-        reply = await self.link.execute("HGET", self._key("j", job), "stop", idempotent=True)
-        return None if reply is None else str(reply.decode())
+    async def stopped(self, job: str) -> tuple[str | None, str]:
+        """`paused` or `cancelled` for a stopped job, and why, where nobody asked for it."""
+        how, why = await self.link.execute("HMGET", self._key("j", job), "stop", "why", idempotent=True)
+        return None if how is None else how.decode(), (why or b"").decode()
 
     async def quota(self, quota: str) -> tuple[int | None, int, int]:
         """(cap, used, held) of a quota."""

@@ -150,23 +150,31 @@ def while_it_runs(error: ProviderError, handle: str) -> ProviderError:
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
     """Seconds to wait, from `retry-after-ms` or `retry-after` (seconds or an HTTP date, RFC 9110), at most an hour."""
-    seconds: float | None = None
-    try:
-        if (milliseconds := headers.get("retry-after-ms")) is not None:
-            seconds = float(milliseconds) / 1000
-        elif (given := headers.get("retry-after")) is not None:
-            parsed = email.utils.parsedate_tz(given)
-            seconds = float(given) if parsed is None else email.utils.mktime_tz(parsed) - time.time()
-    except ValueError:
-        return None
-    return None if seconds is None or math.isnan(seconds) else min(max(seconds, 0.0), MAX_RETRY_AFTER_S)
+    for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
+        given = headers.get(name)
+        if given is None:
+            continue
+        try:
+            parsed = email.utils.parsedate_tz(given) if name == "retry-after" else None
+            seconds = float(given) * unit if parsed is None else email.utils.mktime_tz(parsed) - time.time()
+        except (ValueError, OverflowError):
+            continue
+        if not math.isnan(seconds):
+            return min(max(seconds, 0.0), MAX_RETRY_AFTER_S)
+    return None
 
 
 def _decision(status: int, code: str, model: str, key_env: str) -> tuple[ProviderErrorKind, bool, str]:
-    if status in (401, 403):
+    if status == 401:
         return "auth", False, f"refused the key; set {key_env} to one that may use the model {model}"
     if status == 402 or code in _QUOTA_CODES:
         return "quota", False, "says the account's quota is used up; raise it with the vendor"
+    if status == 403:
+        return (
+            "forbidden",
+            False,
+            f"does not allow this call to {model}; what it asks for or the key in {key_env} may not do it",
+        )
     if status == 404:
         return "not_found", False, f"knows no model {model} at this address; check the model's name and the base URL"
     if status == 429:

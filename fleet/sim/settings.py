@@ -98,6 +98,9 @@ class SimSettings(_Frozen):
     faults: Faults = Faults()
     #: Faults as JSON that hold instead of `faults` as long as there is such a file: a bad day that comes and goes.
     faults_file: Path | None = None
+    #: Limits by model as JSON that hold instead of the configuration's as long as there is such a file: a vendor that changes
+    #: what it allows.
+    limits_file: Path | None = None
     #: Share of reviews that send one or two of the shown subtasks back, while the prompt leaves a round for it.
     rework: Rate = 0
     #: How long a call in the background is queued before its answer begins (and is billed), in the model's time.

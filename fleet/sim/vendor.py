@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import math
 import random
@@ -12,7 +13,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Any
 
-from fleet.config import FleetConfig, ModelConfig
+from fleet.config import FleetConfig, Limits, ModelConfig
 from fleet.prices import Usage
 from fleet.sim.asked import ApiError, Asked
 from fleet.sim.caching import PrefixCache
@@ -109,7 +110,7 @@ class Vendor:
                 f"Your input of {tokens_in} tokens exceeds the model's context window of {model.context_tokens}.",
                 code="context_length_exceeded",
             )
-        window = self._windows[asked.model.removesuffix(SUFFIX)]
+        window = self._window(asked.model.removesuffix(SUFFIX))
         refused = window.enter(tokens_in + (wanted or ASSUMED_OUTPUT_TOKENS), time.monotonic())
         if refused is not None:
             raise _over_limit(refused, asked.model, window.headers(time.monotonic()))
@@ -183,6 +184,15 @@ class Vendor:
             "openai-version": "2020-10-01",
             **call.window.headers(time.monotonic()),
         }
+
+    def _window(self, name: str) -> SlidingMinute:
+        window = self._windows[name]
+        if self.settings.limits_file is not None:
+            window.limits = self.config.models[name].limits
+            with contextlib.suppress(FileNotFoundError):
+                now = json.loads(self.settings.limits_file.read_bytes())
+                window.limits = Limits.model_validate(now[name]) if name in now else window.limits
+        return window
 
     def _faults(self) -> Faults:
         path = self.settings.faults_file

@@ -1,23 +1,44 @@
--- Prelude of the scripts that deal in permits (permit*.lua): the log of an account's starts, and what may be learned of it.
--- Keys: p:ACCOUNT hash: paused_until, requests_at and tokens_at (even spacing), last (latest start), rpm and tpm (as the vendor
---         told, or as was tried out), met (it has refused before), all_n and all_tokens (of the log), others_n and others_tokens
---         (what the vendor counts beyond our starts) as of others_at,
+-- Prelude of the scripts that deal in permits (permit*.lua, release.lua): the log of an account's starts, what may be learned
+-- of it, and whether its vendor has an outage.
+-- Keys: p:ACCOUNT hash: paused_until, requests_at and tokens_at (when the next is due, evenly spaced), last (latest start), rpm and tpm (as the vendor
+--         told at told_at), found (requests/min, as tried out), met (it has refused before), cut_at (when found was cut),
+--         left_n and left_tokens (of starts that became a minute old and whose places have not been given away yet),
+--         all_n and all_tokens (of the log), others_n and others_tokens (what the vendor counts beyond our starts) as of
+--         others_n_at and others_tokens_at,
+--         broken (calls that broke since one was answered), open_until and open_for (of the breaker),
+--         probe (the permit that tries whether an outage is over) and probe_until (when that one's lease ends),
 --         for the marks 'due' and 'old' at (place in the log), past (start of the entry before it), n and tokens (from it on)
---       p:ACCOUNT:log starts in order, 'moment id' (list) · p:ACCOUNT:starts id -> 'moment tokens' (hash); an entry of the
---         log without its like there is void · p:ACCOUNT:flying permits by the end of their lease (zset)
+--       p:ACCOUNT:log starts in order, 'moment id' (list) · p:ACCOUNT:starts id -> 'moment tokens of-the-minute-that-ends-with-it'
+--         (hash); an entry of the log without its like there is void · p:ACCOUNT:flying permits by the end of their lease (zset)
 local account = ARGV[1]
 local p, log, starts, flying = key('p', account), key('p', account, 'log'), key('p', account, 'starts'), key('p', account, 'flying')
 -- A minute, and what calls may be late or early by on their way.
 local WINDOW_MS = 60300
 -- What an account whose limits nobody knows begins with, until its vendor tells them or refuses.
 local FIRST_RPM = 60
+-- What a vendor told holds for so long: it tells again with every answer, and may change what it sells.
+local TOLD_MS = 600000
+-- What was not used is made up for as far as this goes: so much of the limit may start at once.
+local BURST_MS = 1000
+-- So many calls that broke one after the other are an outage: no further one starts for a while, then one tries alone.
+local BREAKS_AT, FIRST_OPEN_MS, LONGEST_OPEN_MS = 10, 1000, 60000
 
-local names = {'paused_until', 'requests_at', 'tokens_at', 'last', 'rpm', 'tpm', 'met', 'all_n', 'all_tokens', 'due_at', 'due_past',
-  'due_n', 'due_tokens', 'old_at', 'old_past', 'old_n', 'old_tokens', 'others_n', 'others_tokens', 'others_at'}
+local names = {'paused_until', 'requests_at', 'tokens_at', 'last', 'rpm', 'tpm', 'told_at', 'found', 'met', 'cut_at', 'left_n', 'left_tokens', 'all_n',
+  'all_tokens', 'due_at', 'due_past', 'due_n', 'due_tokens', 'old_at', 'old_past', 'old_n', 'old_tokens', 'others_n',
+  'others_tokens', 'others_n_at', 'others_tokens_at', 'broken', 'open_until', 'open_for', 'probe_until'}
 local state, was = {}, {}
 for i, value in ipairs(redis.call('HMGET', p, unpack(names))) do
   state[names[i]] = tonumber(value or 0)
   was[names[i]] = state[names[i]]
+end
+
+-- Even spacing, but a start that becomes a minute old may be followed by another at once: starts come as fast as their like
+-- leave the minute, and never slower than evenly. `field` is requests_at or tokens_at (Generic Cell Rate Algorithm, with the
+-- theoretical arrival time moved back by what left).
+local function due(field, left, limit)
+  state[field] = math.max(now - BURST_MS, state[field] - (limit > 0 and state[left] * WINDOW_MS / limit or 0))
+  state[left] = 0
+  return state[field]
 end
 
 local function save()
@@ -36,7 +57,7 @@ local function entry(raw)
   if not raw then return end
   local moment, id = string.match(raw, '^(%S+) (.*)$')
   local found = redis.call('HGET', starts, id)
-  local at, tokens = string.match(found or '', '^(%S+) (%S+)$')
+  local at, tokens = string.match(found or '', '^(%S+) (%S+)')
   return tonumber(moment), id, at == moment and tonumber(tokens) or nil
 end
 
@@ -75,6 +96,9 @@ local function go_on()
     if tokens then
       redis.call('HDEL', starts, id)
       state.all_n, state.all_tokens = state.all_n - 1, state.all_tokens - tokens
+      if moment + WINDOW_MS > state.paused_until then
+        state.left_n, state.left_tokens = state.left_n + 1, state.left_tokens + tokens
+      end
     end
   end
   while true do
@@ -88,36 +112,65 @@ end
 local function note(moment, id, tokens)
   local text = string.format('%.3f', moment)
   redis.call('RPUSH', log, text .. ' ' .. id)
-  redis.call('HSET', starts, id, text .. ' ' .. int(tokens))
+  redis.call('HSET', starts, id, text .. ' ' .. int(tokens) .. ' ' .. int(state.old_tokens + tokens))
   state.last = tonumber(text)
   tell(state.last, 1, tokens)
 end
 
 -- Take back one start that did not come about.
 local function void(id)
-  local moment, tokens = string.match(redis.call('HGET', starts, id) or '', '^(%S+) (%S+)$')
+  local moment, tokens = string.match(redis.call('HGET', starts, id) or '', '^(%S+) (%S+)')
   if not moment then return end
   redis.call('HDEL', starts, id)
   tell(tonumber(moment), -1, -tonumber(tokens))
-end
-
--- Take back every start that is still to come: whoever waits for one asks again when it is due, and gets another.
-local function void_all()
-  while true do
-    local moment, id, tokens = entry(redis.call('LINDEX', log, -1))
-    if not moment or moment <= now then break end
-    if tokens then void(id) end
-    redis.call('RPOP', log)
-  end
-  local length = redis.call('LLEN', log)
-  state.due_at = math.min(state.due_at, length)
-  -- The other mark may have gone ahead for starts that are no more: it begins again.
-  state.old_at, state.old_past, state.old_n, state.old_tokens = 0, 0, state.all_n, state.all_tokens
-  state.last, state.requests_at, state.tokens_at = now, now, now
 end
 
 -- What holds now: what is configured (0: nothing is) or learned, whichever is less; 0: no limit.
 local function least(configured, learned)
   if configured == 0 or learned == 0 then return math.max(configured, learned) end
   return math.min(configured, learned)
+end
+
+-- Requests and tokens a minute: as they hold, and as the vendor has them; ARGV[2…5] are what is configured.
+local function limits()
+  local told = now - state.told_at < TOLD_MS
+  local rpm, tpm = told and state.rpm or 0, told and state.tpm or 0
+  if ARGV[5] == '1' and rpm == 0 and tpm == 0 then rpm = state.found > 0 and state.found or FIRST_RPM end
+  return least(tonumber(ARGV[2]), rpm), least(tonumber(ARGV[3]), tpm), rpm, tpm
+end
+
+-- After starts were taken from the end of the line: a mark that had gone ahead for them begins again.
+local function restart_marks()
+  state.due_at = math.min(state.due_at, redis.call('LLEN', log))
+  state.old_at, state.old_past, state.old_n, state.old_tokens = 0, 0, state.all_n, state.all_tokens
+end
+
+-- Take back every start that is still to come: whoever waits for one asks again when it is due, and gets another, as far
+-- behind the last that came about as ever.
+local function void_all(rpm, tpm)
+  while true do
+    local moment, id, tokens = entry(redis.call('LINDEX', log, -1))
+    if not moment or moment <= now then break end
+    if tokens then void(id) end
+    redis.call('RPOP', log)
+  end
+  restart_marks()
+  local moment, _, tokens = entry(redis.call('LINDEX', log, -1))
+  local function behind(of_it, limit) return moment and limit > 0 and moment + WINDOW_MS * of_it / limit or 0 end
+  state.requests_at, state.tokens_at = math.max(now, behind(1, rpm)), math.max(now, behind(tokens or 0, tpm))
+  state.last, state.left_n, state.left_tokens = now, 0, 0
+end
+
+-- Drop the void starts at the end of the line, so that others may come in their place.
+local function shorten()
+  local shorter = false
+  while true do
+    local moment, _, tokens = entry(redis.call('LINDEX', log, -1))
+    if not moment or moment <= now or tokens then break end
+    redis.call('RPOP', log)
+    shorter = true
+  end
+  if not shorter then return end
+  state.last = entry(redis.call('LINDEX', log, -1)) or 0
+  restart_marks()
 end

@@ -2,18 +2,33 @@
 -- Starts are evenly spaced, and no minute that ends with one holds more than the limit, however unequal the calls are.
 -- KEYS[1] namespace
 -- ARGV[1] account  ARGV[2] requests/min  ARGV[3] tokens/min  ARGV[4] in flight (0: no limit)
--- ARGV[5] tokens   ARGV[6] permit id     ARGV[7] lease_ms    ARGV[8] 1: asked before, only confirm
--- ARGV[9] 1: the limits are to be found out
--- Reply: {wait_ms}, {-1, retry_ms} when all in-flight places are taken, {-2, tokens/min} when it is more than that.
-local most, tokens, id, lease_ms = tonumber(ARGV[4]), tonumber(ARGV[5]), ARGV[6], tonumber(ARGV[7])
+-- ARGV[5] 1: the limits are to be found out
+-- ARGV[6] tokens   ARGV[7] permit id     ARGV[8] lease_ms    ARGV[9] 1: asked before, only confirm
+-- ARGV[10] the longest wait that is of use: for a longer one nothing is reserved
+-- Reply: {wait_ms, 1 if the call tries whether an outage is over, else 0}, {-1, retry_ms} when all in-flight places are taken,
+--        {-2, tokens/min} when it is more than that, {-3, retry_ms} while the vendor has an outage, {-4, wait_ms} too long a wait.
+local most, tokens, id, lease_ms = tonumber(ARGV[4]), tonumber(ARGV[6]), ARGV[7], tonumber(ARGV[8])
+-- Who comes later than this to a start of theirs gets another: late ones would start together.
+local LATE_MS = 250
+-- Where no limit spaces them, those that waited for the end of a pause start so far apart.
+local SPREAD_MS = 10
 go_on()
-local reserved = tonumber(string.match(redis.call('HGET', starts, id) or '', '^(%S+)'))
-if ARGV[8] == '1' and reserved and (state.paused_until <= now or reserved >= state.paused_until) then
-  save()
-  return {math.ceil(math.max(0, reserved - now))}
+local tries = 0
+if state.broken >= BREAKS_AT then
+  local left = state.open_until - now
+  if left > 0 or (state.probe_until > now and redis.call('HGET', p, 'probe') ~= id) then
+    save()
+    return {-3, math.ceil(math.max(left, FIRST_OPEN_MS))}
+  end
+  redis.call('HSET', p, 'probe', id)
+  state.probe_until, tries = now + lease_ms, 1
 end
-if ARGV[9] == '1' and state.rpm == 0 and state.tpm == 0 then state.rpm = FIRST_RPM end
-local rpm, tpm = least(tonumber(ARGV[2]), state.rpm), least(tonumber(ARGV[3]), state.tpm)
+local reserved = tonumber(string.match(redis.call('HGET', starts, id) or '', '^(%S+)'))
+if ARGV[9] == '1' and reserved and reserved >= now - LATE_MS and (state.paused_until <= now or reserved >= state.paused_until) then
+  save()
+  return {math.ceil(math.max(0, reserved - now)), tries}
+end
+local rpm, tpm, vendors_rpm, vendors_tpm = limits()
 if tpm > 0 and tokens > tpm then
   save()
   return {-2, math.floor(tpm)}
@@ -25,22 +40,43 @@ if most > 0 and not redis.call('ZSCORE', flying, id) and redis.call('ZCARD', fly
   return {-1, 50}
 end
 if reserved then void(id) end
-local spaced = math.max(now, state.paused_until, state.requests_at, state.tokens_at)
+local spaced = math.max(now, state.paused_until, due('requests_at', 'left_n', rpm), due('tokens_at', 'left_tokens', tpm))
 local start = math.max(spaced, state.last + 0.001)
-local known = now - state.others_at < WINDOW_MS
-local others_n, others_tokens = known and state.others_n or 0, known and state.others_tokens or 0
--- Until the minute that ends with it has room.
+
+-- Whether the minute that ends at this moment has no room; what others do on the account is known for a minute.
+local n_until, tokens_until = state.others_n_at + WINDOW_MS, state.others_tokens_at + WINDOW_MS
+local function full(at, others)
+  local n, of_them = others and at < n_until and state.others_n or 0, others and at < tokens_until and state.others_tokens or 0
+  return (rpm > 0 and state.old_n + 1 > rpm) or (vendors_rpm > 0 and state.old_n + n + 1 > vendors_rpm)
+    or (tpm > 0 and state.old_tokens + tokens > tpm) or (vendors_tpm > 0 and state.old_tokens + of_them + tokens > vendors_tpm)
+end
+local mark = {state.old_at, state.old_past, state.old_n, state.old_tokens}
 while true do
   local moment, _, of_it = entry(redis.call('LINDEX', log, state.old_at))
-  if not moment then break end
-  local full = (rpm > 0 and state.old_n + others_n + 1 > rpm) or (tpm > 0 and state.old_tokens + others_tokens + tokens > tpm)
-  if moment > start - WINDOW_MS and not full then break end
-  start = math.max(start, moment + WINDOW_MS)
-  step('old', moment, of_it)
+  if not moment or (moment > start - WINDOW_MS and not full(start, true)) then break end
+  local forgotten = math.min(n_until > start and n_until or math.huge, tokens_until > start and tokens_until or math.huge)
+  if forgotten < moment + WINDOW_MS and not full(start, false) then
+    start = forgotten -- it is only the others, and what is known of them is forgotten first
+  else
+    start = math.max(start, moment + WINDOW_MS)
+    step('old', moment, of_it)
+  end
 end
-if rpm > 0 then state.requests_at = spaced + WINDOW_MS / rpm end
-if tpm > 0 then state.tokens_at = spaced + WINDOW_MS * tokens / tpm end
-if rpm > 0 or tpm > 0 then note(start, id, tokens) end
+if start - now > tonumber(ARGV[10]) then
+  state.old_at, state.old_past, state.old_n, state.old_tokens = unpack(mark)
+  redis.call('ZREM', flying, id)
+  save()
+  return {-4, math.ceil(start - now)}
+end
+-- Behind a pause they are evenly spaced from its end.
+local from = state.paused_until > now and spaced or 0
+if rpm > 0 then state.requests_at = math.max(state.requests_at, from) + WINDOW_MS / rpm end
+if tpm > 0 then state.tokens_at = math.max(state.tokens_at, from) + WINDOW_MS * tokens / tpm end
+if rpm > 0 or tpm > 0 then
+  note(start, id, tokens)
+elseif start > now then
+  state.requests_at = start + SPREAD_MS
+end
 redis.call('ZADD', flying, start + lease_ms, id)
 save()
-return {math.ceil(start - now)}
+return {math.ceil(start - now), tries}

@@ -3,6 +3,6 @@
 -- Reply: milliseconds left of the pause in force.
 go_on()
 state.paused_until = math.max(now + tonumber(ARGV[2]), state.paused_until)
-void_all() -- so that those that wait start evenly spaced behind it, not together at its end
+if state.last > now then void_all(0, 0) end -- so that those that wait start evenly spaced behind it, not together at its end
 save()
 return math.ceil(state.paused_until - now)

@@ -1,8 +1,12 @@
 -- Take ready subtasks out of a tier's backlog, fairly, as far as the window has room.
 -- The window is twice what the live workers can run, so that a full worker finds the next subtask waiting.
--- KEYS[1] namespace   ARGV[1] tier   ARGV[2] most   ARGV[3] unsent_ms: how long until it counts as never sent
+-- What could not start soon, for the limits of its account, its pause or an outage, stays where who comes later may overtake.
+-- KEYS[1] namespace   ARGV[1] account that the tier's work waits for ('': none)
+-- ARGV[2] requests/min  ARGV[3] tokens/min  ARGV[4] in flight (0: no limit)  ARGV[5] 1: the limits are to be found out
+-- ARGV[6] tier   ARGV[7] most   ARGV[8] unsent_ms: how long until it counts as never sent
+-- ARGV[9] 1: the work goes elsewhere in an outage   ARGV[10…] all tiers whose work waits for this account
 -- Reply: flat list of id, task, gate, gate_index (empty strings where there is none).
-local tier, most, unsent_ms = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
+local tier, most, unsent_ms = ARGV[6], tonumber(ARGV[7]), tonumber(ARGV[8])
 local workers, backlog, virtual = key('w', tier), key('b', tier), key('v', tier)
 redis.call('ZREMRANGEBYSCORE', workers, '-inf', now)
 local window = 0
@@ -11,6 +15,32 @@ for _, worker in ipairs(redis.call('ZRANGE', workers, 0, -1)) do
 end
 local room = math.min(most, window - redis.call('SCARD', key('out', tier)))
 local reply = {}
+
+-- So far ahead of its start a subtask leaves the backlog: its message has to find a worker, and that one its permit.
+local AHEAD_MS = 1000
+-- Calls of an account with a limit on tokens, of which none tells yet how many tokens they take.
+local UNKNOWN = 10
+local function startable()
+  local out, permits = 0, redis.call('ZCOUNT', flying, now, '+inf')
+  for i = 10, #ARGV do out = out + redis.call('SCARD', key('out', ARGV[i])) end
+  local unasked = math.max(0, out - permits) -- they will ask for a permit, too
+  if state.broken >= BREAKS_AT then
+    if ARGV[9] == '1' then return room end
+    return state.open_until <= now and 1 - unasked or 0
+  end
+  local rpm, tpm = limits()
+  local in_flight, free = tonumber(ARGV[4]), math.huge
+  -- Some may wait beside those that call, so that a place that is given back is taken at once.
+  if in_flight > 0 then free = math.ceil(1.25 * in_flight) - permits end
+  local minutes = (now + AHEAD_MS - math.max(now, state.paused_until, state.requests_at, state.tokens_at, state.last)) / WINDOW_MS
+  if minutes <= 0 then return 0 end
+  if rpm > 0 then free = math.min(free, math.floor(minutes * rpm) + 1) end
+  if tpm > 0 then
+    free = math.min(free, state.all_tokens > 0 and math.floor(minutes * tpm * state.all_n / state.all_tokens) + 1 or UNKNOWN)
+  end
+  return free - unasked
+end
+if account ~= '' and room > 0 then room = math.min(room, startable()) end
 
 local function advance(set, member, from, by, clock_field)
   redis.call('HSET', virtual, clock_field, from)

@@ -1,11 +1,12 @@
 -- Let no further subtask of a job start. Paused: what is ready waits. Cancelled: it is dropped.
--- KEYS[1] namespace   ARGV[1] job   ARGV[2] 'paused' or 'cancelled'   ARGV[3…] tiers
+-- KEYS[1] namespace   ARGV[1] job   ARGV[2] 'paused' or 'cancelled'
+-- ARGV[3] why ('': somebody asked for it)   ARGV[4…] tiers
 -- Reply: 1, or 0 when it was to be paused and is cancelled: what was dropped cannot be resumed.
 local tenant = redis.call('HGET', key('j', ARGV[1]), 'tenant') or 'default'
 if ARGV[2] == 'paused' and redis.call('HGET', key('j', ARGV[1]), 'stop') == 'cancelled' then return 0 end
-redis.call('HSET', key('j', ARGV[1]), 'stop', ARGV[2])
+redis.call('HSET', key('j', ARGV[1]), 'stop', ARGV[2], 'why', ARGV[3])
 if ARGV[2] == 'cancelled' then redis.call('SADD', key('winding'), ARGV[1]) end
-for i = 3, #ARGV do
+for i = 4, #ARGV do
   redis.call('ZREM', key('b', ARGV[i], tenant), ARGV[1])
   if ARGV[2] == 'cancelled' then redis.call('DEL', key('b', ARGV[i], tenant, ARGV[1])) end
 end

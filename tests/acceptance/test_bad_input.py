@@ -74,12 +74,14 @@ def test_doctor_says_what_is_wrong_and_exits_with_1(folder: Folder) -> None:
     assert "wrong-canary" not in ran.out + ran.err
 
 
-def test_a_wrong_key_fails_the_job_with_what_to_do(folder: Folder) -> None:
+def test_a_wrong_key_pauses_the_job_and_says_what_to_do(folder: Folder) -> None:
     with running_sim(folder.path / "server", SimSettings(speed=100, api_key="right")) as server:
         variables: dict[str, Any] = {"OPENAI_BASE_URL": server.url, "OPENAI_API_KEY": "wrong-canary"}
         ran = folder.fleet("run", "triage.yaml", **variables)
     assert ran.code == 1
     assert "set OPENAI_API_KEY to one that may use the model" in ran.err
+    assert "is paused and keeps what it has" in ran.err
+    assert "`fleet jobs resume " in ran.err
     kept = [path for path in (folder.path / ".fleet").rglob("*") if path.is_file()]
     assert kept
     assert not [path for path in kept if b"wrong-canary" in path.read_bytes()]

@@ -17,7 +17,7 @@ from tests.support.sim import MODELS, RunningSim, running_sim
 
 KEY = "sk-test-control"
 #: More than the fleet can do while the test looks.
-ITEMS = 5_000
+ITEMS = 12_000
 JOB = """\
 name: notes
 items: {path: tickets.jsonl}
@@ -49,6 +49,16 @@ def folder(tmp_path_factory: pytest.TempPathFactory, server: RunningSim) -> Iter
 def test_pause_resume_cancel_as_a_user_does(folder: Folder, server: RunningSim) -> None:
     job = folder.fleet("submit", "notes.yaml").out.strip()
     _until(folder, job, lambda found: found["counts"]["done"] > 10)
+    (wait,) = _get(folder, job)["waits"]
+    assert (wait["tier"], wait["reason"], wait["subtasks"] > 0) == ("nano", "workers", True)
+    assert "(workers): all 200 places of the tier" in folder.fleet("jobs", "get", job).out
+    accounts = {one["account"]: one for one in json.loads(folder.fleet("limits", "-o", "json").out)["accounts"]}
+    used = accounts[f"openai/{MODELS[0]}"]
+    assert (used["tiers"], used["requests_per_minute"], used["outage_s"]) == (["nano"], 10_000, None)
+    assert 0 < used["calls"] <= used["in_flight"]
+    assert used["requests"] > 10
+    assert "of 10,000" in folder.fleet("limits").out
+
     assert folder.fleet("jobs", "pause", job).code == 0
     paused_at = time.time()
     still = _until(folder, job, lambda found: found["counts"]["running"] == 0)

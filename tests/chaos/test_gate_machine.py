@@ -52,7 +52,7 @@ class GateTree(StoreMachine):
         self.width = width
         self.members = [f"{self.namespace}/m/{number}" for number in range(members)]
         self.gates = Gates(self.app, self.store, gather_tier=TIER)
-        self.dispatcher = Dispatcher(self.app, self.store, self.gates, [TIER])
+        self.dispatcher = Dispatcher(self.app, self.store, self.gates, [Tier(name=TIER, queue=TIER)])
         self.heartbeat()
         self.open()
         for gate, (parent, _, _) in tree(self.root, members, width).items():

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, invariant, precondition, rule
 
-from queues.limits import CONFIRM_OVER_MS, Allowance, Limiter, Permit
+from queues.limits import CONFIRM_OVER_MS, Limiter, Permit
+from queues.tiers import Allowance
 from tests.chaos.machines import ROUNDS, Mode, StoreMachine, check
 from tests.support.valkey import Valkey
 
@@ -139,10 +140,10 @@ class Permits(StoreMachine):
         self.never_more_in_flight_than_allowed()
 
     def _ask(self, id_: str, tokens: int, *, confirm: bool = False) -> list[int]:
-        return self.run(self.limiter._ask("m", self.allowance, tokens, id_, LEASE_S, confirm=confirm))
+        return self.run(self.limiter._ask("m", self.allowance, tokens, id_, LEASE_S, 3_600, confirm=confirm))
 
     def _reserve(self, id_: str, tokens: int) -> None:
-        (wait_ms,) = self._ask(id_, tokens)
+        (wait_ms, *_) = self._ask(id_, tokens)
         permit = Permit(id_, "m", self.allowance, tokens, 0)
         call = Call(permit, self.now_ms + wait_ms, wait_ms > CONFIRM_OVER_MS, self.now_ms)
         self.calls[id_] = call
@@ -160,7 +161,7 @@ class Permits(StoreMachine):
 
     def _wake(self, call: Call) -> None:
         if call.confirms:
-            (wait_ms,) = self._ask(call.permit.id, call.permit.tokens, confirm=True)
+            (wait_ms, *_) = self._ask(call.permit.id, call.permit.tokens, confirm=True)
             if wait_ms > 0:
                 call.moment, call.confirms, call.asked = self.now_ms + wait_ms, wait_ms > CONFIRM_OVER_MS, self.now_ms
                 return

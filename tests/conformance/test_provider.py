@@ -293,6 +293,17 @@ def test_a_bad_day_comes_and_goes(sims: Sims, wire: Any, tmp_path: Path) -> None
     assert ask(sim, wire).finish == "stop"
 
 
+def test_a_vendor_changes_what_it_allows(sims: Sims, wire: Any, tmp_path: Path) -> None:
+    path = tmp_path / "limits.json"
+    sim = sims(SimSettings(speed=100, limits_file=path))
+
+    assert ask(sim, wire).finish == "stop"
+    path.write_text(json.dumps({MODELS[0]: {"requests_per_minute": 1}}))
+    assert refused(sim, wire).kind == "rate_limit"
+    path.unlink()
+    assert ask(sim, wire).finish == "stop"
+
+
 def test_half_an_answer_is_malformed_and_was_billed(sims: Sims, wire: Any) -> None:
     sim = faulty(sims, malformed_json=1.0)
 

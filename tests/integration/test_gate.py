@@ -43,7 +43,7 @@ def test_dispatched_messages_carry_their_place_in_the_chord_and_its_body(valkey:
             job_id = await fleet.submit(items=["a", "b"], steps=[NOTE], review=REVIEW)
             await fleet.run_until(job_id, "fleet.plan_job.v1")
             await fleet.duties.plan(f"{job_id}/plan.1", "coordinator")
-            assert await Dispatcher(runtime.app, runtime.store, runtime.gates, ["nano"]).dispatch() == 2
+            assert await Dispatcher(runtime.app, runtime.store, runtime.gates, [runtime.tiers["nano"]]).dispatch() == 2
             shard = f"{job_id}/shard.1.0.0"
             messages = in_queue(valkey, "nano")
             assert [message.args for message in messages] == [[f"{job_id}/note/0"], [f"{job_id}/note/1"]]
@@ -75,7 +75,10 @@ def test_a_message_without_a_gate_has_no_chord(valkey: Valkey, tmp_path: Path) -
         async with bench(valkey, tmp_path, CONFIG, sim="http://127.0.0.1:1/v1") as fleet:
             runtime = fleet.runtime
             job_id = await fleet.submit(steps=[{"id": "one", "prompt": "One."}])
-            assert await Dispatcher(runtime.app, runtime.store, runtime.gates, ["coordinator"]).dispatch() == 1
+            assert (
+                await Dispatcher(runtime.app, runtime.store, runtime.gates, [runtime.tiers["coordinator"]]).dispatch()
+                == 1
+            )
             (message,) = in_queue(valkey, "coordinator")
             assert message.args == [f"{job_id}/plan.1"]
             assert (message.headers["group"], message.chord) == (None, None)

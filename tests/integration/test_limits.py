@@ -7,8 +7,9 @@ import itertools
 
 import pytest
 
-from queues.limits import WINDOW_MS, Allowance, Limiter, PermitError
+from queues.limits import WINDOW_MS, Limiter, PermitError
 from queues.link import Link
+from queues.tiers import Allowance
 from tests.support.valkey import Valkey
 
 
@@ -17,7 +18,7 @@ async def _waits(valkey: Valkey, allowance: Allowance, tokens: int, calls: int) 
     link = Link.from_url(valkey.url)
     limiter = Limiter(link, "test")
     try:
-        asked = [limiter._ask("m", allowance, tokens, f"p{i}", 60, confirm=False) for i in range(calls)]
+        asked = [limiter._ask("m", allowance, tokens, f"p{i}", 60, 3_600, confirm=False) for i in range(calls)]
         return [reply[0] for reply in await asyncio.gather(*asked)]
     finally:
         await link.aclose()
@@ -29,7 +30,7 @@ def test_requests_are_evenly_spaced_over_the_minute(valkey: Valkey) -> None:
         limiter = Limiter(link, "test")
         following = []
         for call in range(50):
-            await limiter._ask("m", Allowance(requests_per_minute=600), 1, f"p{call}", 60, confirm=False)
+            await limiter._ask("m", Allowance(requests_per_minute=600), 1, f"p{call}", 60, 3_600, confirm=False)
             following.append(float(await link.execute("HGET", "test:p:m", "requests_at")))
         await link.aclose()
         return following
@@ -41,7 +42,7 @@ def test_requests_are_evenly_spaced_over_the_minute(valkey: Valkey) -> None:
 
 def test_tokens_pace_what_requests_would_let_through(valkey: Valkey) -> None:
     waits = asyncio.run(_waits(valkey, Allowance(requests_per_minute=6000, tokens_per_minute=60_000), 1_000, 10))
-    assert 8_500 <= waits[-1] <= 9_100, waits
+    assert 7_500 <= waits[-1] <= 8_100, "evenly spaced behind what may start at once"
 
 
 def test_in_flight_places_are_never_oversold_and_heal(valkey: Valkey) -> None:
@@ -76,11 +77,11 @@ def test_unused_tokens_are_free_again(valkey: Valkey) -> None:
         allowance = Allowance(tokens_per_minute=60_000)
         permit = await limiter.acquire("m", allowance, tokens=50_000, permit_id="a", lease_s=60, patience_s=1)
         held = await limiter.acquire("other", allowance, tokens=50_000, permit_id="o", lease_s=60, patience_s=1)
-        assert (await limiter._ask("other", allowance, 1, "p", 60, confirm=False))[0] > 45_000
+        assert (await limiter._ask("other", allowance, 1, "p", 60, 3_600, confirm=False))[0] > 45_000
         await limiter.settle(permit, 500)
-        assert (await limiter._ask("m", allowance, 1, "b", 60, confirm=False))[0] < 1_500
+        assert (await limiter._ask("m", allowance, 1, "b", 60, 3_600, confirm=False))[0] < 1_500
         await limiter.settle(held, 50_000)
-        assert (await limiter._ask("other", allowance, 1, "q", 60, confirm=False))[0] > 45_000, "it was used"
+        assert (await limiter._ask("other", allowance, 1, "q", 60, 3_600, confirm=False))[0] > 45_000, "it was used"
         await link.aclose()
 
     asyncio.run(scenario())
@@ -91,7 +92,8 @@ def test_a_pause_holds_the_whole_account_and_is_seen_by_those_already_waiting(va
         link = Link.from_url(valkey.url)
         limiter = Limiter(link, "test")
         allowance = Allowance(requests_per_minute=100)
-        await limiter.acquire("m", allowance, tokens=1, permit_id="a", lease_s=60, patience_s=1)
+        for name in ("a1", "a2"):
+            await limiter.acquire("m", allowance, tokens=1, permit_id=name, lease_s=60, patience_s=1)
         waiting = asyncio.create_task(
             limiter.acquire("m", allowance, tokens=1, permit_id="b", lease_s=60, patience_s=10)
         )
@@ -99,7 +101,7 @@ def test_a_pause_holds_the_whole_account_and_is_seen_by_those_already_waiting(va
         await limiter.pause("m", 1.0)
         permit = await waiting
         assert permit.waited_ms >= 990, "it had a reservation inside the pause and must not start there"
-        assert (await limiter._ask("other", allowance, 1, "x", 60, confirm=False))[0] == 0
+        assert (await limiter._ask("other", allowance, 1, "x", 60, 3_600, confirm=False))[0] == 0
         await link.aclose()
 
     asyncio.run(scenario())

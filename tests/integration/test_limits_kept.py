@@ -6,7 +6,7 @@ import asyncio
 import heapq
 import itertools
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -15,8 +15,9 @@ import pytest
 from fleet.config import Limits
 from fleet.providers.limits import told
 from fleet.sim.window import SlidingMinute
-from queues.limits import CONFIRM_OVER_MS, LOOK_MS, Allowance, Limiter, Permit
+from queues.limits import CONFIRM_OVER_MS, LOOK_MS, Limiter, Permit
 from queues.link import Link
+from queues.tiers import Allowance
 from tests.support.valkey import Valkey
 from tests.support.virtual_clock import at, virtual_clock
 
@@ -37,6 +38,8 @@ class Traffic:
     allowance: Allowance
     vendor: SlidingMinute
     dice: random.Random
+    #: The vendor's headers are of the moment at which it let the call in, not of its answer.
+    early: bool = False
     now_ms: int = BEGAN_MS
     let_in: list[tuple[int, int]] = field(default_factory=list)
     refused: list[int] = field(default_factory=list)
@@ -57,7 +60,7 @@ class Traffic:
     async def ask(self, id_: str = "", tokens: int = 0, *, confirm: bool = False) -> None:
         """As `Limiter.acquire` does."""
         id_, tokens = id_ or f"call{next(self._numbers)}", tokens or self.dice.randint(*TOKENS)
-        (wait_ms, *_) = await self._at(self.limiter._ask("m", self.allowance, tokens, id_, 60, confirm=confirm))
+        (wait_ms, *_) = await self._at(self.limiter._ask("m", self.allowance, tokens, id_, 60, 3_600, confirm=confirm))
         assert wait_ms >= 0
         if confirm and wait_ms == 0:
             await self._start(id_, tokens)
@@ -73,7 +76,8 @@ class Traffic:
         refusal = self.vendor.enter(tokens, self.now_ms / 1000)
         if refusal is None:
             self.let_in.append((self.now_ms, tokens))
-            self.later(1000 * self.dice.uniform(*LATENCY_S), lambda: self._end(id_, tokens))
+            headers = self.vendor.headers(self.now_ms / 1000)
+            self.later(1000 * self.dice.uniform(*LATENCY_S), lambda: self._end(id_, tokens, headers))
             return
         self.refused.append(self.now_ms)
         said = told(self.vendor.headers(self.now_ms / 1000))
@@ -81,9 +85,10 @@ class Traffic:
         await self._at(self.limiter.pause("m", refusal.retry_after_s))
         await self.ask()
 
-    async def _end(self, id_: str, tokens: int) -> None:
+    async def _end(self, id_: str, tokens: int, early: Mapping[str, str]) -> None:
         self.vendor.leave()
-        used, said = round(tokens * self.dice.uniform(*USED)), told(self.vendor.headers(self.now_ms / 1000))
+        said = told(early if self.early else self.vendor.headers(self.now_ms / 1000))
+        used = round(tokens * self.dice.uniform(*USED))
         await self._at(self.limiter.settle(self._permit(id_, tokens), used, "ended", said))
         await self.ask()
 
@@ -107,13 +112,13 @@ class Traffic:
         return use, refused / (len(let_in) + refused)
 
 
-def traffic(valkey: Valkey, limits: Limits, allowance: Allowance, *steps: tuple[float, Limits]) -> Traffic:
+def traffic(valkey: Valkey, limits: Limits, allowance: Allowance, *steps: tuple[float, Limits], early: bool) -> Traffic:
     """What came of it; `steps`: until when, and the vendor's limits from then on."""
 
     async def scenario() -> Traffic:
         link = Link.from_url(valkey.url)
         try:
-            flowing = Traffic(link, allowance, SlidingMinute(limits), random.Random(7))
+            flowing = Traffic(link, allowance, SlidingMinute(limits), random.Random(7), early)
             for _ in range(SLOTS):
                 await flowing.ask()
             for until_s, following in steps:
@@ -127,17 +132,19 @@ def traffic(valkey: Valkey, limits: Limits, allowance: Allowance, *steps: tuple[
         return asyncio.run(scenario())
 
 
+@pytest.mark.parametrize("early", [False, True], ids=["headers of the answer", "headers of the beginning"])
 @pytest.mark.parametrize(
     "limits", [Limits(requests_per_minute=300), Limits(tokens_per_minute=500_000)], ids=["requests", "tokens"]
 )
-def test_a_limit_that_is_configured_is_used_and_never_met(valkey: Valkey, limits: Limits) -> None:
+def test_a_limit_that_is_configured_is_used_and_never_met(valkey: Valkey, limits: Limits, early: bool) -> None:
     allowance = Allowance(limits.requests_per_minute, limits.tokens_per_minute)
-    flowed = traffic(valkey, limits, allowance, (180, limits))
-    use, refused = flowed.shares(0, 180, limits)
+    flowed = traffic(valkey, limits, allowance, (480, limits), early=early)
+    use, refused = flowed.shares(0, 480, limits)
     assert refused == 0
     assert use >= 0.98
 
 
+@pytest.mark.parametrize("early", [False, True], ids=["headers of the answer", "headers of the beginning"])
 @pytest.mark.parametrize(
     ("limits", "halved"),
     [
@@ -146,8 +153,10 @@ def test_a_limit_that_is_configured_is_used_and_never_met(valkey: Valkey, limits
     ],
     ids=["requests", "tokens"],
 )
-def test_a_limit_that_nobody_knows_is_found_and_followed(valkey: Valkey, limits: Limits, halved: Limits) -> None:
-    flowed = traffic(valkey, limits, Allowance(find_out=True), (180, halved), (360, halved))
+def test_a_limit_that_nobody_knows_is_found_and_followed(
+    valkey: Valkey, limits: Limits, halved: Limits, early: bool
+) -> None:
+    flowed = traffic(valkey, limits, Allowance(find_out=True), (180, halved), (360, halved), early=early)
     assert flowed.shares(0, 360, limits)[1] <= 0.01
     assert flowed.shares(10, 180, limits)[0] >= 0.95
     assert flowed.shares(240, 360, halved)[0] >= 0.95

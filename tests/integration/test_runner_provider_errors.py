@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 
 from fleet import executor
+from fleet.control import Control
 from fleet.jobs import JobStatus
-from queues.limits import Allowance, Limiter, Permit, PermitError
+from queues.limits import Limiter, Permit, PermitError
 from queues.link import Link
+from queues.tiers import Allowance
 from tests.support.bench import BREAKS, DEAR, GOOD, Bench, bench, books, config, on_bench
 from tests.support.scripted import Reply, scripted
 from tests.support.sim import RunningSim
@@ -59,17 +61,47 @@ def test_a_server_error_that_passes_is_no_failure(valkey: Valkey, tmp_path: Path
     asyncio.run(run())
 
 
-def test_a_refused_key_fails_at_once_and_names_the_variable(
+def test_a_refused_key_pauses_the_job_and_names_the_variable(
     valkey: Valkey, tmp_path: Path, broken_sim: RunningSim
 ) -> None:
     async def scenario(fleet: Bench) -> None:
-        job = await fleet.run(await fleet.submit(steps=[WRITE]))
-        error = str((await fleet.outcomes(job))["write"].error)
-        assert "set OPENAI_API_KEY" in error
-        assert "wrong-canary" not in error
-        assert [entry.reason for entry in await fleet.ledger(job.id)] == ["auth"], "asking again would not help"
+        job = await fleet.run(await fleet.submit(items=[1, 2, 3], steps=[WRITE | {"each": "items"}]))
+        assert (job.status, "set OPENAI_API_KEY" in str(job.error)) == (JobStatus.PAUSED, True)
+        assert "wrong-canary" not in str(job.error)
+        assert {entry.reason for entry in await fleet.ledger(job.id)} == {"auth"}, "asking again would not help"
+        assert (await fleet.client.progress(job.id)).tiers["nano"].failed == 0
 
     on_bench(scenario, valkey, tmp_path, config(), openai_base_url=broken_sim.url, openai_api_key="wrong-canary")
+
+
+def test_a_used_up_quota_pauses_the_job_wherever_it_stands_and_nothing_fails(valkey: Valkey, tmp_path: Path) -> None:
+    used_up = Reply(status=429, code="insufficient_quota", headers={"retry-after": "1"})
+
+    async def run() -> None:
+        async with (
+            scripted(
+                used_up,
+                "Written.",
+                used_up,
+                used_up,
+                {"verdict": "accept", "result": "Reviewed.", "gaps": [], "rework": []},
+            ) as server,
+            bench(valkey, tmp_path, config(), openai_base_url=server.url) as fleet,
+        ):
+            control = Control(fleet.runtime)
+            job_id = await fleet.submit(steps=[WRITE], review={"prompt": "Say it.", "rounds": 0})
+            for paused_at in ("the step", "the review", "the review again"):
+                job = await fleet.run(job_id)
+                assert job.status is JobStatus.PAUSED, paused_at
+                assert "quota is used up" in str(job.error)
+                await control.resume(job_id)
+                assert (await fleet.client.job(job_id)).error is None
+            job = await fleet.run(job_id)
+            assert job.status is JobStatus.COMPLETED
+            assert (await fleet.outcomes(job))["write"].attempts == 1
+            assert sorted(str(entry.reason) for entry in await fleet.ledger(job_id)) == ["None"] * 2 + ["quota"] * 3
+
+    asyncio.run(run())
 
 
 def test_a_429_pauses_the_account_for_the_whole_fleet_and_is_no_attempt(valkey: Valkey, tmp_path: Path) -> None:

@@ -280,7 +280,7 @@ def test_a_cancelled_job_drops_what_is_ready_and_takes_the_running_claims(valkey
             assert [one.id for one in await store.release("nano", 10)] == ["k/a"]
             await store.stop("j", "paused", ["nano"])
             assert not await store.resume("j", ["nano"]), "what was dropped cannot be resumed"
-            assert await store.stopped("j") == "cancelled"
+            assert await store.stopped("j") == ("cancelled", "")
 
     asyncio.run(scenario())
 

@@ -19,6 +19,7 @@ class Reply:
     status: int = 200
     headers: Mapping[str, str] = field(default_factory=dict)
     finish: str = "stop"
+    code: str = "scripted"
 
 
 @dataclass
@@ -41,7 +42,7 @@ class Script:
             return web.json_response({"error": {"message": "not in the script", "code": "unexpected"}}, status=400)
         reply = self.replies.pop(0)
         if reply.status != 200:
-            error = {"message": "as scripted", "type": "error", "param": None, "code": "scripted"}
+            error = {"message": "as scripted", "type": "error", "param": None, "code": reply.code}
             return web.json_response({"error": error}, status=reply.status, headers=reply.headers)
         return web.json_response(
             {

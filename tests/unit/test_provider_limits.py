@@ -25,6 +25,21 @@ from queues.limits import Told
         ({"anthropic-ratelimit-requests-limit": "50"}, Told(requests_per_minute=50)),
         ({"x-ratelimit-limit-requests": "-1", "x-ratelimit-limit-tokens": "many"}, None),
         ({"x-ratelimit-limit-requests": "9" * 5_000}, None),
+        # A day's limit; that of the minute is told beside it.
+        (
+            {
+                "x-ratelimit-limit-requests": "14400",
+                "x-ratelimit-remaining-requests": "14370",
+                "x-ratelimit-reset-requests": "2m59.56s",
+                "x-ratelimit-limit-tokens": "18000",
+                "x-ratelimit-reset-tokens": "7.66s",
+            },
+            Told(tokens_per_minute=18_000),
+        ),
+        ({"x-ratelimit-limit-requests": "60", "x-ratelimit-reset-requests": "1m0s"}, Told(requests_per_minute=60)),
+        ({"x-ratelimit-limit-requests": "60", "x-ratelimit-reset-requests": "1h"}, None),
+        ({"x-ratelimit-limit-requests": "60", "x-ratelimit-reset-requests": "86400"}, None),
+        ({"x-ratelimit-limit-requests": "60", "x-ratelimit-reset-requests": "soon"}, Told(requests_per_minute=60)),
         ({"x-ratelimit-limit-requests": "\u0663"}, None),
     ],
 )

@@ -34,7 +34,7 @@ def status_error(status: int, code: str | None = None, **headers: str) -> Provid
         (400, "invalid_value", "bad_request", False),
         (401, "invalid_api_key", "auth", False),
         (402, None, "quota", False),
-        (403, None, "auth", False),
+        (403, None, "forbidden", False),
         (404, "model_not_found", "not_found", False),
         (408, None, "timeout", True),
         (409, None, "server", True),
@@ -68,6 +68,8 @@ def test_only_a_gateway_that_gave_up_may_have_billed() -> None:
 def test_the_wait_the_vendor_asks_for() -> None:
     assert status_error(429, **{"retry-after": "2.5"}).retry_after == 2.5
     assert status_error(429, **{"retry-after": "2.5", "retry-after-ms": "250"}).retry_after == 0.25
+    assert status_error(429, **{"retry-after": "2.5", "retry-after-ms": "soon"}).retry_after == 2.5
+    assert status_error(429, **{"retry-after": "Fri, 31 Dec 99999999999999999999 23:59:59 GMT"}).retry_after is None
     assert status_error(401, **{"retry-after": "2.5"}).retry_after is None
     assert status_error(503).retry_after is None
     assert retry_after({"retry-after": "soon"}) is None

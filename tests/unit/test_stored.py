@@ -112,8 +112,8 @@ class StoreOfOneJob:
         assert (command, key, idempotent) == ("HGETALL", "fleet:job:j", True)
         return self._flat
 
-    async def stopped(self, job: str) -> None:
-        return None
+    async def stopped(self, job: str) -> tuple[None, str]:
+        return None, ""
 
     async def records(self, record: str) -> dict[str, str]:
         return {}

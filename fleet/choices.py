@@ -1,0 +1,79 @@
+"""Which models a tier may ask, on whose accounts and within which limits, and a request as each of them gets it.
+
+It owns what an account is: a provider and a model, whose limits all tiers on it share. It asks nobody.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from fleet.config import FleetConfig, ModelConfig
+from fleet.entries import Worst
+from fleet.prices import Usage, cost_nano_usd
+from fleet.providers.base import ModelRequest
+from fleet.router import runs_in_background
+from queues.tiers import Allowance, Pace
+
+#: What a wire adds around the texts of a request.
+OVERHEAD_TOKENS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A model that may be asked, and the request as it gets it."""
+
+    name: str
+    model: ModelConfig
+    request: ModelRequest
+    #: To ask a permit for; safe for nearly all texts.
+    tokens: int
+    #: To hold money for: a token per byte, which no text exceeds.
+    worst: Worst
+
+    @property
+    def account(self) -> str:
+        return account_of(self.name, self.model)
+
+    @property
+    def allowance(self) -> Allowance:
+        return allowance_of(self.model)
+
+
+def choose(config: FleetConfig, tier: str, name: str, request: ModelRequest, *, reattaches: bool) -> Choice:
+    """`request` as the model `name` gets it from a tier; `reattaches`: what the model's provider says of itself."""
+    model = config.models[name]
+    request = replace(
+        request,
+        model=name,
+        max_output_tokens=min(request.max_output_tokens, model.max_output_tokens),
+        reasoning_effort=model.reasoning_effort,
+        timeout_s=config.tiers[tier].timeout_s,
+    )
+    tokens = request.upper_bound() + OVERHEAD_TOKENS
+    most = Usage(input_tokens=2 * (tokens - request.max_output_tokens), output_tokens=request.max_output_tokens)
+    worst = Worst(most, cost_nano_usd(name, model, most))
+    if reattaches:
+        background = runs_in_background(config.tiers[tier], request.max_output_tokens, worst.cost_nano_usd)
+        request = replace(request, background=background)
+    return Choice(name, model, request, tokens, worst)
+
+
+def account_of(name: str, model: ModelConfig) -> str:
+    return f"{model.provider}/{name}"
+
+
+def allowance_of(model: ModelConfig) -> Allowance:
+    limits = model.limits
+    return Allowance(limits.requests_per_minute, limits.tokens_per_minute, limits.in_flight, limits.auto)
+
+
+def paces(config: FleetConfig) -> dict[str, Pace]:
+    """By tier, the account that its work waits for, and the tiers that share it."""
+    found: dict[str, Pace] = {}
+    for name, tier in config.tiers.items():
+        sharing = tuple(other for other, its in config.tiers.items() if its.model == tier.model)
+        model = config.models[tier.model]
+        found[name] = Pace(
+            account_of(tier.model, model), allowance_of(model), sharing, elsewhere=tier.fallback is not None
+        )
+    return found

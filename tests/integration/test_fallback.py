@@ -1,0 +1,122 @@
+"""A tier's fallback: it takes over while the account of its model has an outage or is shut, and only then."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from fleet import executor
+from fleet.config import FleetConfig
+from fleet.jobs import JobStatus
+from queues.limits import Permit
+from queues.tiers import Allowance
+from tests.support.bench import DEAR, GOOD, Bench, bench, config
+from tests.support.scripted import Reply, Script, scripted
+from tests.support.valkey import Valkey
+
+WRITE = {"id": "write", "each": "items", "tier": "nano", "prompt": "Write {{ item }}.", "max_output_tokens": 100}
+OUTAGE_CALLS = 10
+
+
+def with_fallback(**others: object) -> FleetConfig:
+    plain = config(**others).model_dump()  # type: ignore[arg-type]
+    plain["tiers"]["nano"]["fallback"] = DEAR
+    return FleetConfig.model_validate(plain)
+
+
+def against(
+    valkey: Valkey,
+    folder: Path,
+    replies: list[Reply | str],
+    scenario: Callable[[Bench, Script], Awaitable[None]],
+) -> None:
+    async def run() -> None:
+        async with (
+            scripted(*replies) as server,
+            bench(valkey, folder, with_fallback(), openai_base_url=server.url) as fleet,
+        ):
+            await scenario(fleet, server)
+
+    asyncio.run(run())
+
+
+def models(server: Script) -> list[str]:
+    return [call["model"] for call in server.calls]
+
+
+async def outage(fleet: Bench) -> None:
+    """Ten calls to the tier's own model broke one after the other, somewhere in the fleet."""
+    for number in range(OUTAGE_CALLS):
+        permit = Permit(f"b{number}", f"openai/{GOOD}", Allowance(), 1, 0)
+        await fleet.runtime.limiter.acquire(
+            permit.account, permit.allowance, tokens=1, permit_id=permit.id, lease_s=60, patience_s=1
+        )
+        await fleet.runtime.limiter.settle(permit, 0, "broken")
+
+
+def test_in_an_outage_the_fallback_answers_at_its_own_price(valkey: Valkey, tmp_path: Path) -> None:
+    async def scenario(fleet: Bench, server: Script) -> None:
+        await outage(fleet)
+        job = await fleet.run(await fleet.submit(items=["a"], steps=[WRITE]))
+        assert job.status is JobStatus.COMPLETED
+        assert models(server) == [DEAR]
+        (entry,) = await fleet.ledger(job.id)
+        assert (entry.tier, entry.model, entry.cost_nano_usd) == ("nano", DEAR, 100 * 2_000 + 20 * 10_000)
+
+    against(valkey, tmp_path, ["Written."], scenario)
+
+
+def test_once_the_outage_is_over_the_tiers_own_model_answers_again(valkey: Valkey, tmp_path: Path) -> None:
+    async def scenario(fleet: Bench, server: Script) -> None:
+        await outage(fleet)
+        await fleet.runtime.link.execute("HSET", f"fleet:p:openai/{GOOD}", "open_until", 0)
+        job = await fleet.run(await fleet.submit(items=["a"], steps=[WRITE]))
+        job = await fleet.run(await fleet.submit(items=["b"], steps=[WRITE]))
+        assert job.status is JobStatus.COMPLETED
+        assert models(server) == [GOOD, GOOD]
+
+    against(valkey, tmp_path, ["It is back.", "Written."], scenario)
+
+
+@pytest.mark.parametrize(
+    "shut", [Reply(status=429, code="insufficient_quota"), Reply(status=401)], ids=["quota", "key"]
+)
+def test_an_account_that_is_shut_gives_way_to_the_fallback_for_a_while(
+    valkey: Valkey, tmp_path: Path, shut: Reply, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario(fleet: Bench, server: Script) -> None:
+        for items in (["a"], ["b"]):
+            assert (await fleet.run(await fleet.submit(items=items, steps=[WRITE]))).status is JobStatus.COMPLETED
+        monkeypatch.setattr(executor, "SHUT_S", -1.0)
+        fleet.context.executor._shut.clear()
+        assert (await fleet.run(await fleet.submit(items=["c"], steps=[WRITE]))).status is JobStatus.COMPLETED
+        assert models(server) == [GOOD, DEAR, DEAR, GOOD]
+
+    against(valkey, tmp_path, [shut, "Written.", "Written.", "It is open again."], scenario)
+
+
+def test_a_fallback_that_is_shut_too_pauses_the_job(valkey: Valkey, tmp_path: Path) -> None:
+    used_up = Reply(status=429, code="insufficient_quota")
+
+    async def scenario(fleet: Bench, server: Script) -> None:
+        job = await fleet.run(await fleet.submit(items=["a"], steps=[WRITE]))
+        assert (job.status, "quota is used up" in str(job.error)) == (JobStatus.PAUSED, True)
+        assert models(server) == [GOOD, DEAR]
+
+    against(valkey, tmp_path, [used_up, used_up], scenario)
+
+
+def test_a_wait_longer_than_a_worker_has_patience_goes_back_to_the_backlog(valkey: Valkey, tmp_path: Path) -> None:
+    async def scenario(fleet: Bench, server: Script) -> None:
+        await fleet.runtime.limiter.pause(f"openai/{GOOD}", 300)
+        job_id = await fleet.submit(items=["a"], steps=[WRITE])
+        message = await fleet.run_until(job_id, "fleet.run_subtask.v1")
+        await fleet.perform(message, "nano")
+        assert (await fleet.runtime.store.counts(job_id))["nano"]["ready"] == 1, "no worker is kept waiting"
+        pace = fleet.runtime.tiers["nano"].pace
+        assert await fleet.runtime.store.release("nano", 10, pace) == [], "until shortly before the pause ends"
+
+    against(valkey, tmp_path, [], scenario)

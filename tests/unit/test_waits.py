@@ -1,0 +1,52 @@
+"""What is said of subtasks that wait: the first reason that holds."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from fleet.waits import waits
+from queues.limits import Standing
+from queues.survey import TierSurvey
+
+OPEN = Standing(
+    requests_per_minute=3_000,
+    tokens_per_minute=None,
+    in_flight=None,
+    requests=100,
+    tokens=0,
+    calls=5,
+    next_s=0.0,
+    paused_s=0.0,
+    outage_s=None,
+)
+BUSY = TierSurvey(ready=50, out=100, workers=2, capacity=50)
+FULL = {"ready": 40, "queued": 50, "running": 50}
+NO_CAP = (None, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("standing", "survey", "quota", "reason", "says"),
+    [
+        (replace(OPEN, outage_s=7.0, paused_s=9.0), BUSY, NO_CAP, "outage", "tried again in 7 s"),
+        (replace(OPEN, paused_s=9.0, next_s=9.0), BUSY, NO_CAP, "rate", "asked for a pause; it ends in 9 s"),
+        (replace(OPEN, next_s=3.0), BUSY, NO_CAP, "rate", "at its limit of 3,000 requests a minute"),
+        (replace(OPEN, in_flight=5), BUSY, NO_CAP, "rate", "5 calls in flight"),
+        (OPEN, BUSY, (1_000, 400, 590), "budget", "hold what is left of the budget"),
+        (OPEN, TierSurvey(ready=50, out=100, workers=0, capacity=0), NO_CAP, "workers", "fleet worker --tier nano"),
+        (OPEN, TierSurvey(ready=50, out=130, workers=2, capacity=50), NO_CAP, "fairness", "shared with other jobs"),
+        (OPEN, BUSY, (10_000, 400, 590), "workers", "all 50 places"),
+    ],
+)
+def test_the_first_reason_that_holds_is_given(
+    standing: Standing, survey: TierSurvey, quota: tuple[int | None, int, int], reason: str, says: str
+) -> None:
+    (wait,) = waits("nano", FULL, survey, "openai/m", standing, quota)
+    assert (wait.reason, wait.subtasks) == (reason, 90)
+    assert says in wait.text
+
+
+def test_subtasks_behind_others_wait_for_them_and_running_ones_for_nothing() -> None:
+    (wait,) = waits("nano", {"waiting": 3, "running": 2, "final": 9}, BUSY, "openai/m", OPEN, NO_CAP)
+    assert (wait.reason, wait.subtasks) == ("dependencies", 3)
