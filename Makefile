@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: demo test lint chaos chaos-long bench-pool bench-pipeline bench-scale bench-limits lock clean
+.PHONY: demo test lint chaos chaos-long bench-pool bench-pipeline bench-scale bench-limits bench-dispatch lock clean
 
 demo: $(READY)
 	$(BIN)/fleet demo --out out/demo
@@ -42,6 +42,10 @@ bench-scale: $(READY)
 # About twenty-five minutes.
 bench-limits: $(READY)
 	$(BIN)/python -m benchmarks.limits
+
+# About three minutes.
+bench-dispatch: $(READY)
+	$(BIN)/python -m benchmarks.dispatch
 
 # Hashed requirements that name no index host; needs `uv`.
 lock:

@@ -1,17 +1,18 @@
 -- Prelude of the scripts that deal in permits (permit*.lua, release.lua): the log of an account's starts, what may be learned
 -- of it, and whether its vendor has an outage.
--- Keys: p:ACCOUNT hash: paused_until, requests_at and tokens_at (when the next is due, evenly spaced), last (latest start), rpm and tpm (as the vendor
---         told at told_at), found (requests/min, as tried out), met (it has refused before), cut_at (when found was cut),
+-- Keys: p:ACCOUNT hash: state (a MessagePack map; what is not in it is 0): paused_until, requests_at and tokens_at (when the
+--         next is due, evenly spaced), last (latest start), rpm and tpm (as the vendor told at told_at), found (requests/min, as
+--         tried out), met (it has refused before), cut_at (when found was cut),
 --         left_n and left_tokens (of starts that became a minute old and whose places have not been given away yet),
 --         all_n and all_tokens (of the log), others_n and others_tokens (what the vendor counts beyond our starts) as of
 --         others_n_at and others_tokens_at,
 --         broken (calls that broke since one was answered), open_until and open_for (of the breaker),
---         probe (the permit that tries whether an outage is over) and probe_until (when that one's lease ends),
+--         probe_until (when the lease of the permit ends that tries whether an outage is over; its id is in the field probe),
 --         for the marks 'due' and 'old' at (place in the log), past (start of the entry before it), n and tokens (from it on)
---       p:ACCOUNT:log starts in order, 'moment id' (list) · p:ACCOUNT:starts id -> 'moment tokens of-the-minute-that-ends-with-it'
---         (hash); an entry of the log without its like there is void · p:ACCOUNT:flying permits by the end of their lease (zset)
+--       p:ACCOUNT:line starts in order, 'moment id' (list) · p:ACCOUNT:begun id -> 'moment tokens of-the-minute-that-ends-with-it'
+--         (hash); an entry of the line without its like there is void · p:ACCOUNT:flying permits by the end of their lease (zset)
 local account = ARGV[1]
-local p, log, starts, flying = key('p', account), key('p', account, 'log'), key('p', account, 'starts'), key('p', account, 'flying')
+local p, log, starts, flying = key('p', account), key('p', account, 'line'), key('p', account, 'begun'), key('p', account, 'flying')
 -- A minute, and what calls may be late or early by on their way.
 local WINDOW_MS = 60300
 -- What an account whose limits nobody knows begins with, until its vendor tells them or refuses.
@@ -23,14 +24,9 @@ local BURST_MS = 1000
 -- So many calls that broke one after the other are an outage: no further one starts for a while, then one tries alone.
 local BREAKS_AT, FIRST_OPEN_MS, LONGEST_OPEN_MS = 10, 1000, 60000
 
-local names = {'paused_until', 'requests_at', 'tokens_at', 'last', 'rpm', 'tpm', 'told_at', 'found', 'met', 'cut_at', 'left_n', 'left_tokens', 'all_n',
-  'all_tokens', 'due_at', 'due_past', 'due_n', 'due_tokens', 'old_at', 'old_past', 'old_n', 'old_tokens', 'others_n',
-  'others_tokens', 'others_n_at', 'others_tokens_at', 'broken', 'open_until', 'open_for', 'probe_until'}
-local state, was = {}, {}
-for i, value in ipairs(redis.call('HMGET', p, unpack(names))) do
-  state[names[i]] = tonumber(value or 0)
-  was[names[i]] = state[names[i]]
-end
+local packed = redis.call('HGET', p, 'state')
+local state = setmetatable(packed and cmsgpack.unpack(packed) or {}, {__index = function() return 0 end})
+local function save() redis.call('HSET', p, 'state', cmsgpack.pack(state)) end
 
 -- Even spacing, but a start that becomes a minute old may be followed by another at once: starts come as fast as their like
 -- leave the minute, and never slower than evenly. `field` is requests_at or tokens_at (Generic Cell Rate Algorithm, with the
@@ -39,17 +35,6 @@ local function due(field, left, limit)
   state[field] = math.max(now - BURST_MS, state[field] - (limit > 0 and state[left] * WINDOW_MS / limit or 0))
   state[left] = 0
   return state[field]
-end
-
-local function save()
-  local changed = {}
-  for _, name in ipairs(names) do
-    if state[name] ~= was[name] then
-      changed[#changed + 1] = name
-      changed[#changed + 1] = string.format('%.3f', state[name])
-    end
-  end
-  if #changed > 0 then redis.call('HSET', p, unpack(changed)) end
 end
 
 -- Moment, id and tokens of an entry; no tokens: it is void.

@@ -16,6 +16,7 @@ from queues.tiers import Allowance
 from tests.support.bench import DEAR, GOOD, Bench, bench, config
 from tests.support.scripted import Reply, Script, scripted
 from tests.support.valkey import Valkey
+from tests.support.worker import eventually
 
 WRITE = {"id": "write", "each": "items", "tier": "nano", "prompt": "Write {{ item }}.", "max_output_tokens": 100}
 OUTAGE_CALLS = 10
@@ -72,7 +73,11 @@ def test_in_an_outage_the_fallback_answers_at_its_own_price(valkey: Valkey, tmp_
 def test_once_the_outage_is_over_the_tiers_own_model_answers_again(valkey: Valkey, tmp_path: Path) -> None:
     async def scenario(fleet: Bench, server: Script) -> None:
         await outage(fleet)
-        await fleet.runtime.link.execute("HSET", f"fleet:p:openai/{GOOD}", "open_until", 0)
+
+        async def tried_again() -> bool:
+            return (await fleet.runtime.limiter.look(f"openai/{GOOD}", Allowance())).outage_s == 0
+
+        await eventually(tried_again, "the time to try again")
         job = await fleet.run(await fleet.submit(items=["a"], steps=[WRITE]))
         job = await fleet.run(await fleet.submit(items=["b"], steps=[WRITE]))
         assert job.status is JobStatus.COMPLETED

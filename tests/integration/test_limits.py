@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 
 import pytest
 
-from queues.limits import WINDOW_MS, Limiter, PermitError
+from queues.limits import Limiter, PermitError
 from queues.link import Link
 from queues.tiers import Allowance
 from tests.support.valkey import Valkey
@@ -22,22 +21,6 @@ async def _waits(valkey: Valkey, allowance: Allowance, tokens: int, calls: int) 
         return [reply[0] for reply in await asyncio.gather(*asked)]
     finally:
         await link.aclose()
-
-
-def test_requests_are_evenly_spaced_over_the_minute(valkey: Valkey) -> None:
-    async def scenario() -> list[float]:
-        link = Link.from_url(valkey.url)
-        limiter = Limiter(link, "test")
-        following = []
-        for call in range(50):
-            await limiter._ask("m", Allowance(requests_per_minute=600), 1, f"p{call}", 60, 3_600, confirm=False)
-            following.append(float(await link.execute("HGET", "test:p:m", "requests_at")))
-        await link.aclose()
-        return following
-
-    moments = asyncio.run(scenario())
-    gaps = [later - earlier for earlier, later in itertools.pairwise(moments)]
-    assert all(gap >= WINDOW_MS / 600 - 0.001 for gap in gaps), gaps
 
 
 def test_tokens_pace_what_requests_would_let_through(valkey: Valkey) -> None:

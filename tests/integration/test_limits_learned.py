@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Awaitable, Callable
 
 from queues.limits import OUTAGE, TOO_LARGE, TOO_LONG, End, Limiter, Permit, Told
@@ -56,6 +57,16 @@ def on_account(valkey: Valkey, scenario: Callable[[Account], Awaitable[None]]) -
 
     with virtual_clock():
         asyncio.run(run())
+
+
+def test_requests_are_evenly_spaced_behind_those_that_may_start_at_once(valkey: Valkey) -> None:
+    async def scenario(account: Account) -> None:
+        waits = [(await account.ask(f"a{n}", Allowance(requests_per_minute=600)))[0] for n in range(50)]
+        spaced = [wait for wait in waits if wait > 1]
+        assert 39 <= len(spaced) <= 41, "ten a second, and a second's worth at once"
+        assert {after - before for before, after in itertools.pairwise(spaced)} <= {100, 101}
+
+    on_account(valkey, scenario)
 
 
 def test_what_others_use_of_a_large_account_leaves_our_own_ceiling_alone(valkey: Valkey) -> None:

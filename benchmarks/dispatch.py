@@ -1,0 +1,160 @@
+"""Owns what stands between a subtask and its call: `make bench-dispatch`.
+
+- `ready_to_start_p50_ms`: on an idle fleet, from the end of what a subtask waited for to the start of its call.
+- `release_vs_apply_async`: subtasks a second that one coordinator expands, releases and sends, over messages a second that
+  plain Celery sends with `apply_async` in a loop to the same store; in turn, the median of pairs.
+- `permit_cpu_ms`: CPU of one client and of the store for one permit, taken and given back, one at a time.
+
+The store, the coordinator and the worker are processes of their own; only the provider answers without being asked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import os
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import redis
+from celery import Celery
+from kombu import Queue
+
+from benchmarks.processes import FailedError, Processes
+from fleet.client import FleetClient
+from fleet.config import Environment
+from fleet.jobs import JobSpec, JobStatus
+from fleet.runtime import Runtime
+from queues.tiers import Allowance
+
+DEPTH, CHAINS = 6, 40
+RELEASED, PAIRS = 8_000, 5
+PERMITS = 5_000
+PATIENCE_S = 120
+#: More than RELEASED may be under way at a time.
+CAPACITY = 100_000
+CONFIG = {
+    "models": {"noop": {"context_tokens": 100_000, "price": {"input": 0, "output": 0}}},
+    "tiers": {name: {"model": "noop", "background": "never"} for name in ("nano", "mini", "flagship")},
+}
+
+
+async def ready_to_start_ms(client: FleetClient) -> float:
+    """The median over jobs of one chain of steps, one job at a time."""
+    steps = [
+        {"id": f"s{n}", "each": "items", "tier": "nano", "prompt": "Go.", "needs": [f"s{n - 1}"] if n else []}
+        for n in range(DEPTH)
+    ]
+    waits = []
+    for number in range(CHAINS + 1):
+        job_id = await client.submit(JobSpec.model_validate({"name": "chain", "items": [number], "steps": steps}))
+        async for progress in client.follow(job_id):
+            status = progress.status
+        if status is not JobStatus.COMPLETED:
+            raise FailedError(f"A job of one chain is {status}.")
+        entries = [entry async for entry in client.ledger(await client.job(job_id))]
+        entries.sort(key=lambda entry: entry.started_at)
+        if number:  # connections and caches are warm after the first
+            waits += [after.started_at - before.finished_at for before, after in itertools.pairwise(entries)]
+    return 1000 * statistics.median(waits)
+
+
+async def released_a_second(client: FleetClient, store: redis.Redis) -> float:
+    """From the plan of a job on, whose tier has room for all of it and nobody who takes the messages."""
+    await client.runtime.store.register("mini", "nobody", CAPACITY, 600_000)
+    step = {"id": "do", "each": "items", "tier": "mini", "prompt": "Go.", "max_output_tokens": 1}
+    spec = JobSpec.model_validate({"name": "released", "items": list(range(RELEASED)), "steps": [step]})
+    job_id = await client.submit(spec)
+    began = (await client.job(job_id)).created_at
+    deadline = time.time() + PATIENCE_S
+    while store.llen("mini") < RELEASED:
+        if time.time() > deadline:
+            raise FailedError(f"{store.llen('mini'):,} of {RELEASED:,} subtasks were sent within {PATIENCE_S} s.")
+        await asyncio.sleep(0.02)
+    took = await client.runtime.store.now() - began
+    await client.runtime.store.stop(job_id, "cancelled", list(client.runtime.tiers))
+    store.delete("mini")
+    return RELEASED / took
+
+
+def sent_a_second(url: str, store: redis.Redis) -> float:
+    """Plain Celery on its own transport."""
+    app = Celery("plain", broker=url)
+    app.conf.update(task_queues=[Queue("plain")], task_default_queue="plain", task_ignore_result=True)
+
+    @app.task(name="plain.do")
+    def do(number: int) -> None:
+        raise AssertionError("nobody works here")
+
+    do.apply_async((0,))
+    began = time.perf_counter()
+    for number in range(RELEASED):
+        do.apply_async((number,))
+    took = time.perf_counter() - began
+    store.delete("plain")
+    app.close()
+    return RELEASED / took
+
+
+async def permit_cpu_ms(runtime: Runtime, processes: Processes) -> float:
+    """One permit after the other, within limits that hold nobody up."""
+    allowance = Allowance(requests_per_minute=10_000_000, tokens_per_minute=1_000_000_000, in_flight=1_000)
+
+    async def take(number: int) -> None:
+        permit = await runtime.limiter.acquire(
+            "bench", allowance, tokens=100, permit_id=f"p{number}", lease_s=60, patience_s=60
+        )
+        await runtime.limiter.settle(permit, 50)
+
+    await take(-1)
+    used = time.process_time() + processes.cpu_seconds()["store"]
+    for number in range(PERMITS):
+        await take(number)
+    return 1000 * (time.process_time() + processes.cpu_seconds()["store"] - used) / PERMITS
+
+
+async def measure(processes: Processes, url: str, store: redis.Redis) -> None:
+    runtime = Runtime.from_environment(Environment())
+    try:
+        client = FleetClient(runtime)
+        print(f"ready_to_start_p50_ms: {await ready_to_start_ms(client):.2f}", flush=True)
+        pairs = []
+        for _ in range(PAIRS):
+            pairs.append((await released_a_second(client, store), await asyncio.to_thread(sent_a_second, url, store)))
+            print(f"released {pairs[-1][0]:,.0f}/s, apply_async {pairs[-1][1]:,.0f}/s", flush=True)
+        print(f"release_vs_apply_async: {statistics.median(ours / plain for ours, plain in pairs):.2f}", flush=True)
+        print(f"permit_cpu_ms: {await permit_cpu_ms(runtime, processes):.3f}")
+    finally:
+        await runtime.aclose()
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        processes = Processes(folder)
+        try:
+            url = processes.start_store()
+            (folder / "fleet.yaml").write_text(json.dumps(CONFIG))
+            os.environ |= {
+                "FLEET_REDIS_URL": url,
+                "FLEET_CONFIG": str(folder / "fleet.yaml"),
+                "FLEET_BLOBS": str(folder / "blobs"),
+                "FLEET_SIM_URL": "http://127.0.0.1:1/v1",
+            }
+            for tier, concurrency in (("coordinator", 20), ("nano", 100)):
+                processes.start(tier, sys.executable, "-m", "benchmarks.scale_worker", tier, str(concurrency))
+            with redis.Redis.from_url(url) as store:
+                processes.until_registered(store, {"coordinator": 1, "nano": 1})
+                asyncio.run(measure(processes, url, store))
+        except FailedError as error:
+            sys.exit(f"\n{error}\n{processes.last_words()}")
+        finally:
+            processes.stop()
+
+
+if __name__ == "__main__":
+    main()
