@@ -14,7 +14,7 @@ import random
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from redis.exceptions import RedisError
 
@@ -25,7 +25,7 @@ from fleet.errors import BudgetExceededError, ProviderError, ProviderErrorKind
 from fleet.ledger import LedgerEntry
 from fleet.prices import cost_nano_usd, usd
 from fleet.providers.base import Completion, ModelRequest, Provider
-from fleet.store import COORDINATOR
+from fleet.store import COORDINATOR, not_ended
 from queues.failpoints import failpoint
 from queues.limits import End, LateError, Limiter, OutageError, Permit, Told
 from queues.store import Store
@@ -55,6 +55,10 @@ ASK_AGAIN_S = 600.0
 OF_THE_ACCOUNT = ("quota", "auth")
 #: For how long a fallback then takes the account's place before it is tried again.
 SHUT_S = 60.0
+#: An outage that lasts longer pauses the jobs it keeps from going on: somebody should look. And what says nothing of the call
+#: that met it; any other error may be the call's own fault, and has been billed perhaps.
+OUTAGE_S = 900.0
+NOT_THE_CALL = ("connection", "overloaded")
 #: What a vendor with an outage does.
 BROKEN = ("overloaded", "server", "timeout", "connection", "malformed")
 
@@ -75,8 +79,6 @@ class Executor:
         self._providers = providers
         self._store = store
         self._limiter = limiter
-        #: Accounts that refused the key or whose quota is used up, and until when (monotonic) a fallback is asked instead.
-        self._shut: dict[str, float] = {}
         #: Set when the worker was asked to stop: running calls end, waiting ones are given back.
         self.draining = asyncio.Event()
 
@@ -92,6 +94,7 @@ class Executor:
         choices = self._choices(purpose.tier, request)
         failures = 0
         asked = 0
+        renewed = False
         deadline = time.monotonic() + PATIENCE_S
         while True:
             asked += 1
@@ -115,33 +118,41 @@ class Executor:
             if found is not None:
                 await self._limiter.settle(permit, 0, "unused")
                 return found
-            if time.monotonic() - permitted > PERMITTED_S:
+            if time.monotonic() - permitted > PERMITTED_S and not renewed:
                 # The call of an earlier worker was waited for, or the budget: others have been let start meanwhile.
                 await self._store.let_go(drafted.intent())
                 await self._limiter.settle(permit, 0, "unused")
+                renewed = True
                 continue
+            renewed = False
             try:
                 return await self._made(drafted, attempt, permit)
             except ProviderError as error:
                 if error.kind in OF_THE_ACCOUNT:
-                    self._shut[choice.account] = time.monotonic() + SHUT_S
                     if choice is not choices[-1]:
+                        await self._limiter.shut(choice.account, SHUT_S)
                         continue
-                    # Nothing fails of it: the job waits for whoever can mend it.
-                    tiers = [*self._config.tiers, COORDINATOR]
-                    await self._store.stop(purpose.job, "paused", tiers, str(error))
-                    raise GiveBack(f"the job was paused: {error}") from error
+                    await self._pause(purpose, error)
                 if not error.retryable or time.monotonic() >= deadline:
                     raise
                 if error.kind == "rate_limit":
                     await self._limiter.pause(permit.account, error.retry_after or 1.0)
                     continue
-                if permit.tries:
+                if permit.outage_s > 0 and error.kind in NOT_THE_CALL:
+                    if permit.outage_s > OUTAGE_S:
+                        await self._pause(purpose, error)
                     continue  # An outage goes on: that is no failure of this call.
                 failures += 1
                 if failures >= self._config.call_tries:
                     raise
                 await self._unless_draining(asyncio.sleep(error.retry_after or _backoff(failures)))
+
+    async def _pause(self, purpose: Purpose, error: ProviderError) -> NoReturn:
+        """Nothing fails of what ails the vendor or the account: the job waits for whoever can mend it."""
+        tiers = [*self._config.tiers, COORDINATOR]
+        guards = [purpose.claim.guard, not_ended(purpose.job)]
+        await self._store.stop(purpose.job, "paused", tiers, why=str(error), guards=guards)
+        raise GiveBack(f"the job was paused: {error}") from error
 
     async def remembered(self, purpose: Purpose, request: ModelRequest, memo: str) -> tuple[str, bool]:
         """The answer to a call that is made once per job and `memo`, from the record if it was made before.
@@ -194,7 +205,7 @@ class Executor:
             completion = await provider.complete(attempt, started if attempt.background else None)
         except ProviderError as error:
             if handles and error.kind == "unreachable":
-                await self._return(permit, drafted.worst.usage.total)
+                await self._return(permit, drafted.worst.usage.total, "broken")
                 raise GiveBack(str(error)) from None  # Its intent stays, and whoever claims next asks for its answer.
             if handles and error.kind in ("timeout", "malformed"):  # it may run on; another one would be paid beside it
                 await provider.cancel(handles[0])
@@ -203,7 +214,7 @@ class Executor:
             await self._return(permit, entry.usage.total, _end(error.kind), error.told)
             raise
         except BaseException as error:
-            await self._return(permit, drafted.worst.usage.total)
+            await self._return(permit, drafted.worst.usage.total, "cut")
             if handles:
                 if (await self._store.stopped(drafted.entry.job))[0] != "cancelled":
                     raise  # It runs on at the vendor, and whoever takes the subtask over asks for its answer.
@@ -283,13 +294,12 @@ class Executor:
         return found
 
     async def _permit(self, choices: Sequence[Choice], call_id: str) -> tuple[Choice, Permit]:
-        """A permit of the first choice whose account is neither shut nor has an outage; else of the last."""
+        """A permit of the first choice whose account has no outage and is not shut; else of the last."""
         *better, last = choices
         try:
             for choice in better:
-                if self._shut.get(choice.account, 0.0) <= time.monotonic():
-                    with contextlib.suppress(OutageError):
-                        return choice, await self._acquire(choice, call_id, sit_out=False)
+                with contextlib.suppress(OutageError):
+                    return choice, await self._acquire(choice, call_id, sit_out=False)
             return last, await self._acquire(last, call_id, sit_out=True)
         except LateError as error:
             raise GiveBack(str(error)) from None

@@ -64,9 +64,9 @@ class Standing:
     outage_s: float | None
 
 
-#: How a permit ended: the call was made, the vendor refused it for its rate, it broke of the vendor's fault, or it was not
-#: made.
-End = Literal["ended", "refused", "broken", "unused"]
+#: How a permit ended: the call was made, the vendor refused it for its rate, it broke of the vendor's fault, we ended it, or it
+#: was not made.
+End = Literal["ended", "refused", "broken", "cut", "unused"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +78,8 @@ class Permit:
     allowance: Allowance
     tokens: int
     waited_ms: int
-    #: Its call tries whether the vendor's outage is over; no other one starts meanwhile.
-    tries: bool = False
+    #: Seconds that the vendor's outage has lasted, where the call tries whether it is over: no other one starts meanwhile.
+    outage_s: int = 0
 
 
 class Limiter:
@@ -112,8 +112,8 @@ class Limiter:
         began = loop.time()
         confirm = False
 
-        def permit(*, tries: bool) -> Permit:
-            return Permit(permit_id, account, allowance, tokens, round((loop.time() - began) * 1000), tries)
+        def permit(outage_s: int = 0) -> Permit:
+            return Permit(permit_id, account, allowance, tokens, round((loop.time() - began) * 1000), outage_s)
 
         try:
             while True:
@@ -127,19 +127,20 @@ class Limiter:
                 if wait_ms == OUTAGE and not sit_out:
                     raise OutageError(f"The vendor of {account} has an outage.")
                 if wait_ms == 0:
-                    return permit(tries=bool(more))
+                    return permit(more)
                 pause_s = (more if wait_ms < 0 else wait_ms) / 1000
-                if wait_ms == TOO_LONG or pause_s > left_s:
+                if left_s <= 0 or (wait_ms != TOO_LONG and pause_s > left_s):
                     why = "its vendor has an outage" if wait_ms == OUTAGE else "its limit is used up or it is paused"
                     raise LateError(f"No permit for {account} within {patience_s:.0f} s: {why}.")
                 asked = loop.time()
-                await asyncio.sleep(min(pause_s, LOOK_MS / 1000))
+                # What is too long now may get shorter: nobody is told before their patience is over.
+                await asyncio.sleep(min(pause_s, LOOK_MS / 1000, max(left_s, 0.0)))
                 late = loop.time() - asked - pause_s > CONFIRM_OVER_MS / 1000
                 if 0 < wait_ms <= CONFIRM_OVER_MS and not late:
-                    return permit(tries=bool(more))
+                    return permit(more)
                 confirm = wait_ms > 0
         except BaseException:
-            await self.settle(permit(tries=False), 0, "unused")
+            await self.settle(permit(), 0, "unused")
             raise
 
     async def settle(self, permit: Permit, tokens_used: int, end: End = "ended", told: Told | None = None) -> None:
@@ -162,6 +163,10 @@ class Limiter:
     async def pause(self, account: str, seconds: float) -> None:
         """Let no call of `account` start for `seconds`, in the whole fleet."""
         await self._link.call("permit_pause", [self._namespace], [account, round(seconds * 1000)], idempotent=True)
+
+    async def shut(self, account: str, seconds: float) -> None:
+        """Treat an account like one whose vendor has an outage for `seconds`; then one call tries."""
+        await self._link.call("permit_shut", [self._namespace], [account, round(seconds * 1000)], idempotent=True)
 
     async def look(self, account: str, allowance: Allowance) -> Standing:
         """How an account stands."""

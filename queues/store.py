@@ -31,6 +31,8 @@ from queues.subtasks import (
     Result,
     State,
     Status,
+    document,
+    result_of,
 )
 from queues.tiers import Pace
 
@@ -80,7 +82,7 @@ class Store:
         """Add subtasks in order, in shards, while the guards hold; the number that were new. Safe to repeat."""
         added = 0
         for shard in _shards(subtasks, SHARD):
-            added += await self._call("add", json.dumps([_document(subtask) for subtask in shard]), json.dumps(guards))
+            added += await self._call("add", json.dumps([document(subtask) for subtask in shard]), json.dumps(guards))
             failpoint("shard_added")
         return added
 
@@ -151,7 +153,7 @@ class Store:
             what = ("state", "tier", "status", "output")
             pending = [self.link.execute("HMGET", self._key("s", id_), *what, idempotent=True) for id_ in shard]
             for id_, reply in zip(shard, await asyncio.gather(*pending), strict=True):
-                found.append(_result(id_, reply))
+                found.append(result_of(id_, reply))
         return found
 
     async def fields(self, id_: str, *names: str) -> list[str | None]:
@@ -228,12 +230,20 @@ class Store:
         left = await self.link.execute("HVALS", self._key("i", quota), idempotent=True)
         return [intent.decode().partition("\n")[2] for intent in left]
 
-    async def stop(self, job: str, how: Literal["paused", "cancelled"], tiers: Iterable[str], why: str = "") -> None:
+    async def stop(
+        self,
+        job: str,
+        how: Literal["paused", "cancelled"],
+        tiers: Iterable[str],
+        *,
+        why: str = "",
+        guards: Guards = (),
+    ) -> None:
         """Let nothing more of a job start on `tiers`; cancelled, what is ready is dropped and running claims are lost.
 
-        `why`: a sentence for whoever has to resume it; none where somebody asked for it.
+        `why`: for whoever has to resume it, where nobody asked for it. Nothing is done where a guard does not hold.
         """
-        await self._call("stop", job, how, why, *tiers)
+        await self._call("stop", job, how, why, json.dumps(guards), *tiers)
 
     async def winding(self) -> list[str]:
         """The cancelled jobs of which something may be left."""
@@ -335,17 +345,4 @@ def _shards(values: Iterable[T], size: int) -> Iterable[tuple[T, ...]]:
 
 def _charges(charges: Sequence[Charge]) -> str:
     # An empty Lua table would come back as a list; pairs() takes both.
-    return json.dumps([_document(charge) for charge in charges])
-
-
-def _document(data: Charge | NewSubtask) -> dict[str, Any]:
-    """Its fields, without those that are None; `asdict`, which copies what is in them too, takes ten times as long."""
-    values = ((name, getattr(data, name)) for name in data.__slots__)
-    return {name: value for name, value in values if value is not None}
-
-
-def _result(id_: str, reply: Sequence[bytes | None]) -> Result | None:
-    state, tier, status, output = [None if value is None else value.decode() for value in reply]
-    if state is None or tier is None:
-        return None
-    return Result(id=id_, state=State(state), tier=tier, status=status, output=output)  # type: ignore[arg-type]
+    return json.dumps([document(charge) for charge in charges])

@@ -5,7 +5,8 @@
 -- ARGV[5] 1: the limits are to be found out
 -- ARGV[6] tokens   ARGV[7] permit id     ARGV[8] lease_ms    ARGV[9] 1: asked before, only confirm
 -- ARGV[10] the longest wait that is of use: for a longer one nothing is reserved
--- Reply: {wait_ms, 1 if the call tries whether an outage is over, else 0}, {-1, retry_ms} when all in-flight places are taken,
+-- Reply: {wait_ms, seconds that the outage has lasted if the call tries whether it is over, else 0},
+--        {-1, retry_ms} when all in-flight places are taken,
 --        {-2, tokens/min} when it is more than that, {-3, retry_ms} while the vendor has an outage, {-4, wait_ms} too long a wait.
 local most, tokens, id, lease_ms = tonumber(ARGV[4]), tonumber(ARGV[6]), ARGV[7], tonumber(ARGV[8])
 -- Who comes later than this to a start of theirs gets another: late ones would start together.
@@ -17,18 +18,26 @@ local tries = 0
 if state.broken >= BREAKS_AT then
   local left = state.open_until - now
   if left > 0 or (state.probe_until > now and redis.call('HGET', p, 'probe') ~= id) then
+    redis.call('ZREM', flying, id)
+    void(id)
     save()
     return {-3, math.ceil(math.max(left, FIRST_OPEN_MS))}
   end
+  tries = math.max(1, math.floor((now - state.broken_at) / 1000))
+end
+local function try()
+  if tries == 0 then return end
   redis.call('HSET', p, 'probe', id)
-  state.probe_until, tries = now + lease_ms, 1
+  state.probe_until = now + math.min(lease_ms, LONGEST_OPEN_MS) -- whoever tries may have died
 end
 local reserved = tonumber(string.match(redis.call('HGET', starts, id) or '', '^(%S+)'))
 if ARGV[9] == '1' and reserved and reserved >= now - LATE_MS and (state.paused_until <= now or reserved >= state.paused_until) then
+  try()
   save()
   return {math.ceil(math.max(0, reserved - now)), tries}
 end
 local rpm, tpm, vendors_rpm, vendors_tpm = limits()
+local unlimited = rpm == 0 and tpm == 0
 if tpm > 0 and tokens > tpm then
   save()
   return {-2, math.floor(tpm)}
@@ -41,7 +50,9 @@ if most > 0 and not redis.call('ZSCORE', flying, id) and redis.call('ZCARD', fly
 end
 if reserved then void(id) end
 local spaced = math.max(now, state.paused_until, due('requests_at', 'left_n', rpm), due('tokens_at', 'left_tokens', tpm))
-local start = math.max(spaced, state.last + 0.001)
+-- Where there is no limit no start is written down: whoever waited for the end of a pause may start when it is over.
+if unlimited and state.paused_until <= now then spaced = now end
+local start = unlimited and spaced or math.max(spaced, state.last + 0.001)
 
 -- Whether the minute that ends at this moment has no room; what others do on the account is known for a minute.
 local n_until, tokens_until = state.others_n_at + WINDOW_MS, state.others_tokens_at + WINDOW_MS
@@ -72,11 +83,12 @@ end
 local from = state.paused_until > now and spaced or 0
 if rpm > 0 then state.requests_at = math.max(state.requests_at, from) + WINDOW_MS / rpm end
 if tpm > 0 then state.tokens_at = math.max(state.tokens_at, from) + WINDOW_MS * tokens / tpm end
-if rpm > 0 or tpm > 0 then
+if not unlimited then
   note(start, id, tokens)
 elseif start > now then
   state.requests_at = start + SPREAD_MS
 end
 redis.call('ZADD', flying, start + lease_ms, id)
+try()
 save()
 return {math.ceil(start - now), tries}

@@ -3,7 +3,8 @@
 -- ARGV[1] account  ARGV[2] requests/min  ARGV[3] tokens/min  ARGV[4] in flight (0: no limit)
 -- ARGV[5] 1: the limits are to be found out
 -- ARGV[6] permit id   ARGV[7] its tokens   ARGV[8] tokens used
--- ARGV[9] 'ended', 'refused' (the vendor limits the rate), 'broken' (of the vendor's fault) or 'unused' (no call was made)
+-- ARGV[9] 'ended', 'refused' (the vendor limits the rate), 'broken' (of the vendor's fault), 'cut' (by ourselves: it says nothing
+--         of the vendor) or 'unused' (no call was made)
 -- ARGV[10…13] requests/min, requests left, tokens/min, tokens left, as the vendor told them ('': it did not)
 -- Reply: 1, or 0 when the permit had expired.
 local id, tokens, outcome = ARGV[6], tonumber(ARGV[7]), ARGV[9]
@@ -40,6 +41,7 @@ local tried = state.probe_until > 0 and redis.call('HGET', p, 'probe') == id
 if tried then state.probe_until = 0 end
 if outcome == 'broken' and live == 1 then
   state.broken = state.broken + 1
+  if state.broken == BREAKS_AT then state.broken_at = now end
   if tried or state.broken == BREAKS_AT then
     state.open_for = math.min(LONGEST_OPEN_MS, math.max(FIRST_OPEN_MS, 2 * state.open_for))
     state.open_until = now + state.open_for
@@ -54,7 +56,7 @@ if told.n and told.rpm then state.others_n, state.others_n_at = math.max(0, told
 if told.tokens and told.tpm then
   state.others_tokens, state.others_tokens_at = math.max(0, told.tpm - told.tokens - ours_tokens), now
 end
-local arrived = outcome == 'ended' or outcome == 'broken'
+local arrived = outcome ~= 'refused' and outcome ~= 'unused'
 -- Less than was asked for is free again, unless the vendor tells that it is not; more counts. A call that was refused, or not
 -- made, counts for nothing.
 local freed = arrived and tokens - tonumber(ARGV[8]) or tokens

@@ -18,27 +18,36 @@ local reply = {}
 
 -- So far ahead of its start a subtask leaves the backlog: its message has to find a worker, and that one its permit.
 local AHEAD_MS = 1000
+-- Released a little faster than they may start: some come back, and what is ahead by more than that is held anyway.
+local FASTER = 1.25
 -- Calls of an account with a limit on tokens, of which none tells yet how many tokens they take.
 local UNKNOWN = 10
+-- Subtasks a minute that the account's limits let start, 0 where it has none.
+local a_minute = 0
 local function startable()
-  local out, permits = 0, redis.call('ZCOUNT', flying, now, '+inf')
-  for i = 10, #ARGV do out = out + redis.call('SCARD', key('out', ARGV[i])) end
-  local unasked = math.max(0, out - permits) -- they will ask for a permit, too
   if state.broken >= BREAKS_AT then
     if ARGV[9] == '1' then return room end
-    return state.open_until <= now and 1 - unasked or 0
+    -- One at a time, to try whether the outage is over.
+    local may = state.open_until <= now and state.probe_until <= now and state.release_at <= now
+    if may then state.release_at = now + AHEAD_MS end
+    return may and 1 or 0
   end
   local rpm, tpm = limits()
   local in_flight, free = tonumber(ARGV[4]), math.huge
-  -- Some may wait beside those that call, so that a place that is given back is taken at once.
-  if in_flight > 0 then free = math.ceil(1.25 * in_flight) - permits end
-  local minutes = (now + AHEAD_MS - math.max(now, state.paused_until, state.requests_at, state.tokens_at, state.last)) / WINDOW_MS
-  if minutes <= 0 then return 0 end
-  if rpm > 0 then free = math.min(free, math.floor(minutes * rpm) + 1) end
-  if tpm > 0 then
-    free = math.min(free, state.all_tokens > 0 and math.floor(minutes * tpm * state.all_n / state.all_tokens) + 1 or UNKNOWN)
+  if in_flight > 0 then
+    -- Some may wait beside those that call, so that a place that is given back is taken at once. Those that are out and hold
+    -- no permit are about to ask for one, or do something else for a while: they do not keep the last place from others.
+    local out, permits = 0, redis.call('ZCOUNT', flying, now, '+inf')
+    for i = 10, #ARGV do out = out + redis.call('SCARD', key('out', ARGV[i])) end
+    free = math.max(math.ceil(1.25 * in_flight) - math.max(out, permits), permits == 0 and 1 or 0)
   end
-  return free - unasked
+  a_minute = rpm
+  if tpm > 0 and state.all_tokens > 0 then a_minute = least(rpm, tpm * state.all_n / state.all_tokens) end
+  if tpm > 0 and state.all_tokens == 0 then free = math.min(free, UNKNOWN) end
+  local from = math.max(now, state.paused_until, state.requests_at, state.tokens_at, state.last, a_minute > 0 and state.release_at or 0)
+  if from >= now + AHEAD_MS then return 0 end
+  if a_minute > 0 then free = math.min(free, math.floor((now + AHEAD_MS - from) / WINDOW_MS * a_minute) + 1) end
+  return free
 end
 if account ~= '' and room > 0 then room = math.min(room, startable()) end
 
@@ -130,5 +139,9 @@ while room > 0 and met < LOOKED_AT do
   end
 end
 if met > 0 then take_suspects() end
+if account ~= '' then
+  if a_minute > 0 then state.release_at = math.max(now, state.release_at) + #reply / 4 * WINDOW_MS / (FASTER * a_minute) end
+  if #reply > 0 then save() end
+end
 if met == LOOKED_AT then ring() end
 return reply

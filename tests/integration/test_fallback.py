@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from fleet import executor
 from fleet.config import FleetConfig
 from fleet.jobs import JobStatus
 from queues.limits import Permit
+from queues.subtasks import NewSubtask
 from queues.tiers import Allowance
 from tests.support.bench import DEAR, GOOD, Bench, bench, config
 from tests.support.scripted import Reply, Script, scripted
@@ -90,13 +90,15 @@ def test_once_the_outage_is_over_the_tiers_own_model_answers_again(valkey: Valke
     "shut", [Reply(status=429, code="insufficient_quota"), Reply(status=401)], ids=["quota", "key"]
 )
 def test_an_account_that_is_shut_gives_way_to_the_fallback_for_a_while(
-    valkey: Valkey, tmp_path: Path, shut: Reply, monkeypatch: pytest.MonkeyPatch
+    valkey: Valkey, tmp_path: Path, shut: Reply
 ) -> None:
     async def scenario(fleet: Bench, server: Script) -> None:
         for items in (["a"], ["b"]):
             assert (await fleet.run(await fleet.submit(items=items, steps=[WRITE]))).status is JobStatus.COMPLETED
-        monkeypatch.setattr(executor, "SHUT_S", -1.0)
-        fleet.context.executor._shut.clear()
+        pace = fleet.runtime.tiers["nano"].pace
+        await fleet.runtime.store.add([NewSubtask(id=f"j/{n}", task="t", tier="nano", payload="") for n in range(50)])
+        assert len(await fleet.runtime.store.release("nano", 50, pace)) == 50, "what the account allows does not matter"
+        await fleet.runtime.limiter.shut(f"openai/{GOOD}", 0)
         assert (await fleet.run(await fleet.submit(items=["c"], steps=[WRITE]))).status is JobStatus.COMPLETED
         assert models(server) == [GOOD, DEAR, DEAR, GOOD]
 

@@ -155,6 +155,18 @@ def test_those_who_wait_for_the_end_of_a_pause_do_not_start_together(valkey: Val
     on_account(valkey, scenario)
 
 
+def test_those_who_waited_for_the_end_of_a_pause_start_then(valkey: Valkey) -> None:
+    async def scenario(account: Account) -> None:
+        await account.limiter.pause("m", 5)
+        waits = [(await account.ask(f"a{number}"))[0] for number in range(50)]
+        for number, wait in enumerate(waits):
+            await account.at(wait / 1000)
+            assert await account.ask(f"a{number}", confirm=True) == [0, 0]
+        assert await account.ask("another") == [0, 0]
+
+    on_account(valkey, scenario)
+
+
 def test_what_was_used_beyond_what_was_asked_for_counts(valkey: Valkey) -> None:
     allowance = Allowance(tokens_per_minute=1_000)
 
@@ -196,11 +208,13 @@ def test_in_an_outage_one_call_tries_and_the_waits_grow_until_it_is_over(valkey:
         await account.end("a", "broken")
         assert await account.ask("b") == [OUTAGE, 2_000]
         await account.at(3)
-        assert await account.ask("b") == [0, 1]
+        assert await account.ask("b") == [0, 3]
         await account.end("b", "unused")
-        assert await account.ask("c") == [0, 1], "a try that was not made is somebody else's"
-        await account.at(3 + 91)
-        assert await account.ask("d") == [0, 1], "whoever tried died"
+        assert await account.ask("c") == [0, 3], "a try that was not made is somebody else's"
+        await account.end("c", "cut")
+        assert await account.ask("c") == [0, 3], "nor does one that we ended tell anything"
+        await account.at(3 + 61)
+        assert await account.ask("d") == [0, 64], "whoever tried died"
         await account.end("d")
         assert await account.ask("e") == [0, 0]
         assert (await account.limiter.look("m", FREE)).outage_s is None

@@ -60,15 +60,16 @@ def pace(tiers: tuple[str, ...] = ("nano",), *, elsewhere: bool = False, **limit
 
 def test_no_more_leaves_the_backlog_than_can_start_within_a_second(valkey: Valkey) -> None:
     async def scenario(fleet: Fleet) -> None:
-        first = await fleet.release()
-        assert 9 <= len(first) <= 11, "ten a second"
-        assert await fleet.release() == [], "they have not even asked for their permits"
-        assert max(await fleet.start(first)) <= 100, "a second's worth may start at once"
-        waits = await fleet.start(await fleet.release())
-        assert 800 <= max(waits) <= 1_100
-        assert len(await fleet.release()) <= 1
-        await fleet.at(0.5)
-        assert 4 <= len(await fleet.release()) <= 6
+        assert 9 <= len(await fleet.start(await fleet.release())) <= 11, "ten a second"
+        assert len(await fleet.release()) <= 2, "and a little more for those that come back"
+        waits, released = [], 0
+        for quarter in range(1, 33):
+            await fleet.at(quarter / 4)
+            ids = await fleet.release()
+            released += len(ids)
+            waits += await fleet.start(ids)
+        assert 75 <= released <= 90, "in eight seconds"
+        assert max(waits) <= 1_200
 
     on_fleet(valkey, pace(requests_per_minute=600), scenario)
 
@@ -124,7 +125,7 @@ def test_tiers_that_share_an_account_share_its_pace(valkey: Valkey) -> None:
     async def scenario(fleet: Fleet) -> None:
         await fleet.store.add([new(f"j/m{n}", tier="mini") for n in range(100)])
         assert len(await fleet.release("nano")) >= 9
-        assert await fleet.release("mini") == []
+        assert len(await fleet.release("mini")) <= 2
 
     on_fleet(valkey, pace(("nano", "mini"), requests_per_minute=600), scenario)
 
