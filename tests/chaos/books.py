@@ -4,8 +4,9 @@
 lost calls that were paid again although their handle was journalled, and calls intended after an answer for the same
 subtask had been accepted.
 `paid_twice_per_kill`: per killed process the calls that were charged, that it never wrote an end of, and that were therefore
-made again (ledger reason "worker lost"); the most over all kills. A process cannot lose more than it had in flight, which is
-`in_flight_per_process`.
+made again (ledger reason "worker lost"), as many as were lost at once: it may have stood still beyond its claims before it was
+killed, and lost some then. What is lost at once had claims that were renewed together, so they ran out within a lease of each
+other. The most over all kills; a process cannot lose more than it had in flight, which is `in_flight_per_process`.
 `restart_paid_twice`: the same for all processes that were asked to drain (SIGTERM), in sum.
 `paid_without_answer`: calls that were charged and brought no answer, and are not among those paid twice: a timeout, a reset,
 a call that ran when its claim was lost or its job cancelled.
@@ -83,7 +84,11 @@ class Books:
     def figures(self) -> dict[str, float]:
         """Every figure by its name; recoveries as a list of their own: see `recoveries`."""
         lost = self._lost_by_process()
-        killed = [count for name, count in lost.items() if (one := self._crew.get(name)) is None or one.killed]
+        killed = [
+            self._most_at_once(moments)
+            for name, moments in lost.items()
+            if (one := self._crew.get(name)) is None or one.killed
+        ]
         return {
             "jobs_unfinished": self._unfinished(),
             "subtasks_lost": self._subtasks_lost(),
@@ -92,7 +97,9 @@ class Books:
             "paid_twice_per_kill": max(killed, default=0),
             "in_flight_per_process": max(SLOTS.values()),
             "restart_paid_twice": sum(
-                count for name, count in lost.items() if (one := self._crew.get(name)) is not None and not one.killed
+                len(moments)
+                for name, moments in lost.items()
+                if (one := self._crew.get(name)) is not None and not one.killed
             ),
             "stale_writes": self._stale_writes(),
             "budget_overshoot_nano": self._overshoot(),
@@ -102,8 +109,8 @@ class Books:
             "jobs_given_up": sum(job.given_up for job in self._jobs.values()),
             "jobs_cancelled": sum(job.cancelled for job in self._jobs.values()),
             "calls_charged": len(self._charges),
-            "calls_paid_twice": sum(lost.values()),
-            "paid_without_answer": self._without_answer() - sum(lost.values()),
+            "calls_paid_twice": sum(map(len, lost.values())),
+            "paid_without_answer": self._without_answer() - sum(map(len, lost.values())),
             "calls_by_wrong_clocks": self._by_wrong_clocks(),
             "claims_lost": len(self._history.recoveries),
         }
@@ -184,13 +191,29 @@ class Books:
             if id_ in charged
         )
 
-    def _lost_by_process(self) -> Counter[str]:
-        lost: Counter[str] = Counter()
+    def _lost_by_process(self) -> dict[str, list[float]]:
+        """By process, when the claims ran out under which its lost calls had been made, in ms since 1970."""
+        ran_out: dict[tuple[str, str], list[float]] = defaultdict(list)
+        for one in self._history.recoveries:
+            ran_out[one.subtask, one.owner].append(one.expired_at)
+        lost: dict[str, list[float]] = defaultdict(list)
         for entry in self._lost():
             if entry["call_id"] in self._charged and self._may_be_made_again(entry):
                 life = self._history.lives.get(entry["subtask"])
-                lost[life.owners.get(entry["fence"], "?") if life is not None else "?"] += 1
+                owner = life.owners.get(entry["fence"], "?") if life is not None else "?"
+                claimed_at = entry["fence"] / 1000  # fences are times in microseconds
+                ends = [end for end in ran_out[entry["subtask"], owner] if end >= claimed_at]
+                lost[owner].append(min(ends, default=claimed_at + self._history.lease_ms))
         return lost
+
+    def _most_at_once(self, moments: list[float]) -> int:
+        """The largest number of moments of which each is within a lease of the one before it."""
+        most = run = 0
+        before = float("-inf")
+        for moment in sorted(moments):
+            run = run + 1 if moment - before <= self._history.lease_ms else 1
+            most, before = max(most, run), moment
+        return most
 
     def _may_be_made_again(self, entry: dict[str, Any]) -> bool:
         """Not where the job was cancelled first."""

@@ -53,6 +53,8 @@ class History:
     """All of it."""
 
     lives: dict[str, Life] = field(default_factory=dict)
+    #: How long a claim lives without being renewed.
+    lease_ms: int = 0
     #: Call id -> its ledger entry as it stood last.
     ledger: dict[str, dict[str, Any]] = field(default_factory=dict)
     #: Calls whose vendor's handle was journalled.
@@ -70,13 +72,13 @@ class History:
     @classmethod
     def read(cls, folder: Path, lease_ms: int) -> History:
         """From the files of a store that has ended."""
-        history = cls()
+        history = cls(lease_ms=lease_ms)
         for path in sorted((folder / "appendonlydir").glob("*.incr.aof"), key=_number):
             for group in _groups(_commands(path.read_bytes())):
-                history._apply(group, lease_ms)
+                history._apply(group)
         return history
 
-    def _apply(self, group: list[list[bytes]], lease_ms: int) -> None:
+    def _apply(self, group: list[list[bytes]]) -> None:
         written: list[dict[str, Any]] = []
         before: dict[str, str] = {}
         touched: list[tuple[Life, dict[str, str]]] = []
@@ -95,7 +97,7 @@ class History:
                     self._set(life, fields)
                     touched.append((life, fields))
             elif kind == "watch" and name == b"ZADD":
-                self._watch(raw, lease_ms)
+                self._watch(raw)
             elif kind == "r" and name in (b"HSET", b"HSETNX"):
                 entry = json.loads(raw[3])
                 self.ledger[raw[2].decode()] = entry
@@ -133,12 +135,12 @@ class History:
             life.accepted = False
         life.state = state
 
-    def _watch(self, raw: list[bytes], lease_ms: int) -> None:
+    def _watch(self, raw: list[bytes]) -> None:
         life = self.lives.setdefault(raw[-1].decode(), Life(raw[-1].decode()))
         life.watched = float(raw[-2])
         if life.state == "running" and life.expired is not None:
             at, owner = life.expired
-            self.recoveries.append(Recovery(life.id, owner, at, life.watched - lease_ms))
+            self.recoveries.append(Recovery(life.id, owner, at, life.watched - self.lease_ms))
             life.expired = None
 
     def _intend(self, hold: str, body: str) -> None:

@@ -59,6 +59,15 @@ def test_a_call_that_was_made_again_before_the_cancellation_is_paid_twice() -> N
     assert (figures["calls_paid_twice"], figures["paid_without_answer"]) == (1, 0)
 
 
+def test_what_a_process_lost_while_it_stood_still_is_not_what_its_kill_cost() -> None:
+    lost = [entry("j", fence, "failed", WORKER_LOST) for fence in (1_000_000, 1_100_000, 1_200_000, 9_000_000)]
+    judged = books("completed", lost)
+    judged._history.lives["j/a"].owners |= {one["fence"]: "nano_1" for one in lost}
+    judged._history.lease_ms = 500
+    figures = judged.figures()
+    assert (figures["calls_paid_twice"], figures["paid_twice_per_kill"]) == (4, 3)
+
+
 def test_calls_that_failed_for_another_reason_are_paid_without_answer() -> None:
     figures = books("completed", [entry("j", 1, "failed", "timeout"), entry("j", 2)]).figures()
     assert (figures["calls_paid_twice"], figures["paid_without_answer"]) == (0, 1)
