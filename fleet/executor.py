@@ -55,8 +55,8 @@ ASK_AGAIN_S = 600.0
 OF_THE_ACCOUNT = ("quota", "auth")
 #: For how long a fallback then takes the account's place before it is tried again.
 SHUT_S = 60.0
-#: An outage that lasts longer pauses the jobs it keeps from going on: somebody should look. And what says nothing of the call
-#: that met it; any other error may be the call's own fault, and has been billed perhaps.
+#: An outage that lasts longer, or a vendor that has never answered, pauses the jobs it keeps from going on: somebody should
+#: look. And what says nothing of the call that met it; any other error may be the call's own fault, or have been billed.
 OUTAGE_S = 900.0
 NOT_THE_CALL = ("connection", "overloaded")
 #: What a vendor with an outage does.

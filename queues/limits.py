@@ -78,7 +78,8 @@ class Permit:
     allowance: Allowance
     tokens: int
     waited_ms: int
-    #: Seconds that the vendor's outage has lasted, where the call tries whether it is over: no other one starts meanwhile.
+    #: Seconds that the vendor's outage has lasted (a million where it has never answered), where the call tries whether it is
+    #: over: no other one starts meanwhile.
     outage_s: int = 0
 
 

@@ -7,7 +7,7 @@
 --         all_n and all_tokens (of the log), others_n and others_tokens (what the vendor counts beyond our starts) as of
 --         others_n_at and others_tokens_at,
 --         broken (calls that broke since one was answered), broken_at (when that became an outage), open_until and open_for (of
---         the breaker), release_at (when the next subtask may leave the backlog for this account),
+--         the breaker), answered (once a call was), release_at (when the next subtask may leave the backlog for this account),
 --         probe_until (when the lease of the permit ends that tries whether an outage is over; its id is in the field probe),
 --         for the marks 'due' and 'old' at (place in the log), past (start of the entry before it), n and tokens (from it on)
 --       p:ACCOUNT:line starts in order, 'moment id' (list) · p:ACCOUNT:begun id -> 'moment tokens of-the-minute-that-ends-with-it'

@@ -5,7 +5,8 @@
 -- ARGV[5] 1: the limits are to be found out
 -- ARGV[6] tokens   ARGV[7] permit id     ARGV[8] lease_ms    ARGV[9] 1: asked before, only confirm
 -- ARGV[10] the longest wait that is of use: for a longer one nothing is reserved
--- Reply: {wait_ms, seconds that the outage has lasted if the call tries whether it is over, else 0},
+-- Reply: {wait_ms, seconds that the outage has lasted if the call tries whether it is over, else 0; 1000000 where the vendor has
+--         never answered},
 --        {-1, retry_ms} when all in-flight places are taken,
 --        {-2, tokens/min} when it is more than that, {-3, retry_ms} while the vendor has an outage, {-4, wait_ms} too long a wait.
 local most, tokens, id, lease_ms = tonumber(ARGV[4]), tonumber(ARGV[6]), ARGV[7], tonumber(ARGV[8])
@@ -23,7 +24,7 @@ if state.broken >= BREAKS_AT then
     save()
     return {-3, math.ceil(math.max(left, FIRST_OPEN_MS))}
   end
-  tries = math.max(1, math.floor((now - state.broken_at) / 1000))
+  tries = state.answered == 0 and 1000000 or math.max(1, math.floor((now - state.broken_at) / 1000))
 end
 local function try()
   if tries == 0 then return end

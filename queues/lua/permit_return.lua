@@ -47,7 +47,7 @@ if outcome == 'broken' and live == 1 then
     state.open_until = now + state.open_for
   end
 elseif outcome == 'ended' or outcome == 'refused' then -- it answers
-  state.broken, state.open_for = 0, 0
+  state.broken, state.open_for, state.answered = 0, 0, 1
 end
 
 local ours_n, ours_tokens = state.all_n - state.due_n, state.all_tokens - state.due_tokens

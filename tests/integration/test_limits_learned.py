@@ -199,6 +199,8 @@ async def _breaks(account: Account, calls: int) -> None:
 
 def test_in_an_outage_one_call_tries_and_the_waits_grow_until_it_is_over(valkey: Valkey) -> None:
     async def scenario(account: Account) -> None:
+        await account.ask("before")
+        await account.end("before")
         await _breaks(account, 10)
         assert await account.ask("a") == [OUTAGE, 1_000]
         assert (await account.limiter.look("m", FREE)).outage_s == 1
@@ -218,6 +220,15 @@ def test_in_an_outage_one_call_tries_and_the_waits_grow_until_it_is_over(valkey:
         await account.end("d")
         assert await account.ask("e") == [0, 0]
         assert (await account.limiter.look("m", FREE)).outage_s is None
+
+    on_account(valkey, scenario)
+
+
+def test_a_vendor_that_has_never_answered_is_told_from_one_with_an_outage(valkey: Valkey) -> None:
+    async def scenario(account: Account) -> None:
+        await _breaks(account, 10)
+        await account.at(1)
+        assert await account.ask("a") == [0, 1_000_000]
 
     on_account(valkey, scenario)
 

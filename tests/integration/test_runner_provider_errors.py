@@ -74,6 +74,16 @@ def test_a_refused_key_pauses_the_job_and_names_the_variable(
     on_bench(scenario, valkey, tmp_path, config(), openai_base_url=broken_sim.url, openai_api_key="wrong-canary")
 
 
+def test_a_vendor_that_cannot_be_reached_at_all_pauses_the_job(valkey: Valkey, tmp_path: Path) -> None:
+    async def scenario(fleet: Bench) -> None:
+        job = await fleet.run(await fleet.submit(items=list(range(20)), steps=[WRITE | {"each": "items"}]))
+        assert (job.status, "cannot be reached; check the base URL" in str(job.error)) == (JobStatus.PAUSED, True)
+        assert (await fleet.client.progress(job.id)).tiers["nano"].failed == 0
+
+    # Port 9 (discard, RFC 863) is below those the system hands out: nothing of this run listens there.
+    on_bench(scenario, valkey, tmp_path, config(), openai_base_url="http://127.0.0.1:9/v1", openai_api_key="k")
+
+
 def test_a_used_up_quota_pauses_the_job_wherever_it_stands_and_nothing_fails(valkey: Valkey, tmp_path: Path) -> None:
     used_up = Reply(status=429, code="insufficient_quota", headers={"retry-after": "1"})
 
