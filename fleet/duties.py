@@ -11,8 +11,9 @@ from collections.abc import Awaitable, Callable
 
 from fleet.blobs import BlobError
 from fleet.context import Context, passes
+from fleet.drain import GiveBack
 from fleet.errors import BadInputError, FleetError
-from fleet.executor import GiveBack, JobCancelled
+from fleet.executor import JobCancelled
 from fleet.jobs import JobStatus
 from fleet.planner import Planner
 from fleet.retry import PLAN_AGAIN, retry

@@ -12,14 +12,15 @@ import contextlib
 import logging
 import random
 import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn
 
 from redis.exceptions import RedisError
 
 from fleet.choices import Choice, choose
 from fleet.config import FleetConfig
+from fleet.drain import Drain, GiveBack
 from fleet.entries import Call, Draft, Purpose, Unsettled, charge, draft
 from fleet.errors import BudgetExceededError, ProviderError, ProviderErrorKind
 from fleet.ledger import LedgerEntry
@@ -33,14 +34,12 @@ from queues.subtasks import Claim, Refused
 
 logger = logging.getLogger(__name__)
 
-T = TypeVar("T")
-
 #: For how long a call is tried again after errors that may pass.
 PATIENCE_S = 3_600.0
 #: Longest wait for a permit in a worker: a minute's limit has room again by then. Whatever takes longer waits in the backlog.
 PERMIT_PATIENCE_S = 75.0
 #: For how long a permit is leave to start.
-PERMITTED_S = 1.0
+PERMITTED_S = 0.25
 #: How long to wait for others to free a part of the budget before the subtask goes back to its backlog, how often to look
 #: meanwhile, and how often it may come back.
 BUDGET_PATIENCE_S = 2.0
@@ -63,10 +62,6 @@ NOT_THE_CALL = ("connection", "overloaded")
 BROKEN = ("overloaded", "server", "timeout", "connection", "malformed")
 
 
-class GiveBack(Exception):
-    """The call was not made: the worker drains, lost its claim, or the job is paused; the subtask goes back to its backlog."""
-
-
 class JobCancelled(Exception):
     """The call was not made: its job was cancelled."""
 
@@ -80,7 +75,7 @@ class Executor:
         self._store = store
         self._limiter = limiter
         #: Set when the worker was asked to stop: running calls end, waiting ones are given back.
-        self.draining = asyncio.Event()
+        self.draining = Drain()
 
     async def call(self, purpose: Purpose, request: ModelRequest) -> Call:
         """Ask the model of `purpose.tier`, again after errors that may pass; `request.model` and `call_id` are set here.
@@ -145,7 +140,7 @@ class Executor:
                 failures += 1
                 if failures >= self._config.call_tries:
                     raise
-                await self._unless_draining(asyncio.sleep(error.retry_after or _backoff(failures)))
+                await self.draining.unless(asyncio.sleep(error.retry_after or _backoff(failures)))
 
     async def _pause(self, purpose: Purpose, error: ProviderError) -> NoReturn:
         """Nothing fails of what ails the vendor or the account: the job waits for whoever can mend it."""
@@ -224,13 +219,17 @@ class Executor:
             await self._store.settle([charge(drafted.failed(reason, maybe_billed=True), drafted.record)])
             raise
         failpoint("answered")
-        await self._return(permit, completion.usage.total, told=completion.told)
+        usage = completion.usage
+        allowed = usage.input_tokens + attempt.max_output_tokens
+        await self._return(permit, usage.total, told=completion.told, allowed=allowed)
         return self._answered(drafted, completion)
 
-    async def _return(self, permit: Permit, tokens: int, end: End = "ended", told: Told | None = None) -> None:
+    async def _return(
+        self, permit: Permit, tokens: int, end: End = "ended", told: Told | None = None, *, allowed: int = 0
+    ) -> None:
         """Give a permit back, if the store lets us: it heals by itself, what was paid for does not."""
         try:
-            await self._limiter.settle(permit, tokens, end, told)
+            await self._limiter.settle(permit, tokens, end, told, allowed=allowed)
         except RedisError as error:
             logger.warning("permit of call %s not returned: %s", permit.id, error)
 
@@ -255,7 +254,7 @@ class Executor:
                             f"The budget of {usd(cap or 0)} has {usd((cap or 0) - used)} left and this call may cost "
                             f"{usd(drafted.worst.cost_nano_usd)}; give the job a higher budget_usd."
                         )
-                    await self._unless_draining(asyncio.sleep(BUDGET_LOOK_S))
+                    await self.draining.unless(asyncio.sleep(BUDGET_LOOK_S))
                 case Refused("paused"):
                     raise GiveBack("the job is paused")
                 case Refused("stale"):
@@ -305,7 +304,7 @@ class Executor:
             raise GiveBack(str(error)) from None
 
     async def _acquire(self, choice: Choice, call_id: str, *, sit_out: bool) -> Permit:
-        return await self._unless_draining(
+        return await self.draining.unless(
             self._limiter.acquire(
                 choice.account,
                 choice.allowance,
@@ -316,21 +315,6 @@ class Executor:
                 sit_out=sit_out,
             )
         )
-
-    async def _unless_draining(self, waiting: Coroutine[Any, Any, T]) -> T:
-        """Wait, unless the worker is asked to stop meanwhile: then GiveBack."""
-        task = asyncio.ensure_future(waiting)
-        drained = asyncio.ensure_future(self.draining.wait())
-        try:
-            await asyncio.wait({task, drained}, return_when=asyncio.FIRST_COMPLETED)
-            if task.done():
-                return task.result()
-            raise GiveBack("the worker drains")
-        finally:
-            drained.cancel()
-            if not task.done():
-                task.cancel()
-                await asyncio.wait({task})
 
 
 def _end(kind: ProviderErrorKind) -> End:

@@ -15,9 +15,10 @@ from typing import Any
 from fleet import checks, templates
 from fleet.blobs import BlobError
 from fleet.context import Context, passes
+from fleet.drain import GiveBack
 from fleet.entries import Call, Purpose
 from fleet.errors import BadInputError, BudgetExceededError, ProviderError
-from fleet.executor import GiveBack, JobCancelled, ask
+from fleet.executor import JobCancelled, ask
 from fleet.items import ItemReader
 from fleet.jobs import Attempt, JobStatus, Step
 from fleet.outcomes import Trail

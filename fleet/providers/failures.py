@@ -12,8 +12,7 @@ import time
 from collections.abc import Mapping
 
 import aiohttp
-import httpx2
-from openai import APIConnectionError, APIStatusError
+from openai import APIStatusError
 
 from fleet.errors import ProviderError, ProviderErrorKind
 from fleet.providers.limits import told
@@ -27,16 +26,17 @@ _QUOTA_CODES = frozenset(
 #: Codes of a failed answer that blame the request: the same one fails again. Source: the client's `ResponseError.code`.
 _INPUT_CODES = re.compile(r"invalid_prompt|data_residency_mismatch|\w+_policy(_violation)?|\w*image\w*")
 #: Raised before a single byte of the request was sent.
-_BEFORE_SENDING = (
+BEFORE_SENDING = (
     aiohttp.ClientConnectorError,
     aiohttp.ConnectionTimeoutError,
     aiohttp.InvalidURL,
-    httpx2.UnsupportedProtocol,
+    aiohttp.NonHttpUrlClientError,
+    aiohttp.ClientHttpProxyError,
 )
 
 
 def from_status(error: APIStatusError, *, provider: str, model: str, key_env: str) -> ProviderError:
-    """The error of an answer with status 4xx or 5xx."""
+    """The error of an answer with a status of 300 or above."""
     status = error.status_code
     kind, retryable, what = _decision(status, error.code or error.type or "", model, key_env)
     return ProviderError(
@@ -51,20 +51,18 @@ def from_status(error: APIStatusError, *, provider: str, model: str, key_env: st
     )
 
 
-def from_connection(error: APIConnectionError, *, provider: str, timeout_s: float) -> ProviderError:
+def from_connection(error: aiohttp.ClientError | OSError, *, provider: str, timeout_s: float) -> ProviderError:
     """The error of a call without an answer: refused, broken off, or out of time.
 
-    The client's transport reports a connection that broke off as a timeout of connecting; the cause behind it is told
-    apart here, because only what failed before sending is surely not billed.
+    Only what failed before sending is surely not billed.
     """
-    cause: BaseException | None = error
-    while cause is not None and not isinstance(cause, (*_BEFORE_SENDING, aiohttp.ClientError, OSError)):
-        cause = cause.__cause__
-    if isinstance(cause, _BEFORE_SENDING):
+    if isinstance(error, BEFORE_SENDING):
         return ProviderError(
             f"{provider} cannot be reached; check the base URL and the network.", kind="connection", retryable=True
         )
-    if isinstance(cause, TimeoutError):
+    if isinstance(error, aiohttp.ClientResponseError):  # it is no HTTP
+        return malformed(provider, None)
+    if isinstance(error, TimeoutError):
         return timed_out(provider, timeout_s)
     return ProviderError(
         f"{provider} broke off the connection before its answer was complete.",

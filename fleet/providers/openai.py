@@ -11,13 +11,11 @@ import logging
 import re
 import time
 from collections.abc import Mapping
-from functools import partial
 from typing import Any
 from urllib.parse import quote, urlsplit
 
 import aiohttp
-import httpx2
-from openai import APIConnectionError, APIStatusError, AsyncOpenAI, DefaultAioHttpClient
+from openai import APIStatusError
 
 from fleet.config import ProviderConfig
 from fleet.errors import ProviderError
@@ -25,17 +23,13 @@ from fleet.prices import Usage
 from fleet.providers import failures
 from fleet.providers.background import UNFINISHED, EndedError, Follower, Unfinished
 from fleet.providers.base import Completion, ModelRequest, Started
+from fleet.providers.exchange import Answer, Exchange
 from fleet.providers.limits import told
 from fleet.providers.wires import ChatWire, FailedAnswerError, Found, ResponsesWire, Wire
 from fleet.tokens import estimate_tokens
 
 VENDOR_URL = "https://api.openai.com/v1"
 VENDOR_HOST = "api.openai.com"
-#: Above any tier's concurrency; permits bound the calls, not the pool.
-MAX_CONNECTIONS = 4000
-#: Shorter than servers keep idle connections, so that none is closed under a request that is just being sent.
-KEEPALIVE_S = 30.0
-CONNECT_TIMEOUT_S = 10.0
 #: Cancelling saves money at best, so it may not hold anybody up for long.
 CANCEL_TIMEOUT_S = 5.0
 CANCEL_TRIES = 3
@@ -62,18 +56,7 @@ class OpenAIProvider:
         self._name = name
         self._key_env = config.key_env
         self._wire = _wire(config, base_url)
-        self._client = AsyncOpenAI(
-            api_key=api_key,
-            base_url=base_url,
-            max_retries=0,
-            http_client=DefaultAioHttpClient(
-                limits=httpx2.Limits(
-                    max_connections=MAX_CONNECTIONS,
-                    max_keepalive_connections=MAX_CONNECTIONS,
-                    keepalive_expiry=KEEPALIVE_S,
-                )
-            ),
-        )
+        self._exchange = Exchange(base_url, api_key)
 
     @property
     def reattaches(self) -> bool:
@@ -126,7 +109,7 @@ class OpenAIProvider:
         logger.warning("%s could not be asked to cancel a call in the background.", self._name)
 
     async def aclose(self) -> None:
-        await self._client.close()
+        await self._exchange.aclose()
 
     async def _in_background(self, request: ModelRequest, started: Started | None) -> Completion:
         began = time.monotonic()
@@ -139,7 +122,7 @@ class OpenAIProvider:
         return await self._followed(handle, request, request.timeout_s - (time.monotonic() - began), answer)
 
     async def _followed(
-        self, handle: str, request: ModelRequest, timeout_s: float, first: httpx2.Response | None = None
+        self, handle: str, request: ModelRequest, timeout_s: float, first: Answer | None = None
     ) -> Completion:
         """Follows a call to its end; `first` is what the vendor said of it already."""
 
@@ -180,29 +163,14 @@ class OpenAIProvider:
 
     async def _send(
         self, method: str, path: str, request: ModelRequest, timeout_s: float, body: dict[str, Any] | None = None
-    ) -> httpx2.Response:
+    ) -> Answer:
         failure: ProviderError
-        send = self._client.get if method == "GET" else partial(self._client.post, body=body)
         try:
-            async with asyncio.timeout(timeout_s):
-                # The raw response: the client's own model classes cost as much as all the rest of a call.
-                return await send(
-                    path,
-                    cast_to=httpx2.Response,
-                    options={
-                        "headers": {"X-Client-Request-Id": request.call_id},
-                        "timeout": httpx2.Timeout(timeout_s, connect=min(CONNECT_TIMEOUT_S, timeout_s)),
-                    },
-                )
+            return await self._exchange.send(method, path, request.call_id, timeout_s, body)
         except APIStatusError as error:
             failure = failures.from_status(error, provider=self._name, model=request.model, key_env=self._key_env)
-        except APIConnectionError as error:
+        except (aiohttp.ClientError, OSError) as error:
             failure = failures.from_connection(error, provider=self._name, timeout_s=timeout_s)
-        except aiohttp.ClientError:
-            # What the client's transport does not translate: an answer that is no HTTP.
-            failure = failures.malformed(self._name, None)
-        except TimeoutError:
-            failure = failures.timed_out(self._name, timeout_s)
         # Raised out here, so that the vendor's words (which may quote the prompt) are not chained to it.
         raise failure
 

@@ -186,3 +186,39 @@ def test_an_address_that_cannot_be_is_no_traceback(url: str) -> None:
     with pytest.raises(ProviderError) as caught:
         asyncio.run(call())
     assert (caught.value.kind, caught.value.maybe_billed) == ("connection", False)
+
+
+def test_a_refusal_with_odd_headers_is_read_all_the_same() -> None:
+    with pytest.raises(ProviderError) as caught:
+        served(http(b"{}", "429 Too Many Requests", headers="retry-after: 3\r\nx-message: 请求过多\r\n"))
+    assert (caught.value.kind, caught.value.retry_after) == ("rate_limit", 3.0)
+
+
+@pytest.mark.parametrize("variable", ["HTTPS_PROXY", "ALL_PROXY"])
+@pytest.mark.parametrize("scheme", ["http://", ""])
+def test_a_proxy_that_refuses_has_seen_no_key(monkeypatch: pytest.MonkeyPatch, variable: str, scheme: str) -> None:
+    heads: list[bytes] = []
+
+    async def call() -> None:
+        async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            heads.append(await reader.readuntil(b"\r\n\r\n"))
+            writer.write(b"HTTP/1.1 503 No\r\ncontent-length: 0\r\n\r\n")
+            await writer.drain()
+            writer.close()
+
+        async with await asyncio.start_server(handle, "127.0.0.1", 0) as server:
+            monkeypatch.setenv(variable, f"{scheme}127.0.0.1:{server.sockets[0].getsockname()[1]}")
+            provider = OpenAIProvider(ProviderConfig(wire="chat"), "https://vendor.invalid/v1", "sk-secret")
+            try:
+                await provider.complete(ModelRequest("c", "m", PROMPT, timeout_s=5.0))
+            finally:
+                await provider.aclose()
+
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.lower(), raising=False)
+    with pytest.raises(ProviderError) as caught:
+        asyncio.run(call())
+    assert (caught.value.kind, caught.value.maybe_billed) == ("connection", False)
+    assert [head.split()[:2] for head in heads] == [[b"CONNECT", b"vendor.invalid:443"]]
+    assert b"sk-secret" not in heads[0]

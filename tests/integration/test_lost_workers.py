@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 
 from fleet import executor
+from fleet.drain import GiveBack
 from fleet.entries import Purpose
 from fleet.errors import ProviderError
-from fleet.executor import GiveBack, ask
+from fleet.executor import ask
 from fleet.jobs import JobStatus
 from fleet.ledger import WORKER_LOST
 from fleet.providers.base import Completion, ModelRequest, Started

@@ -11,8 +11,8 @@ import pytest
 
 from fleet import planner
 from fleet.control import Control
+from fleet.drain import GiveBack
 from fleet.errors import ProviderError
-from fleet.executor import GiveBack
 from fleet.jobs import JobStatus
 from fleet.providers.base import Completion, ModelRequest, Started
 from fleet.retry import RETRY_TASK

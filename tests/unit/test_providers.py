@@ -9,7 +9,7 @@ from typing import Any
 import aiohttp
 import httpx2
 import pytest
-from openai import APIConnectionError, APIStatusError, APITimeoutError
+from openai import APIStatusError
 
 from fleet.config import Environment, ProviderConfig
 from fleet.errors import BadInputError, ProviderError
@@ -80,13 +80,6 @@ def test_the_wait_the_vendor_asks_for() -> None:
     assert 25 < (retry_after({"retry-after": date}) or 0) <= 30
 
 
-def caused_by(error: APIConnectionError, cause: Exception) -> APIConnectionError:
-    between = httpx2.ConnectTimeout("x")
-    between.__cause__ = cause
-    error.__cause__ = between
-    return error
-
-
 @pytest.mark.parametrize(
     ("cause", "kind", "maybe_billed"),
     [
@@ -97,9 +90,8 @@ def caused_by(error: APIConnectionError, cause: Exception) -> APIConnectionError
         (ConnectionResetError(), "connection", True),
     ],
 )
-def test_a_connection_is_told_by_its_cause(cause: Exception, kind: str, maybe_billed: bool) -> None:
-    # The transport reports them all as timeouts of connecting.
-    error = from_connection(caused_by(APITimeoutError(REQUEST), cause), provider="openai", timeout_s=5)
+def test_a_connection_is_told_by_its_cause(cause: aiohttp.ClientError | OSError, kind: str, maybe_billed: bool) -> None:
+    error = from_connection(cause, provider="openai", timeout_s=5)
     assert (error.kind, error.retryable, error.maybe_billed) == (kind, True, maybe_billed)
 
 
@@ -144,7 +136,8 @@ def environment(**given: Any) -> Environment:
 def connected(config: ProviderConfig, given: Environment, simulated_url: str | None = SIM) -> tuple[str, str, str]:
     provider = connect("acme", config, given, simulated_url)
     assert isinstance(provider, OpenAIProvider)
-    return str(provider._client.base_url), type(provider._wire).__name__, provider._client.api_key
+    client = provider._exchange._client
+    return str(client.base_url), type(provider._wire).__name__, client.api_key
 
 
 def test_without_key_and_address_the_simulated_provider_stands_in() -> None:
