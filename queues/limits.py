@@ -8,19 +8,20 @@ where both are silent, what was found out. It knows accounts, numbers and time; 
 from __future__ import annotations
 
 import asyncio
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from typing import Literal
 
 from queues.link import Link
 from queues.tiers import Allowance
 
-#: A minute, and what calls may be late or early by on their way to the provider; as queues/lua/_permits.lua has it.
-WINDOW_MS = 60_300
 #: A longer wait is confirmed at its end, and looked after this often: the account may have been paused, or allow more or less.
 CONFIRM_OVER_MS = 25
 LOOK_MS = 2_000
 #: As queues/lua/permit.lua answers.
 TOO_LARGE, OUTAGE, TOO_LONG = -2, -3, -4
+
+
+NOTHING_TOLD = ("",) * 4
 
 
 class PermitError(Exception):
@@ -144,21 +145,30 @@ class Limiter:
             await self.settle(permit(), 0, "unused")
             raise
 
-    async def settle(self, permit: Permit, tokens_used: int, end: End = "ended", told: Told | None = None) -> None:
-        """Return a permit; what was estimated too high is free again at once, unless the vendor tells that it is not."""
-        await self._link.call(
+    async def settle(
+        self, permit: Permit, tokens_used: int, end: End = "ended", told: Told | None = None, *, allowed: int = 0
+    ) -> None:
+        """Return a permit; what was estimated too high is free again at once, unless the vendor tells that it is not.
+
+        `allowed`: the tokens used with all the output that the call was allowed, as some vendors count.
+        """
+        said = (
+            ()
+            if told is None
+            else (told.requests_per_minute, told.requests_left, told.tokens_per_minute, told.tokens_left)
+        )
+        await self._link.each(
             "permit_return",
-            [self._namespace],
-            [
-                permit.account,
-                *permit.allowance.arguments(),
+            (self._namespace,),
+            (permit.account, *permit.allowance.arguments()),
+            (
                 permit.id,
                 permit.tokens,
                 tokens_used,
+                allowed,
                 end,
-                *("" if number is None else number for number in astuple(told or Told())),
-            ],
-            idempotent=True,
+                *(["" if number is None else number for number in said] or NOTHING_TOLD),
+            ),
         )
 
     async def pause(self, account: str, seconds: float) -> None:
@@ -198,18 +208,10 @@ class Limiter:
         *,
         confirm: bool,
     ) -> list[int]:
-        reply: list[int] = await self._link.call(
+        reply: list[int] = await self._link.each(
             "permit",
-            [self._namespace],
-            [
-                account,
-                *allowance.arguments(),
-                tokens,
-                permit_id,
-                round(lease_s * 1000),
-                int(confirm),
-                round(patience_s * 1000),
-            ],
-            idempotent=True,
+            (self._namespace,),
+            (account, *allowance.arguments()),
+            (tokens, permit_id, round(lease_s * 1000), int(confirm), round(patience_s * 1000)),
         )
         return reply

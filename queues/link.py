@@ -1,8 +1,9 @@
 """Owns the one asyncio connection of a process to its store, and the batching on it.
 
 Commands and script calls that coroutines issue in one tick of the loop leave in one write; while that batch is under
-way the next one collects. Each caller awaits its own reply or gets its own error. It knows Redis commands and Lua
-scripts, not what they are for. A `Link` belongs to the loop on which it is first used.
+way the next one collects. Calls of the same script for one thing each become one call for all of them. Each caller awaits
+its own reply or gets its own error. It knows Redis commands and Lua scripts, not what they are for. A `Link` belongs to the
+loop on which it is first used.
 """
 
 from __future__ import annotations
@@ -11,18 +12,15 @@ import asyncio
 import contextlib
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
-import hiredis
 from redis.asyncio.connection import Connection, parse_url
-from redis.exceptions import BusyLoadingError, NoScriptError, RedisError
+from redis.exceptions import BusyLoadingError, NoScriptError, OutOfMemoryError, ReadOnlyError, RedisError, ResponseError
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.maint_notifications import MaintNotificationsConfig
 
-from queues.scripts import Script, load
-
-Argument = str | int | float | bytes
+from queues.calls import Argument, Call, Each, Words, merged, packed, scripted
+from queues.scripts import load
 
 #: Seconds to wait before each new try to reach the store; their number bounds the tries.
 BACKOFF = (0.05, 0.1, 0.25, 0.5, 1.0, 2.0)
@@ -32,6 +30,10 @@ LOADING_DELAY, LOADING_PATIENCE = 0.2, 60.0
 MAX_BATCH = 512
 #: Idle connections kept for blocking commands; one more blocking call than that opens a connection of its own.
 MAX_IDLE_BLOCKING = 4
+
+
+#: What a server says that refuses to write for now: its disk is full, it loads its data, it is no primary.
+REFUSES_FOR_NOW = ("MISCONF", "OOM", "NOREPLICAS", "READONLY", "LOADING", "TRYAGAIN", "MASTERDOWN")
 
 
 class LinkError(RedisConnectionError):
@@ -46,8 +48,11 @@ class LinkClosed(LinkError):
     """The link was closed before the call was answered."""
 
 
-def _pack(command: tuple[Argument, ...]) -> bytes:
-    return cast("bytes", hiredis.pack_command(cast("Any", command)))
+def passes(error: RedisError) -> bool:
+    """Whether a store that failed so may do it later."""
+    if isinstance(error, RedisConnectionError | OutOfMemoryError | ReadOnlyError):
+        return True
+    return isinstance(error, ResponseError) and str(error).startswith(REFUSES_FOR_NOW)
 
 
 class _Wire(Protocol):
@@ -57,20 +62,6 @@ class _Wire(Protocol):
     async def disconnect(self, nowait: bool = False) -> None: ...
     async def send_packed_command(self, command: Sequence[bytes], check_health: bool = True) -> None: ...
     async def read_response(self, *, disconnect_on_error: bool = True) -> Any: ...
-
-
-@dataclass(slots=True, eq=False)
-class _Call:
-    """One call on its way: its bytes, who waits for it, and what may be done when the connection breaks."""
-
-    name: str
-    packed: bytes
-    reply: asyncio.Future[Any]
-    idempotent: bool
-    script: Script | None
-    arguments: tuple[Argument, ...]
-    tries: int = 0
-    waits: int = 0
 
 
 class Link:
@@ -89,7 +80,7 @@ class Link:
         }
         self._reply_timeout = reply_timeout
         self._wire: _Wire | None = None
-        self._waiting: deque[_Call] = deque()
+        self._waiting: deque[Call | Each] = deque()
         self._pump: asyncio.Task[None] | None = None
         self._idle_blocking: list[_Wire] = []
         self._closed = False
@@ -109,14 +100,27 @@ class Link:
 
         Raises ValueError (no such script), redis.exceptions.ResponseError (the script failed), LinkError.
         """
-        script = load(name)
-        arguments = (len(keys), *keys, *args)
-        packed = _pack(("EVALSHA", script.sha, *arguments))
-        return await self._submit(name, packed, idempotent, script, arguments)
+        reply = self._reply()
+        self._submit(scripted(name, keys, args, [reply], idempotent=idempotent))
+        return await reply
+
+    async def each(self, name: str, keys: Sequence[str], head: Sequence[Argument], args: Sequence[Argument]) -> Any:
+        """As `call`, for a script that does the same for each of several groups of arguments, which follow the head.
+
+        Those that are asked for in one tick with the same keys and head run as one. Its reply is a list of one reply for
+        each group; what one of them fails of is raised to whoever asked for that one. Sent again if the connection breaks.
+        Raises as `call` does.
+        """
+        reply = self._reply()
+        load(name)  # there is one, or whoever asks is told so
+        self._submit(Each(name, tuple(keys), tuple(head), Words.of(args), reply))
+        return await reply
 
     async def execute(self, *command: Argument, idempotent: bool = False) -> Any:
         """Run one command, for example `execute("GET", key)`. Never a blocking one: use `blocking` for those."""
-        return await self._submit(str(command[0]), _pack(command), idempotent, None, ())
+        reply = self._reply()
+        self._submit(Call(str(command[0]), [Words.of(command)], [reply], idempotent))
+        return await reply
 
     async def blocking(self, *command: Argument, timeout: float) -> Any:  # noqa: ASYNC109 - the server's own timeout
         """Run a command that waits in the server (BLPOP, BLMOVE), with `timeout` in seconds as its last argument.
@@ -128,7 +132,7 @@ class Link:
         try:
             async with asyncio.timeout(timeout + self._reply_timeout):
                 await wire.connect()
-                await wire.send_packed_command([_pack((*command, timeout))], check_health=False)
+                await wire.send_packed_command([packed((Words.of((*command, timeout)),))], check_health=False)
                 reply = await wire.read_response()
         except (RedisConnectionError, OSError, TimeoutError) as error:
             await wire.disconnect(nowait=True)
@@ -149,8 +153,8 @@ class Link:
             self._pump.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._pump
-        while self._waiting:
-            self._fail(self._waiting.popleft(), LinkClosed("The link to the store was closed before this call ran."))
+        for call in self._taken(len(self._waiting)):
+            call.fail(LinkClosed("The link to the store was closed before this call ran."))
         wires = [*self._idle_blocking, *([self._wire] if self._wire else [])]
         self._idle_blocking, self._wire = [], None
         for wire in wires:
@@ -163,44 +167,44 @@ class Link:
     def _new_wire(self) -> _Wire:
         return cast("_Wire", self._wire_class(**self._wire_kwargs))
 
-    def _submit(
-        self, name: str, packed: bytes, idempotent: bool, script: Script | None, arguments: tuple[Argument, ...]
-    ) -> asyncio.Future[Any]:
+    def _reply(self) -> asyncio.Future[Any]:
         self._check_open()
-        loop = asyncio.get_running_loop()
-        reply: asyncio.Future[Any] = loop.create_future()
-        self._waiting.append(_Call(name, packed, reply, idempotent, script, arguments))
+        return asyncio.get_running_loop().create_future()
+
+    def _submit(self, call: Call | Each) -> None:
+        self._waiting.append(call)
         if self._pump is None:
             # The task's first step runs in the next tick, so everything issued in this one shares its batch.
-            self._pump = loop.create_task(self._run(), name="link")
-        return reply
+            self._pump = asyncio.get_running_loop().create_task(self._run(), name="link")
+
+    def _taken(self, most: int) -> list[Call]:
+        """Up to `most` of what waits."""
+        return merged([self._waiting.popleft() for _ in range(min(len(self._waiting), most))])
 
     async def _run(self) -> None:
         """Send batches until nothing waits."""
         try:
             while self._waiting:
-                batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), MAX_BATCH))]
-                batch = [call for call in batch if not call.reply.cancelled()]
+                batch = self._taken(MAX_BATCH)
                 try:
                     await self._exchange(batch)
                 except asyncio.CancelledError:
                     for call in batch:
-                        self._fail(call, LinkClosed("The link to the store was closed while this call ran."))
+                        call.fail(LinkClosed("The link to the store was closed while this call ran."))
                     raise
         finally:
             self._pump = None
 
-    async def _exchange(self, batch: list[_Call]) -> None:
+    async def _exchange(self, batch: list[Call]) -> None:
         """One round trip for `batch`; calls that may go again are put back in front of the queue."""
-        again: list[_Call] = []
+        again: list[Call] = []
         answered = 0
         loading = False
         try:
             wire = await self._connected()
         except (RedisError, OSError, TimeoutError) as error:
             for call in batch:
-                self._fail(
-                    call,
+                call.fail(
                     LinkError(
                         f"The store cannot be reached: {str(error).rstrip('.')}. Check its URL and that it runs."
                     ),
@@ -208,7 +212,7 @@ class Link:
             return
         try:
             async with asyncio.timeout(self._reply_timeout):
-                await wire.send_packed_command([b"".join([call.packed for call in batch])], check_health=False)
+                await wire.send_packed_command([b"".join([packed(call.words) for call in batch])], check_health=False)
                 for call in batch:
                     loading |= await self._read_reply(wire, call, again)
                     answered += 1
@@ -222,15 +226,15 @@ class Link:
         if loading:
             await asyncio.sleep(LOADING_DELAY)
 
-    async def _read_reply(self, wire: _Wire, call: _Call, again: list[_Call]) -> bool:
+    async def _read_reply(self, wire: _Wire, call: Call, again: list[Call]) -> bool:
         """Answer `call`, or add it to those that go again; whether the server is still loading its data."""
         try:
             reply = await wire.read_response(disconnect_on_error=False)
         except NoScriptError as error:
             if call.script is None:
-                self._fail(call, error)
+                call.fail(error)
             else:  # It has not run: send the source, which also loads it.
-                call.packed = _pack(("EVAL", call.script.source, *call.arguments))
+                call.send_source()
                 again.append(call)
         except BusyLoadingError:
             # A server that reads its data back has not run it: it goes again, when that may be over.
@@ -239,13 +243,12 @@ class Link:
         except RedisConnectionError:
             raise
         except RedisError as error:
-            self._fail(call, error)
+            call.fail(error)
         else:
-            if not call.reply.done():
-                call.reply.set_result(reply)
+            call.answer(reply)
         return False
 
-    def _after_loading(self, calls: list[_Call]) -> list[_Call]:
+    def _after_loading(self, calls: list[Call]) -> list[Call]:
         """Those of `calls` that have not waited too long for the server to have its data; the others fail."""
         patient = []
         for call in calls:
@@ -253,10 +256,10 @@ class Link:
             if call.waits * LOADING_DELAY <= LOADING_PATIENCE:
                 patient.append(call)
             else:
-                self._fail(call, LinkError("The store is still loading its data; wait until it has, then call again."))
+                call.fail(LinkError("The store is still loading its data; wait until it has, then call again."))
         return patient
 
-    def _after_loss(self, calls: list[_Call], error: BaseException) -> list[_Call]:
+    def _after_loss(self, calls: list[Call], error: BaseException) -> list[Call]:
         """Those of `calls` that may be sent again; the others fail."""
         again = []
         for call in calls:
@@ -265,7 +268,7 @@ class Link:
                 again.append(call)
             else:
                 reason = f"{call.name}: {str(error) or type(error).__name__}"
-                self._fail(call, LinkLost(f"The store's connection broke during {reason}. It may have run."))
+                call.fail(LinkLost(f"The store's connection broke during {reason}. It may have run."))
         return again
 
     async def _connected(self) -> _Wire:
@@ -290,8 +293,3 @@ class Link:
         wire, self._wire = self._wire, None
         if wire is not None:
             await wire.disconnect(nowait=True)
-
-    @staticmethod
-    def _fail(call: _Call, error: Exception) -> None:
-        if not call.reply.done():
-            call.reply.set_exception(error)

@@ -11,15 +11,14 @@ import asyncio
 import json
 import secrets
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from itertools import islice
 from typing import Any, Literal, TypeVar
 
-from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import OutOfMemoryError, ReadOnlyError, RedisError, ResponseError
+from redis.exceptions import RedisError
 
 from queues.failpoints import failpoint
-from queues.link import Link
+from queues.link import Link, passes
 from queues.subtasks import (
     Charge,
     Claim,
@@ -48,8 +47,6 @@ SHARD = 500
 INSIST_S, INSIST_DELAY_S = 300.0, 0.5
 #: The same for a process that was asked to end.
 HURRY_S = 10.0
-#: What a server says that refuses to write for now: its disk is full, it loads its data, it is no primary.
-REFUSES_FOR_NOW = ("MISCONF", "OOM", "NOREPLICAS", "READONLY", "LOADING", "TRYAGAIN", "MASTERDOWN")
 
 
 class Store:
@@ -103,7 +100,7 @@ class Store:
 
     async def claim(self, id_: str, tier: str) -> Claim | Refusal:
         """The right to work on a subtask for `lease_ms`, or why not."""
-        reply = await self._call("claim", id_, tier, self.lease_ms, secrets.token_hex(8), self.worker)
+        reply = await self._each("claim", (tier, self.lease_ms, self.worker), id_, secrets.token_hex(8))
         verdict = reply[0].decode()
         if verdict != "run":
             return Refusal(verdict, reply[1].decode() if verdict == "final" else None)
@@ -126,16 +123,16 @@ class Store:
 
         `quarantined`: it ends because its workers keep dying.
         """
-        what = (claim.id, claim.fence, status, output, _charges(charges))
-        return bool(await self._insist("finish", *what, self.gate_grace_ms, int(quarantined)))
+        what = (claim.id, claim.fence, status, output, _charges(charges), int(quarantined))
+        return bool(await self._insist(self._each, "finish", (self.gate_grace_ms,), *what))
 
     async def hand_on(self, claim: Claim, tier: str, trail: str, charges: Sequence[Charge] = ()) -> bool:
         """Give a claimed subtask to `tier`, in front. False: the claim was lost and only the charges count."""
-        return bool(await self._insist("hand_on", claim.id, claim.fence, tier, trail, _charges(charges)))
+        return bool(await self._insist(self._call, "hand_on", claim.id, claim.fence, tier, trail, _charges(charges)))
 
     async def settle(self, charges: Sequence[Charge]) -> None:
         """Write charges that belong to no change of state."""
-        await self._insist("settle", _charges(charges))
+        await self._insist(self._call, "settle", _charges(charges))
 
     async def forget(
         self, gate: str, ids: Iterable[str], record: str, quota: str, *, entries: int, guesses: int
@@ -182,7 +179,7 @@ class Store:
 
     async def set_memo(self, job: str, name: str, body: str, charges: Sequence[Charge] = ()) -> None:
         """Write something down for a job, together with charges; what stands under `name` already stays."""
-        await self._insist("memo", job, name, body, _charges(charges))
+        await self._insist(self._call, "memo", job, name, body, _charges(charges))
 
     async def records(self, record: str) -> dict[str, str]:
         """The entries written by charges under `record`, by id."""
@@ -208,7 +205,8 @@ class Store:
         `under_way`: what it announces has begun, so that a store that is away or full is insisted upon.
         """
         what = (intent.quota, intent.hold, intent.amount, intent.id, intent.note, intent.claimed, intent.fence)
-        reply = await (self._insist if under_way else self._call)("hold", *what)
+        asking = self._insist(self._each, "hold", (), *what) if under_way else self._each("hold", (), *what)
+        reply = await asking
         match reply[0]:
             case 1:
                 return None
@@ -311,30 +309,26 @@ class Store:
     def _key(self, *parts: str) -> str:
         return ":".join((self.namespace, *parts))
 
-    async def _insist(self, script: str, *args: str | int | float) -> Any:
-        """Run a script that writes what was paid for: a store that is away or full for a while must not cost it.
+    async def _insist(self, call: Callable[..., Awaitable[Any]], *args: Any) -> Any:
+        """Make a call that writes what was paid for: a store that is away or full for a while must not cost it.
 
         All such scripts may run twice; whether they still count is decided by the fence.
         """
         began = time.monotonic()
         while True:
             try:
-                return await self._call(script, *args)
+                return await call(*args)
             except RedisError as error:
                 patience = HURRY_S if self.hurry.is_set() else INSIST_S
-                if not _passes(error) or time.monotonic() - began > patience:
+                if not passes(error) or time.monotonic() - began > patience:
                     raise
                 await asyncio.sleep(INSIST_DELAY_S)
 
     async def _call(self, script: str, *args: str | int | float) -> Any:
         return await self.link.call(script, [self.namespace], args, idempotent=True)
 
-
-def _passes(error: RedisError) -> bool:
-    """Whether a store that failed so may do it later."""
-    if isinstance(error, RedisConnectionError | OutOfMemoryError | ReadOnlyError):
-        return True
-    return isinstance(error, ResponseError) and str(error).startswith(REFUSES_FOR_NOW)
+    async def _each(self, script: str, head: tuple[str | int, ...], *args: str | int) -> Any:
+        return await self.link.each(script, (self.namespace,), head, args)
 
 
 def _shards(values: Iterable[T], size: int) -> Iterable[tuple[T, ...]]:

@@ -28,14 +28,48 @@ local function lenient_until()
   return tonumber(ends or 0)
 end
 local function beat() redis.call('HSET', key('beat'), 'lenient_until', lenient_until(), 'at', now) end
+
 local function int(n) return string.format('%.0f', n + 0) end -- minus zero is no integer to the server
+
+-- Counters of states and tallies. Within a script that does many things, and reads none of them, each is written once for all.
+local together
+local function increase(of_it, field, by)
+  if not together then
+    redis.call('HINCRBY', of_it, field, int(by))
+  else
+    local fields = together[of_it] or {}
+    together[of_it] = fields
+    fields[field] = (fields[field] or 0) + by
+  end
+end
+local function write_counters()
+  for of_it, fields in pairs(together) do
+    for field, by in pairs(fields) do
+      if by ~= 0 then redis.call('HINCRBY', of_it, field, int(by)) end
+    end
+  end
+  together = nil
+end
+
+-- For scripts that do the same for several: once for every group of `size` arguments behind the first `head`. The reply is a list
+-- of their replies; what one of them fails of is the reply to that one.
+local function each(head, size, one)
+  local replies = {}
+  together = {}
+  for at = head + 1, #ARGV, size do
+    local fine, reply = pcall(one, unpack(ARGV, at, at + size - 1))
+    replies[#replies + 1] = (fine or type(reply) == 'table') and reply or {err = tostring(reply)}
+  end
+  write_counters()
+  return replies
+end
 
 -- A subtask changes its state: the hash and the job's counts, together.
 local function move(id, tier, from, to)
   redis.call('HSET', key('s', id), 'state', to, 'tier', tier)
   local counts = key('c', job_of(id))
-  if from then redis.call('HINCRBY', counts, from.tier .. ':' .. from.state, -1) end
-  redis.call('HINCRBY', counts, tier .. ':' .. to, 1)
+  if from then increase(counts, from.tier .. ':' .. from.state, -1) end
+  increase(counts, tier .. ':' .. to, 1)
 end
 
 -- Something was not as it should be and was put right; `queues/survey.py` names what.
@@ -149,7 +183,7 @@ local function apply_charges(json)
     if new or (guess and not c.provisional) then
       redis.call('HINCRBY', key('q', c.quota), 'used', int(c.amount - (new and 0 or guess)))
       if new then
-        for field, n in pairs(c.tally) do redis.call('HINCRBY', key('t', c.quota), field, int(n)) end
+        for field, n in pairs(c.tally) do increase(key('t', c.quota), field, n) end
         if c.provisional then redis.call('HSET', guesses, c.id, int(c.amount)) end
       else
         redis.call('HSET', record, c.id, c.body)

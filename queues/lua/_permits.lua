@@ -6,6 +6,7 @@
 --         left_n and left_tokens (of starts that became a minute old and whose places have not been given away yet),
 --         all_n and all_tokens (of the log), others_n and others_tokens (what the vendor counts beyond our starts) as of
 --         others_n_at and others_tokens_at,
+--         worth (what calls count of the most they may),
 --         broken (calls that broke since one was answered), broken_at (when that became an outage), open_until and open_for (of
 --         the breaker), answered (once a call was), release_at (when the next subtask may leave the backlog for this account),
 --         probe_until (when the lease of the permit ends that tries whether an outage is over; its id is in the field probe),
@@ -15,7 +16,7 @@
 local account = ARGV[1]
 local p, log, starts, flying = key('p', account), key('p', account, 'line'), key('p', account, 'begun'), key('p', account, 'flying')
 -- A minute, and what calls may be late or early by on their way.
-local WINDOW_MS = 60300
+local WINDOW_MS = 60400
 -- What an account whose limits nobody knows begins with, until its vendor tells them or refuses.
 local FIRST_RPM = 60
 -- What a vendor told holds for so long: it tells again with every answer, and may change what it sells.
@@ -28,6 +29,12 @@ local BREAKS_AT, FIRST_OPEN_MS, LONGEST_OPEN_MS = 10, 1000, 60000
 local packed = redis.call('HGET', p, 'state')
 local state = setmetatable(packed and cmsgpack.unpack(packed) or {}, {__index = function() return 0 end})
 local function save() redis.call('HSET', p, 'state', cmsgpack.pack(state)) end
+
+-- What a call is expected to count that may count so many tokens at most: as those before it did, the most of them, the
+-- longer ago the less.
+local FORGETS = 0.98
+local function worth() return state.worth > 0 and state.worth or 1 end
+local function expected(tokens) return math.ceil(tokens * worth()) end
 
 -- Even spacing, but a start that becomes a minute old may be followed by another at once: starts come as fast as their like
 -- leave the minute, and never slower than evenly. `field` is requests_at or tokens_at (Generic Cell Rate Algorithm, with the

@@ -7,6 +7,7 @@ if not hold_all(ARGV[2]) then return 0 end
 -- Fences start at the time: a worker of a version that only counts them up gives out none of an earlier round's.
 local fence = int(clock[1] * 1000000 + clock[2])
 local added = 0
+together = {}
 for _, spec in ipairs(cjson.decode(ARGV[1])) do
   local s = key('s', spec.id)
   -- Behind a gate whose members have all ended nothing is added: they were forgotten, and would run a second time.
@@ -27,4 +28,5 @@ for _, spec in ipairs(cjson.decode(ARGV[1])) do
     if needs > 0 then move(spec.id, spec.tier, nil, 'waiting') else make_ready(spec.id, spec.tier, nil, false) end
   end
 end
+write_counters()
 return added

@@ -1,5 +1,6 @@
 -- Take ready subtasks out of a tier's backlog, fairly, as far as the window has room.
--- The window is twice what the live workers can run, so that a full worker finds the next subtask waiting.
+-- The window is a little more than what the live workers can run: a worker that has just ended one finds the next waiting, and
+-- who comes later, and is due, does not wait long behind those that were released before.
 -- What could not start soon, for the limits of its account, its pause or an outage, stays where who comes later may overtake.
 -- KEYS[1] namespace   ARGV[1] account that the tier's work waits for ('': none)
 -- ARGV[2] requests/min  ARGV[3] tokens/min  ARGV[4] in flight (0: no limit)  ARGV[5] 1: the limits are to be found out
@@ -11,7 +12,7 @@ local workers, backlog, virtual = key('w', tier), key('b', tier), key('v', tier)
 redis.call('ZREMRANGEBYSCORE', workers, '-inf', now)
 local window = 0
 for _, worker in ipairs(redis.call('ZRANGE', workers, 0, -1)) do
-  window = window + 2 * tonumber(string.match(worker, '%d+$'))
+  window = window + math.ceil(1.125 * tonumber(string.match(worker, '%d+$')))
 end
 local room = math.min(most, window - redis.call('SCARD', key('out', tier)))
 local reply = {}
@@ -51,15 +52,22 @@ local function startable()
 end
 if account ~= '' and room > 0 then room = math.min(room, startable()) end
 
-local function advance(set, member, from, by, clock_field)
-  redis.call('HSET', virtual, clock_field, from)
-  redis.call('ZADD', set, from + by, member)
+-- What was released of a job is counted, and looked after, together.
+local function queue_all(job, ids)
+  if #ids == 0 then return end
+  local counts = key('c', job)
+  redis.call('HINCRBY', counts, tier .. ':ready', -#ids)
+  redis.call('HINCRBY', counts, tier .. ':queued', #ids)
+  redis.call('SADD', key('out', tier), unpack(ids))
+  local watched = {}
+  for _, id in ipairs(ids) do
+    watched[#watched + 1] = now + unsent_ms
+    watched[#watched + 1] = id
+  end
+  redis.call('ZADD', key('watch'), unpack(watched))
 end
-
 local function queue(id, s, task, gate, index)
-  move(id, tier, {tier = tier, state = 'ready'}, 'queued')
-  redis.call('SADD', key('out', tier), id)
-  redis.call('ZADD', key('watch'), now + unsent_ms, id)
+  redis.call('HSET', s, 'state', 'queued')
   for _, field in ipairs({id, task, gate or '', index or ''}) do reply[#reply + 1] = field end
   room = room - 1
 end
@@ -99,6 +107,7 @@ local function take_suspects()
     if due then
       redis.call('SADD', batch, id)
       queue(id, s, task, gate, index)
+      queue_all(job_of(id), {id})
       free = free - places
     elseif stop == 'paused' then -- it waits in its lane until the job is resumed
       redis.call('RPUSH', key('b', tier, redis.call('HGET', key('j', job_of(id)), 'tenant') or 'default', job_of(id)), id)
@@ -108,21 +117,19 @@ end
 
 take_suspects()
 local met = 0
-while room > 0 and met < LOOKED_AT do
-  local tenant = redis.call('ZRANGE', backlog, 0, 0, 'WITHSCORES')
-  if not tenant[1] then break end
-  local lanes = key('b', tier, tenant[1])
-  local lane = redis.call('ZRANGE', lanes, 0, 0, 'WITHSCORES')
-  if not lane[1] then
-    redis.call('ZREM', backlog, tenant[1])
-  else
-    local id = redis.call('LPOP', key('b', tier, tenant[1], lane[1]))
+-- Takes from a job as long as it is its turn: `until_job` and `until_tenant` are the times of those that come next.
+local function serve(tenant, lanes, job, from, until_job, tenant_from, until_tenant)
+  local ids, share = {}, tonumber(redis.call('HGET', key('j', job), 'share') or 1)
+  local at, tenant_at, last, tenant_last = from, tenant_from, nil, nil
+  repeat
+    local id = redis.call('LPOP', key('b', tier, tenant, job))
     local s = id and key('s', id)
-    local state, at, cost, task, gate, index, kills, in_line =
+    local state, its_tier, cost, task, gate, index, kills, in_line =
       unpack(id and redis.call('HMGET', s, 'state', 'tier', 'cost', 'task', 'gate', 'gate_index', 'kills', 'in_line') or {})
     if not id then
-      redis.call('ZREM', lanes, lane[1])
-    elseif state == 'ready' and at == tier and tonumber(kills) >= SUSPECT_KILLS then
+      redis.call('ZREM', lanes, job)
+      at = nil
+    elseif state == 'ready' and its_tier == tier and tonumber(kills) >= SUSPECT_KILLS then
       -- Its job was paused; or it had stayed in its lane, claimed by an earlier message while it was ready, or is there from
       -- an earlier version.
       if not in_line then
@@ -130,12 +137,30 @@ while room > 0 and met < LOOKED_AT do
         redis.call('HSET', s, 'in_line', 1)
       end
       met = met + 1
-    elseif state == 'ready' and at == tier then
+    elseif state == 'ready' and its_tier == tier then
       queue(id, s, task, gate, index)
-      local share = tonumber(redis.call('HGET', key('j', lane[1]), 'share') or 1)
-      advance(lanes, lane[1], tonumber(lane[2]), cost / share, tenant[1])
-      advance(backlog, tenant[1], tonumber(tenant[2]), tonumber(cost), '*')
+      ids[#ids + 1] = id
+      last, tenant_last = at, tenant_at
+      at, tenant_at = at + cost / share, tenant_at + cost
     end
+  until not at or room <= 0 or met >= LOOKED_AT or at >= until_job or tenant_at >= until_tenant
+  queue_all(job, ids)
+  if last then
+    redis.call('HSET', virtual, tenant, last, '*', tenant_last)
+    if at then redis.call('ZADD', lanes, at, job) end
+    redis.call('ZADD', backlog, tenant_at, tenant)
+  end
+end
+while room > 0 and met < LOOKED_AT do
+  local tenants = redis.call('ZRANGE', backlog, 0, 1, 'WITHSCORES')
+  if not tenants[1] then break end
+  local lanes = key('b', tier, tenants[1])
+  local jobs = redis.call('ZRANGE', lanes, 0, 1, 'WITHSCORES')
+  if not jobs[1] then
+    redis.call('ZREM', backlog, tenants[1])
+  else
+    serve(tenants[1], lanes, jobs[1], tonumber(jobs[2]), tonumber(jobs[4]) or math.huge,
+      tonumber(tenants[2]), tonumber(tenants[4]) or math.huge)
   end
 end
 if met > 0 then take_suspects() end

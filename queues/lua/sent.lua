@@ -9,7 +9,7 @@ for i = 2, #ARGV do
     count(tier, 'resent')
   end
   if state == 'queued' then
-    redis.call('HINCRBY', key('s', ARGV[i]), 'sends', 1)
+    redis.call('HSET', key('s', ARGV[i]), 'sends', sends + 1)
     -- Sent again without a worker taking it, because all of them are busy: wait longer.
     redis.call('ZADD', key('watch'), now + ARGV[1] + (tonumber(sends) > 0 and math.min(ARGV[1], LONGER_MS) or 0), ARGV[i])
   end

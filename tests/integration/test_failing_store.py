@@ -33,7 +33,7 @@ def test_an_answer_is_written_once_a_store_with_a_full_disk_has_room_again(
 ) -> None:
     async def scenario(fleet: Bench) -> None:
         link, complete = fleet.runtime.store.link, fleet.provider.complete
-        real = link.call
+        real = link.each
         refused: list[str] = []
 
         async def refuses(name: str, *args: Any, **named: Any) -> Any:
@@ -44,7 +44,7 @@ def test_an_answer_is_written_once_a_store_with_a_full_disk_has_room_again(
 
         async def fills(request: ModelRequest, started: Started | None = None) -> Completion:
             answer = await complete(request, started)
-            link.call = refuses  # type: ignore[method-assign]
+            link.each = refuses  # type: ignore[method-assign]
             return answer
 
         fleet.provider.complete = fills  # type: ignore[method-assign]

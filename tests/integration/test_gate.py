@@ -43,7 +43,10 @@ def test_dispatched_messages_carry_their_place_in_the_chord_and_its_body(valkey:
             job_id = await fleet.submit(items=["a", "b"], steps=[NOTE], review=REVIEW)
             await fleet.run_until(job_id, "fleet.plan_job.v1")
             await fleet.duties.plan(f"{job_id}/plan.1", "coordinator")
-            assert await Dispatcher(runtime.app, runtime.store, runtime.gates, [runtime.tiers["nano"]]).dispatch() == 2
+            assert (
+                await Dispatcher(runtime.publisher, runtime.store, runtime.gates, [runtime.tiers["nano"]]).dispatch()
+                == 2
+            )
             shard = f"{job_id}/shard.1.0.0"
             messages = in_queue(valkey, "nano")
             assert [message.args for message in messages] == [[f"{job_id}/note/0"], [f"{job_id}/note/1"]]
@@ -76,7 +79,9 @@ def test_a_message_without_a_gate_has_no_chord(valkey: Valkey, tmp_path: Path) -
             runtime = fleet.runtime
             job_id = await fleet.submit(steps=[{"id": "one", "prompt": "One."}])
             assert (
-                await Dispatcher(runtime.app, runtime.store, runtime.gates, [runtime.tiers["coordinator"]]).dispatch()
+                await Dispatcher(
+                    runtime.publisher, runtime.store, runtime.gates, [runtime.tiers["coordinator"]]
+                ).dispatch()
                 == 1
             )
             (message,) = in_queue(valkey, "coordinator")

@@ -40,9 +40,17 @@ class Account:
         return await self.limiter._ask("m", allowance, tokens, id_, 90, patience_s, confirm=confirm)
 
     async def end(
-        self, id_: str, end: End = "ended", told: Told | None = None, allowance: Allowance = FREE, *, used: int = 1
+        self,
+        id_: str,
+        end: End = "ended",
+        told: Told | None = None,
+        allowance: Allowance = FREE,
+        *,
+        tokens: int = 1,
+        used: int = 1,
+        allowed: int = 0,
     ) -> None:
-        await self.limiter.settle(Permit(id_, "m", allowance, 1, 0), used, end, told)
+        await self.limiter.settle(Permit(id_, "m", allowance, tokens, 0), used, end, told, allowed=allowed)
 
 
 def on_account(valkey: Valkey, scenario: Callable[[Account], Awaitable[None]]) -> None:
@@ -65,6 +73,34 @@ def test_requests_are_evenly_spaced_behind_those_that_may_start_at_once(valkey: 
         spaced = [wait for wait in waits if wait > 1]
         assert 39 <= len(spaced) <= 41, "ten a second, and a second's worth at once"
         assert {after - before for before, after in itertools.pairwise(spaced)} <= {100, 101}
+
+    on_account(valkey, scenario)
+
+
+def test_calls_are_spaced_by_what_those_before_them_counted_not_by_what_they_may_count_at_most(valkey: Valkey) -> None:
+    allowance = Allowance(tokens_per_minute=60_000)
+
+    async def waits(account: Account, name: str) -> list[int]:
+        return [(await account.ask(f"{name}{n}", allowance, tokens=1_000))[0] for n in range(4)]
+
+    async def scenario(account: Account) -> None:
+        first = await waits(account, "a")
+        assert first[-1] - first[-2] in (1_006, 1_007), "60 calls of 1,000 tokens a minute"
+        for n in range(4):
+            await account.end(f"a{n}", allowance=allowance, tokens=1_000, used=300, allowed=500)
+        for second in range(100):
+            await account.at(10 + second)
+            await account.ask(f"b{second}", allowance, tokens=1_000)
+            await account.end(f"b{second}", allowance=allowance, tokens=1_000, used=300, allowed=500)
+        await account.at(200)
+        later = await waits(account, "c")
+        assert later[-1] - later[-2] in (503, 504), "they count what they were allowed, half of what was asked for"
+        await account.end("c0", allowance=allowance, tokens=1_000, used=900, allowed=900)
+        await account.at(300)
+        after = await waits(account, "d")
+        assert after[-1] - after[-2] in (906, 907), "one that counted more is remembered"
+        await account.end("d0", allowance=allowance, tokens=1_000, used=5_000, allowed=5_000)
+        assert (await account.ask("e", allowance, tokens=60_000))[0] >= 0, "nothing counts more than it may at most"
 
     on_account(valkey, scenario)
 

@@ -12,16 +12,36 @@ import pytest
 from redis.exceptions import NoScriptError, ResponseError
 
 from queues import scripts
+from queues.calls import MAX_EACH
 from queues.link import Link, LinkClosed, LinkError, LinkLost
 from tests.support.valkey import Valkey
 
 SOURCE = b"return {KEYS[1], ARGV[1]}"
-ECHO = scripts.Script("echo", SOURCE, hashlib.sha1(SOURCE, usedforsecurity=False).hexdigest())
+
+
+#: For each pair: their sum, counted in the key; a pair that is no pair of numbers fails.
+PAIRS = b"""
+local replies = {}
+for at = 2, #ARGV, 2 do
+  local fine, sum = pcall(function()
+    redis.call('INCR', KEYS[1])
+    return ARGV[1] + ARGV[at] + ARGV[at + 1]
+  end)
+  replies[#replies + 1] = fine and sum or {err = 'no numbers'}
+end
+return replies
+"""
+
+
+def script(name: str, source: bytes) -> scripts.Script:
+    return scripts.Script(name, source, hashlib.sha1(source, usedforsecurity=False).hexdigest())
 
 
 @pytest.fixture(autouse=True)
-def _echo(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("queues.link.load", lambda name: {"echo": ECHO}[name])
+def _scripts(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = {"echo": script("echo", SOURCE), "pairs": script("pairs", PAIRS)}
+    for module in ("calls", "link"):
+        monkeypatch.setattr(f"queues.{module}.load", known.__getitem__)
 
 
 def with_link(url: str, body: Callable[[Link], Awaitable[None]], **options: Any) -> None:
@@ -59,6 +79,41 @@ def test_a_script_is_loaded_when_the_server_does_not_know_it(valkey: Valkey) -> 
         assert await link.call("echo", ["k"], [b"\xff"]) == [b"k", b"\xff"]
         with pytest.raises(NoScriptError):
             await link.execute("EVALSHA", "0" * 40, 0)
+
+    with_link(valkey.url, body)
+
+
+def test_calls_of_one_script_run_as_one_and_each_gets_its_own_reply_or_error(valkey: Valkey) -> None:
+    async def body(link: Link) -> None:
+        valkey.flush()
+        await link.execute("CONFIG", "RESETSTAT")
+        pairs = [link.each("pairs", ["k"], [1], [number, 10]) for number in range(MAX_EACH + 6)]
+        others = [link.each("pairs", ["k"], [2], [0, 0]), link.each("pairs", ["other"], [1], [0, 0])]
+        given_up = asyncio.ensure_future(link.each("pairs", ["k"], [1], [0, 0]))
+        await asyncio.sleep(0)
+        given_up.cancel()
+        wrong = link.each("pairs", ["k"], [1], ["x", 1])
+        *replies, two, other, error = await asyncio.gather(*pairs, *others, wrong, return_exceptions=True)
+        assert replies == [11 + number for number in range(MAX_EACH + 6)]
+        assert (two, other) == (2, 1)
+        assert isinstance(error, ResponseError)
+        assert int(await link.execute("GET", "k")) == len(pairs) + 2, "nothing runs twice, nor what nobody waits for"
+        stats = (await link.execute("INFO", "commandstats")).decode().splitlines()
+        runs = {line.split(":")[0]: int(line.split("calls=")[1].split(",")[0]) for line in stats if "calls=" in line}
+        assert runs["cmdstat_eval"] == 4, (
+            "two for the many of one head, one for each other; the server did not know the script"
+        )
+
+    with_link(valkey.url, body)
+
+
+def test_a_script_that_is_not_there_is_told_to_whoever_asks_for_it(valkey: Valkey) -> None:
+    async def body(link: Link) -> None:
+        with pytest.raises(KeyError):
+            await link.each("nothing", ["k"], [], [1])
+        with pytest.raises(TypeError):
+            await link.each("pairs", ["k"], [1], [None, 1])  # type: ignore[list-item]
+        assert await link.each("pairs", ["k"], [1], [1, 1]) == 3
 
     with_link(valkey.url, body)
 

@@ -151,3 +151,16 @@ def test_planning_again_after_a_crash_asks_nobody_and_adds_nothing(
         books(await fleet.ledger(job_id), sim.charges(), job_id)
 
     on_bench(scenario, valkey, tmp_path, config(), sim=sim.url)
+
+
+def test_items_are_kept_in_their_file_and_not_with_the_job_that_everybody_reads(valkey: Valkey, tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with bench(valkey, tmp_path, config(), sim="http://127.0.0.1:1/v1") as fleet:
+            step = {"id": "note", "each": "items", "tier": "nano", "prompt": "{{ item.n }}"}
+            job_id = await fleet.submit(items=[{"n": number} for number in range(1_000)], steps=[step])
+            job = await fleet.runtime.jobs.load(job_id)
+            assert (len(job.items), job.spec.items) == (1_000, ())
+            with valkey.client() as client:
+                assert sum(map(len, client.hgetall(f"fleet:job:{job_id}").values())) < 20_000
+
+    asyncio.run(scenario())

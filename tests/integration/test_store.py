@@ -113,16 +113,16 @@ def test_handed_on_goes_in_front_of_the_next_tier_with_its_trail(valkey: Valkey)
     asyncio.run(scenario())
 
 
-def test_the_window_is_twice_the_live_capacity(valkey: Valkey) -> None:
+def test_the_window_is_a_little_more_than_the_live_capacity(valkey: Valkey) -> None:
     async def scenario() -> None:
-        async with open_store(valkey, capacity=2) as store:
-            await store.add([new(f"j/{i}") for i in range(10)])
+        async with open_store(valkey, capacity=16) as store:
+            await store.add([new(f"j/{i}") for i in range(30)])
             first = await store.release("nano", 100)
-            assert len(first) == 4
+            assert len(first) == 18
             assert await store.release("nano", 100) == []
             await store.finish(await claimed(store, first[0].id), "ok", "")
             assert len(await store.release("nano", 100)) == 1
-            await store.register("nano", "w", 2, 0)
+            await store.register("nano", "w", 16, 0)
             await store.finish(await claimed(store, first[1].id), "ok", "")
             assert await store.release("nano", 100) == [], "without a live worker nothing is released"
 
@@ -395,7 +395,7 @@ def test_what_was_released_and_not_sent_comes_back_soon_what_was_sent_later(valk
 
 def test_what_is_forgotten_on_its_way_gives_its_place_back(valkey: Valkey) -> None:
     async def scenario() -> None:
-        async with open_store(valkey, capacity=2) as store:
+        async with open_store(valkey, capacity=3) as store:
             ids = [f"j/{number}" for number in range(4)]
             members = [new(id_, gate="j/gate", gate_index=index) for index, id_ in enumerate(ids)]
             await store.add([new("j/gate", members=4, tier="mini"), *members])

@@ -27,7 +27,7 @@ def load(name: str) -> scripts.Script:
 @contextmanager
 def virtual_clock() -> Iterator[None]:
     """Every link in this block runs its scripts on the clock of their namespace, which `at` sets."""
-    with patch("queues.link.load", load):
+    with patch("queues.calls.load", load):
         yield
 
 
