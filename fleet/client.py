@@ -56,6 +56,9 @@ class FleetClient:
         items = NO_ITEMS
         if spec.items != ():
             items = await asyncio.to_thread(pack_items, spec.items, self.runtime.blobs, f"{job_id}/items.jsonl")
+            if not isinstance(spec.items, Items):
+                # They are in their blob: whoever works on the job reads the rest of it often.
+                spec = spec.model_copy(update={"items": ()})
         simulated = self.runtime.environment.simulated
         await self.runtime.jobs.create(job_id, spec, items, tenant=tenant, simulated=simulated)
         failpoint("accepted")

@@ -28,6 +28,7 @@ from queues.claims import Claims
 from queues.gate import Gates
 from queues.limits import Limiter
 from queues.link import Link
+from queues.messages import Publisher
 from queues.store import Store
 from queues.survey import Surveyor
 from queues.tiers import Tier
@@ -108,6 +109,10 @@ class Runtime:
         return Gates(self.app, self.store, gather_tier=COORDINATOR)
 
     @cached_property
+    def publisher(self) -> Publisher:
+        return Publisher(self.app)
+
+    @cached_property
     def rounds(self) -> Rounds:
         return Rounds(self.config, self.store, self.gates, self.blobs)
 
@@ -140,6 +145,8 @@ class Runtime:
         """Close what was connected."""
         for provider in self.providers.values():
             await provider.aclose()
+        if "publisher" in self.__dict__:
+            await self.publisher.aclose()
         await self.link.aclose()
 
 

@@ -78,7 +78,7 @@ def _services(instance: Any, **_: Any) -> None:
             instance.pool.loop.call_soon_threadsafe(_contexts[0].executor.draining.set)
 
     if COORDINATOR in tiers:
-        dispatcher = Dispatcher(app, runtime.store, runtime.gates, runtime.tiers.values())
+        dispatcher = Dispatcher(runtime.publisher, runtime.store, runtime.gates, runtime.tiers.values())
         background.add(dispatcher.run)
         background.add(Reconciler(runtime.store).run)
         background.add(lambda: Janitor(_context()).run())

@@ -11,13 +11,12 @@ import logging
 from collections import deque
 from collections.abc import Iterable, Sequence
 
-from celery import Celery
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
-from queues import messages
 from queues.failpoints import failpoint
 from queues.gate import Gates
+from queues.messages import Publisher
 from queues.store import Store
 from queues.subtasks import Released
 from queues.tiers import Tier
@@ -35,42 +34,58 @@ RETRY_S = 0.5
 class Dispatcher:
     """Releases and sends, tier by tier."""
 
-    def __init__(self, app: Celery, store: Store, gates: Gates, tiers: Iterable[Tier]) -> None:
-        self._app = app
+    def __init__(self, publisher: Publisher, store: Store, gates: Gates, tiers: Iterable[Tier]) -> None:
+        self._publisher = publisher
         self._store = store
         self._gates = gates
         self._tiers = deque(tiers)
+        #: By tier, what the store was asked for and has not been sent yet.
+        self._asked: dict[str, asyncio.Future[list[Released]]] = {}
 
     async def run(self) -> None:
         """Dispatch until cancelled."""
-        while True:
-            try:
-                if not await self.dispatch():
-                    await self._store.await_ring(IDLE_S)
-            except (RedisError, OperationalError, OSError) as error:
-                logger.warning("dispatch interrupted, the reconciler re-sends what was not sent: %s", error)
-                await asyncio.sleep(RETRY_S)
+        try:
+            while True:
+                try:
+                    if not await self.dispatch():
+                        await self._store.await_ring(IDLE_S)
+                except (RedisError, OperationalError, OSError) as error:
+                    logger.warning("dispatch interrupted, the reconciler re-sends what was not sent: %s", error)
+                    self._asked = {name: asked for name, asked in self._asked.items() if not _failed(asked)}
+                    await asyncio.sleep(RETRY_S)
+        finally:
+            for asked in self._asked.values():
+                asked.cancel()
+            self._asked.clear()
 
     async def dispatch(self) -> int:
         """One round over all tiers; the number of messages sent."""
-        sent = 0
         self._tiers.rotate()  # so that of tiers that share an account none is always the first
         for tier in self._tiers:
-            released = await self._store.release(tier.name, BATCH, tier.pace)
+            self._ask(tier)
+        sent = 0
+        for tier in tuple(self._tiers):
+            released = await self._asked.pop(tier.name)
             if released:
                 failpoint("released")
+                if len(released) == BATCH:
+                    self._ask(tier)  # there is more: the store is at it while these are sent
                 await self._send(tier.name, released)
                 failpoint("sent")
                 sent += len(released)
         return sent
 
+    def _ask(self, tier: Tier) -> None:
+        if tier.name not in self._asked:
+            self._asked[tier.name] = asyncio.ensure_future(self._store.release(tier.name, BATCH, tier.pace))
+
     async def _send(self, tier: str, released: Sequence[Released]) -> None:
         # All members of a gate share its body. That of a gate sent from here had its chord lost; it reads what was gathered
         # from the store.
         bodies = {gate: await self._gates.body(gate) for gate in {subtask.gate for subtask in released} if gate}
-        with self._app.producer_or_acquire() as producer, producer.batch():
-            messages.declare(self._app, producer, tier)
-            for subtask in released:
-                body = bodies[subtask.gate] if subtask.gate else None
-                messages.publish(self._app, producer, tier, subtask, body)
+        await self._publisher.publish(tier, released, bodies)
         await self._store.sent([subtask.id for subtask in released])
+
+
+def _failed(asked: asyncio.Future[list[Released]]) -> bool:
+    return asked.done() and (asked.cancelled() or asked.exception() is not None)

@@ -70,8 +70,12 @@ class StoreMachine(RuleBasedStateMachine):
             if self._mode == "liveness" and sys.exc_info()[0] is None:
                 self.recover()
         finally:
-            self._loop.run_until_complete(self.link.aclose())
+            self._loop.run_until_complete(self.close())
             self._loop.close()
+
+    async def close(self) -> None:
+        """Close what was connected."""
+        await self.link.aclose()
 
 
 def check(machine: Callable[[Valkey, Mode], StoreMachine], valkey: Valkey, mode: Mode) -> None:

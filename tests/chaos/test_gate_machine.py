@@ -18,6 +18,7 @@ from hypothesis.stateful import initialize, invariant, precondition, rule
 from queues.app import QueueSettings, build_app
 from queues.dispatcher import Dispatcher
 from queues.gate import Gates, tree
+from queues.messages import Publisher
 from queues.subtasks import Claim
 from queues.tiers import Tier
 from tests.chaos.machines import ROUND_MS, ROUNDS, Mode, StoreMachine, check
@@ -52,7 +53,8 @@ class GateTree(StoreMachine):
         self.width = width
         self.members = [f"{self.namespace}/m/{number}" for number in range(members)]
         self.gates = Gates(self.app, self.store, gather_tier=TIER)
-        self.dispatcher = Dispatcher(self.app, self.store, self.gates, [Tier(name=TIER, queue=TIER)])
+        self.publisher = Publisher(self.app)
+        self.dispatcher = Dispatcher(self.publisher, self.store, self.gates, [Tier(name=TIER, queue=TIER)])
         self.heartbeat()
         self.open()
         for gate, (parent, _, _) in tree(self.root, members, width).items():
@@ -148,6 +150,11 @@ class GateTree(StoreMachine):
             self.pass_time(ROUND_MS)
         assert self.final == {*self.members, *self.gathers}
         self.a_body_is_due_when_its_last_member_has_ended()
+
+    async def close(self) -> None:
+        if self.members:
+            await self.publisher.aclose()
+        await super().close()
 
     def teardown(self) -> None:
         try:
