@@ -3,8 +3,10 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
+# What `make bench` sets beside us does not agree with us on versions: environments of its own, made on first use.
+PEERS  := .venv-peers/.ready .venv-litellm/.ready
 
-.PHONY: demo test lint chaos chaos-long bench-pool bench-pipeline bench-scale bench-limits bench-dispatch lock clean
+.PHONY: demo test lint chaos chaos-long bench bench-pipeline bench-scale bench-limits lock clean
 
 demo: $(READY)
 	$(BIN)/fleet demo --out out/demo
@@ -28,9 +30,10 @@ chaos-long: $(READY)
 	$(BIN)/python -m tests.chaos --kills $(KILLS)
 	$(BIN)/pytest tests/chaos --hypothesis-profile=deep --timeout 1800
 
-# About seven minutes; prints one table and `calls_vs_best_transport: X`.
-bench-pool: $(READY)
-	$(BIN)/python -m benchmarks.pool
+# About forty minutes on two cores, and some more the first time; the table, the figures, and out/bench/bench.png.
+bench: $(READY) $(PEERS)
+	$(BIN)/python -m benchmarks.dispatch
+	$(BIN)/python -m benchmarks.bench
 
 bench-pipeline: $(READY)
 	$(BIN)/python -m benchmarks.pipeline
@@ -43,21 +46,25 @@ bench-scale: $(READY)
 bench-limits: $(READY)
 	$(BIN)/python -m benchmarks.limits
 
-# About three minutes.
-bench-dispatch: $(READY)
-	$(BIN)/python -m benchmarks.dispatch
-
 # Hashed requirements that name no index host; needs `uv`.
+LOCK := uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header
 lock:
-	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header pyproject.toml -o requirements/runtime.txt
-	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header pyproject.toml --group dev -o requirements/dev.txt
+	$(LOCK) pyproject.toml -o requirements/runtime.txt
+	$(LOCK) pyproject.toml --group dev -o requirements/dev.txt
+	$(LOCK) requirements/peers.in -o requirements/peers.txt
+	$(LOCK) requirements/litellm.in -o requirements/litellm.txt
 
 clean:
-	rm -rf $(VENV) build dist out
+	rm -rf $(VENV) .venv-peers .venv-litellm build dist out
 
 $(READY): requirements/dev.txt pyproject.toml
 	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("tierfleet needs Python 3.11 or newer; set PYTHON=/path/to/it")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements/dev.txt
 	$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
+	touch $@
+
+.venv-%/.ready: requirements/%.txt
+	test -x .venv-$*/bin/python || $(PYTHON) -m venv .venv-$*
+	.venv-$*/bin/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements/$*.txt
 	touch $@

@@ -1,9 +1,10 @@
-"""Owns what stands between a subtask and its call: `make bench-dispatch`.
+"""Owns what stands between a subtask and its call: a part of `make bench`.
 
 - `ready_to_start_p50_ms`: on an idle fleet, from the end of what a subtask waited for to the start of its call.
 - `release_vs_apply_async`: subtasks a second that one coordinator expands, releases and sends, over messages a second that
   plain Celery sends with `apply_async` in a loop to the same store; in turn, the median of pairs.
-- `permit_cpu_ms`: CPU of one client and of the store for one permit, taken and given back, one at a time.
+- `permit_cpu_ms`: CPU of one client and of the store for one permit, taken and given back, by a client that has as many calls in
+  flight as a worker has; and, beside it, by one that has one at a time.
 
 The store, the coordinator and the worker are processes of their own; only the provider answers without being asked.
 """
@@ -21,6 +22,7 @@ import time
 from pathlib import Path
 
 import redis
+import uvloop
 from celery import Celery
 from kombu import Queue
 
@@ -33,7 +35,7 @@ from queues.tiers import Allowance
 
 DEPTH, CHAINS = 6, 40
 RELEASED, PAIRS = 8_000, 5
-PERMITS = 5_000
+PERMITS, LANES = 20_000, 100
 PATIENCE_S = 120
 #: More than RELEASED may be under way at a time.
 CAPACITY = 100_000
@@ -68,14 +70,18 @@ async def released_a_second(client: FleetClient, store: redis.Redis) -> float:
     await client.runtime.store.register("mini", "nobody", CAPACITY, 600_000)
     step = {"id": "do", "each": "items", "tier": "mini", "prompt": "Go.", "max_output_tokens": 1}
     spec = JobSpec.model_validate({"name": "released", "items": list(range(RELEASED)), "steps": [step]})
-    job_id = await client.submit(spec)
-    began = (await client.job(job_id)).created_at
-    deadline = time.time() + PATIENCE_S
-    while store.llen("mini") < RELEASED:
-        if time.time() > deadline:
-            raise FailedError(f"{store.llen('mini'):,} of {RELEASED:,} subtasks were sent within {PATIENCE_S} s.")
-        await asyncio.sleep(0.02)
-    took = await client.runtime.store.now() - began
+
+    async def all_sent() -> float:
+        deadline = time.time() + PATIENCE_S
+        while store.llen("mini") < RELEASED:
+            if time.time() > deadline:
+                raise FailedError(f"{store.llen('mini'):,} of {RELEASED:,} subtasks were sent within {PATIENCE_S} s.")
+            await asyncio.sleep(0.02)
+        return await client.runtime.store.now()
+
+    # The job is released from its acceptance on, which `submit` returns from only when it is on disk.
+    job_id, ended = await asyncio.gather(client.submit(spec), all_sent())
+    took = ended - (await client.job(job_id)).created_at
     await client.runtime.store.stop(job_id, "cancelled", list(client.runtime.tiers))
     store.delete("mini")
     return RELEASED / took
@@ -100,20 +106,20 @@ def sent_a_second(url: str, store: redis.Redis) -> float:
     return RELEASED / took
 
 
-async def permit_cpu_ms(runtime: Runtime, processes: Processes) -> float:
-    """One permit after the other, within limits that hold nobody up."""
+async def permit_cpu_ms(runtime: Runtime, processes: Processes, lanes: int) -> float:
+    """One permit after the other in each lane, within limits that hold nobody up."""
     allowance = Allowance(requests_per_minute=10_000_000, tokens_per_minute=1_000_000_000, in_flight=1_000)
+    numbers = iter(range(PERMITS))
 
-    async def take(number: int) -> None:
-        permit = await runtime.limiter.acquire(
-            "bench", allowance, tokens=100, permit_id=f"p{number}", lease_s=60, patience_s=60
-        )
-        await runtime.limiter.settle(permit, 50)
+    async def take() -> None:
+        for number in numbers:
+            permit = await runtime.limiter.acquire(
+                f"bench {lanes}", allowance, tokens=100, permit_id=f"p{number}", lease_s=60, patience_s=60
+            )
+            await runtime.limiter.settle(permit, 50)
 
-    await take(-1)
     used = time.process_time() + processes.cpu_seconds()["store"]
-    for number in range(PERMITS):
-        await take(number)
+    await asyncio.gather(*(take() for _ in range(lanes)))
     return 1000 * (time.process_time() + processes.cpu_seconds()["store"] - used) / PERMITS
 
 
@@ -127,7 +133,8 @@ async def measure(processes: Processes, url: str, store: redis.Redis) -> None:
             pairs.append((await released_a_second(client, store), await asyncio.to_thread(sent_a_second, url, store)))
             print(f"released {pairs[-1][0]:,.0f}/s, apply_async {pairs[-1][1]:,.0f}/s", flush=True)
         print(f"release_vs_apply_async: {statistics.median(ours / plain for ours, plain in pairs):.2f}", flush=True)
-        print(f"permit_cpu_ms: {await permit_cpu_ms(runtime, processes):.3f}")
+        print(f"permit_cpu_ms: {await permit_cpu_ms(runtime, processes, LANES):.3f}")
+        print(f"permit_cpu_ms_alone: {await permit_cpu_ms(runtime, processes, 1):.3f}")
     finally:
         await runtime.aclose()
 
@@ -149,7 +156,7 @@ def main() -> None:
                 processes.start(tier, sys.executable, "-m", "benchmarks.scale_worker", tier, str(concurrency))
             with redis.Redis.from_url(url) as store:
                 processes.until_registered(store, {"coordinator": 1, "nano": 1})
-                asyncio.run(measure(processes, url, store))
+                uvloop.run(measure(processes, url, store))
         except FailedError as error:
             sys.exit(f"\n{error}\n{processes.last_words()}")
         finally:
