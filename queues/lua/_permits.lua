@@ -16,7 +16,7 @@
 local account = ARGV[1]
 local p, log, starts, flying = key('p', account), key('p', account, 'line'), key('p', account, 'begun'), key('p', account, 'flying')
 -- A minute, and what calls may be late or early by on their way.
-local WINDOW_MS = 60400
+local WINDOW_MS = 60300
 -- What an account whose limits nobody knows begins with, until its vendor tells them or refuses.
 local FIRST_RPM = 60
 -- What a vendor told holds for so long: it tells again with every answer, and may change what it sells.
