@@ -122,9 +122,9 @@ class FleetClient:
         if job.status.final or job.status is JobStatus.PAUSED:
             return []
         store, pace = self.runtime.store, paces(self.runtime.config)
-        survey = await self.runtime.surveyor.survey()
+        survey = await self.runtime.surveyor.survey(job_id)
         found: list[Wait] = []
-        for tier, counts in (await store.counts(job_id)).items():
+        for tier, counts in survey.counts.items():
             if tier in pace:
                 account, allowance = pace[tier].account, pace[tier].allowance
                 standing = await self.runtime.limiter.look(account, allowance)

@@ -30,6 +30,7 @@ from queues.subtasks import (
     Result,
     State,
     Status,
+    by_tier,
     document,
     result_of,
 )
@@ -160,16 +161,11 @@ class Store:
 
     async def counts(self, job: str) -> dict[str, dict[str, int]]:
         """How many subtasks of a job stand where: tier -> state or final status -> number."""
-        flat = await self.link.execute("HGETALL", self._key("c", job), idempotent=True)
-        counts: dict[str, dict[str, int]] = {}
-        for name, number in _shards(flat, 2):
-            tier, _, state = name.decode().rpartition(":")
-            counts.setdefault(tier, {})[state] = int(number)
-        return counts
+        return by_tier(await self.link.execute("HGETALL", self._key("c", job), idempotent=True))
 
     async def reconcile(self, most: int = SHARD) -> list[tuple[str, State]]:
         """Put back into the backlog what should be moving and is not; each with the state it was found in."""
-        flat = await self.link.call("reconcile", [self.namespace], [most])
+        flat = await self.link.call("reconcile", [self.namespace], [most, self.lease_ms])
         return [(id_.decode(), State(state.decode())) for id_, state in _shards(flat, 2)]
 
     async def memo(self, job: str, name: str) -> str | None:

@@ -166,3 +166,12 @@ def result_of(id_: str, reply: Sequence[bytes | None]) -> Result | None:
     if state is None or tier is None:
         return None
     return Result(id=id_, state=State(state), tier=tier, status=status, output=output)  # type: ignore[arg-type]
+
+
+def by_tier(flat: Sequence[bytes]) -> dict[str, dict[str, int]]:
+    """Counters named `tier:what`, as the store gives a hash: tier -> what -> number."""
+    counts: dict[str, dict[str, int]] = {}
+    for name, number in zip(flat[::2], flat[1::2], strict=True):
+        tier, _, what = name.decode().rpartition(":")
+        counts.setdefault(tier, {})[what] = int(number)
+    return counts

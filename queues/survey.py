@@ -7,10 +7,11 @@ right count it themselves, so the counts are as durable as the store and those o
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from queues.link import Link
+from queues.subtasks import by_tier
 
 #: Jobs with something ready on one tier, and overdue subtasks, that one survey looks at: with more, it counts too few.
 MOST_LANES, MOST_OVERDUE = 200, 200
@@ -61,6 +62,8 @@ class Survey:
     gates_overdue: int
     #: By tier and what it was (`Righted`, or what a newer version counts); what never happened is not in it.
     righted: Mapping[tuple[str, str], int]
+    #: Of the job that was asked about, at the same moment: tier -> state or final status -> number.
+    counts: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
 
 class Surveyor:
@@ -71,20 +74,19 @@ class Surveyor:
         self._namespace = namespace
         self._tiers = tiers
 
-    async def survey(self) -> Survey:
-        """The numbers now. Raises RedisError when the store does not answer."""
-        watched, overdue, oldest_ms, gates, righted, *tiers = await self._link.call(
-            "survey", [self._namespace], [MOST_LANES, MOST_OVERDUE, *self._tiers], idempotent=True
+    async def survey(self, job: str = "") -> Survey:
+        """The numbers now, and where a job's subtasks stand. Raises RedisError when the store does not answer."""
+        watched, overdue, oldest_ms, gates, righted, counts, *tiers = await self._link.call(
+            "survey", [self._namespace], [MOST_LANES, MOST_OVERDUE, job, *self._tiers], idempotent=True
         )
-        counted: dict[tuple[str, str], int] = {}
-        for name, number in zip(righted[::2], righted[1::2], strict=True):
-            tier, _, what = name.decode().rpartition(":")
-            counted[tier, what] = int(number)
         return Survey(
             tiers={tier: TierSurvey(*numbers) for tier, numbers in zip(self._tiers, tiers, strict=True)},
             watched=watched,
             overdue=overdue,
             oldest_overdue_s=oldest_ms / 1000,
             gates_overdue=gates,
-            righted=counted,
+            righted={
+                (tier, what): number for tier, by_what in by_tier(righted).items() for what, number in by_what.items()
+            },
+            counts=by_tier(counts),
         )

@@ -20,14 +20,15 @@ local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
 local function key(...) return ns .. ':' .. table.concat({...}, ':') end
 local function job_of(id) return string.match(id, '^[^/]+') end
 -- Workers and the reconciler are here every few moments. When nobody was for so long, the store was away, and claims ran out
--- although their holders may live: until they have had the time to renew them, nobody takes one away.
+-- although their holders may live: until they have had the time to renew them, nobody takes one away. Who renews every third
+-- of a lease has two thirds left at least, so a shorter absence costs nobody a claim.
 local AWAY_MS, LENIENT_MS = 3000, 4000
-local function lenient_until()
+local function lenient_until(lease_ms)
   local at, ends = unpack(redis.call('HMGET', key('beat'), 'at', 'lenient_until'))
-  if at and now - at > AWAY_MS then ends = now + LENIENT_MS end
+  if at and now - at > math.min(AWAY_MS, lease_ms * 2 / 3) then ends = now + LENIENT_MS end
   return tonumber(ends or 0)
 end
-local function beat() redis.call('HSET', key('beat'), 'lenient_until', lenient_until(), 'at', now) end
+local function beat(lease_ms) redis.call('HSET', key('beat'), 'lenient_until', lenient_until(lease_ms), 'at', now) end
 
 local function int(n) return string.format('%.0f', n + 0) end -- minus zero is no integer to the server
 

@@ -30,7 +30,7 @@ local function claim(id, owner)
   if state == 'running' then
     if holder == owner then return granted(redis.call('HGET', s, 'fence')) end
     local expires = redis.call('ZSCORE', key('watch'), id)
-    if expires and tonumber(expires) > now or lenient_until() > now then return {'busy'} end
+    if expires and tonumber(expires) > now or lenient_until(lease_ms) > now then return {'busy'} end
     if kills + 1 >= SUSPECT_KILLS then
       take_back(id, tier)
       return {'busy'}

@@ -1,8 +1,9 @@
 -- Put back what should be moving and is not: claims that expired, messages that no worker took, gates that never fired.
--- KEYS[1] namespace   ARGV[1] most
+-- KEYS[1] namespace   ARGV[1] most   ARGV[2] lease_ms
 -- Reply: flat list of id, what it was ('queued' or 'running').
-beat()
-local later = lenient_until()
+local lease_ms = tonumber(ARGV[2])
+beat(lease_ms)
+local later = lenient_until(lease_ms)
 local reply = {}
 for _, id in ipairs(redis.call('ZRANGE', key('watch'), '-inf', now, 'BYSCORE', 'LIMIT', 0, ARGV[1])) do
   local s = key('s', id)

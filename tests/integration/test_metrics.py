@@ -153,6 +153,9 @@ def test_a_survey_counts_what_stands_where_and_leaves_it_there(valkey: Valkey) -
             assert (nano.ready, nano.out, nano.workers, nano.capacity) == (3, 3, 1, 2)
             assert (mini.ready, mini.out, mini.workers, mini.capacity) == (1, 0, 1, 2)
             assert (first.watched, first.overdue, first.oldest_overdue_s) == (3, 0, 0)
+            assert not first.counts
+            for job in "jk":
+                assert (await surveyor.survey(job)).counts == await store.counts(job) != {}
             await store.stop("j", "paused", TIERS)
             assert (await surveyor.survey()).tiers["nano"].ready < 3, "what is paused is not waiting for workers"
 
@@ -165,7 +168,7 @@ def test_a_survey_of_very_many_jobs_looks_at_a_bounded_number_of_them(valkey: Va
             for i in range(30):
                 await store.open_job(f"j{i}", tenant=f"t{i % 3}", share=1)
             await store.add([new(f"j{i}/{part}") for i in range(30) for part in range(2)])
-            reply = await store.link.call("survey", [NAMESPACE], [12, 500, "nano"])
-            assert reply[5][0] == 24, "twelve jobs of two subtasks each"
+            reply = await store.link.call("survey", [NAMESPACE], [12, 500, "", "nano"])
+            assert reply[6][0] == 24, "twelve jobs of two subtasks each"
 
     asyncio.run(scenario())

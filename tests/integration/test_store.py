@@ -6,6 +6,8 @@ import asyncio
 from collections import Counter
 from dataclasses import replace
 
+import pytest
+
 from queues.subtasks import Charge, Intent, Refusal, Refused, State
 from tests.support.stores import claimed, new, open_store
 from tests.support.valkey import Valkey
@@ -54,6 +56,7 @@ def test_only_the_current_fence_writes(valkey: Valkey) -> None:
             await store.add([new("j/a")])
             zombie = await claimed(store, "j/a")
             await asyncio.sleep(0.05)  # the lease is what is tested; its end is the server's clock
+            await store.register("nano", "other", 1, 600_000)  # the store was not away
             heir = await claimed(store, "j/a")
             assert heir.fence > zombie.fence
             assert (heir.kills, heir.claims) == (1, 2)
@@ -167,6 +170,7 @@ def test_reconcile_puts_back_lost_messages_and_expired_claims(valkey: Valkey) ->
             await store.sent([one.id for one in await store.release("nano", 10)])
             dead = await claimed(store, "j/dead")
             await asyncio.sleep(0.04)  # the lease is what is tested
+            await store.register("nano", "other", 1, 600_000)  # the store was not away
             found = dict(await store.reconcile())
             assert found == {"j/lost": State.QUEUED, "j/dead": State.RUNNING}
             assert await store.reconcile() == []
@@ -348,6 +352,24 @@ def test_a_part_of_a_lost_duty_may_not_pay_either(valkey: Valkey) -> None:
             part = ("j", "j/reduce.1.0.0", "call", 5, "")
             assert await store.intend(Intent(*part, zombie.id, zombie.fence)) == Refused("stale")
             assert await store.intend(Intent(*part, heir.id, heir.fence)) is None
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("lease_s", "away_s", "spared"), [(30, 2.9, False), (30, 3.1, True), (2, 1.0, False), (2, 1.5, True)]
+)
+def test_claims_are_spared_after_an_absence_that_may_have_cost_them(
+    valkey: Valkey, lease_s: float, away_s: float, spared: bool
+) -> None:
+    async def scenario() -> None:
+        async with open_store(valkey, lease_ms=round(lease_s * 1000)) as store:
+            await store.add([new("j/alive")])
+            assert await store.reconcile() == []
+            await claimed(store, "j/alive")
+            await store.link.execute("ZADD", "test:watch", 0, "j/alive")
+            await store.link.execute("HINCRBY", "test:beat", "at", -round(away_s * 1000))
+            assert await store.reconcile() == ([] if spared else [("j/alive", State.RUNNING)])
 
     asyncio.run(scenario())
 

@@ -28,7 +28,7 @@ class Answers(Surveyor):
         self._answer = answer
         self.asking = self.most = 0
 
-    async def survey(self) -> Survey:
+    async def survey(self, job: str = "") -> Survey:
         self.asking += 1
         self.most = max(self.most, self.asking)
         try:
