@@ -37,7 +37,7 @@ PULSE = 0.25
 #: Running tasks from which on the worker counts as busy and turns are rationed.
 BUSY = 16
 #: Objects after which the collector looks for cycles among the new ones.
-GARBAGE = 10_000
+GARBAGE = 100_000
 
 
 class Job:
@@ -93,8 +93,8 @@ class AsyncioPool(BasePool):
             # Everything that is loaded by now stays for the worker's life: the collector need not look at it again.
             gc.collect()
             gc.freeze()
-            # A few tasks make more objects than the collector's default of 700, and hundreds of them run: it would spend
-            # its time on what still lives.
+            # A thousand tasks start and end in waves of tens of thousands of objects. The collector's default of 700, and
+            # ten times that, would have it look through what lives again and again, for hardly any cycles among it.
             gc.set_threshold(GARBAGE, 10, 10)
         self._hub = hub
         self._poller = hub.poller = LoopPoller(hub.poller, self.loop, lambda: hub._ready)

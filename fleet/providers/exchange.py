@@ -18,6 +18,7 @@ from urllib.request import getproxies, proxy_bypass
 import aiohttp
 import httpx2
 from openai import APIStatusError, AsyncOpenAI
+from pydantic_core import to_json
 
 #: Above any tier's concurrency; permits bound the calls, not the pool.
 MAX_CONNECTIONS = 4000
@@ -57,7 +58,7 @@ class Exchange:
         session = self._session or self._connect()
         # With the request, not with the session: that would give them, and the key, to a proxy, too.
         headers = {**self._headers, "X-Client-Request-Id": call_id}
-        data = None if body is None else json.dumps(body, separators=(",", ":"), ensure_ascii=False).encode()
+        data = None if body is None else to_json(body)
         async with (
             asyncio.timeout(timeout_s),
             session.request(method, self._url + path, data=data, headers=headers, proxy=self._proxy) as response,

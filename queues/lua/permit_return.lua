@@ -7,8 +7,12 @@
 --   vendor) or 'unused' (no call was made),
 --   requests/min, requests left, tokens/min, tokens left, as the vendor told them ('': it did not)
 -- Reply to each: 1, or 0 when the permit had expired.
--- Our minute is a little longer than the vendor's, and calls are on their way: by so much of the limit we always count more.
-local SLACK = 2 * (WINDOW_MS - 60000) / 60000
+-- Our minute is a little longer than the vendor's, and what starts at once leaves it at once: by so much of the limit we may
+-- count more than a vendor that counts alike.
+local SLACK = (WINDOW_MS - 60000 + BURST_MS) / 60000
+-- By how much calls were expected to count more than they did: of the latest ten, about.
+local OVER_KEEPS = 0.9
+local in_flight = redis.call('ZCARD', flying)
 local function give_back(id, tokens, used, allowed, outcome, told_rpm, told_n, told_tpm, told_tokens)
   tokens, used = tonumber(tokens), tonumber(used)
   local told = {rpm = tonumber(told_rpm), n = tonumber(told_n), tpm = tonumber(told_tpm), tokens = tonumber(told_tokens)}
@@ -59,10 +63,12 @@ local function give_back(id, tokens, used, allowed, outcome, told_rpm, told_n, t
   local rpm, tpm = limits()
   -- Less than was reserved is free again, more counts. A vendor may count all the output that a call was allowed, not what came:
   -- what it used is what counts if the vendor tells of that much less than we have. What it tells may be of the call's beginning
-  -- or of its end: of our counts then and now the smaller is held against it. Calls are of unequal size and leave our minute a
-  -- little later than the vendor's: so far apart the two counts may be.
-  local apart = 4 * math.max(noted, ours_n > 0 and ours_tokens / ours_n or 0) + tpm * SLACK
+  -- or of its end: of our counts then and now the smaller is held against it. Calls are of unequal size, they leave our minute
+  -- later than the vendor's, and those that run are in it with more than they will turn out to count: so far apart the two may be.
   local as_allowed = allowed == '0' and noted or tonumber(allowed)
+  if outcome == 'ended' then state.over = OVER_KEEPS * state.over + (1 - OVER_KEEPS) * math.max(0, noted - as_allowed) end
+  local apart = 4 * math.max(noted, ours_n > 0 and ours_tokens / ours_n or 0) + tpm * SLACK
+    + in_flight * math.max(state.over, noted - as_allowed)
   local counts = used
   if theirs and told.tokens < tpm and theirs >= math.min(ours_tokens, seen or ours_tokens) - apart then
     counts = math.max(used, as_allowed)
