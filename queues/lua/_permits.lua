@@ -54,20 +54,26 @@ local function entry(raw)
   return tonumber(moment), id, at == moment and tonumber(tokens) or nil
 end
 
+-- The marks, by what each is in the state.
+local MARKS = {}
+for _, name in ipairs({'due', 'old'}) do
+  MARKS[name] = {at = name .. '_at', past = name .. '_past', n = name .. '_n', tokens = name .. '_tokens'}
+end
+
 -- Count `n` starts and `tokens` more, for all marks that have not gone past the moment.
 local function tell(moment, n, tokens)
   state.all_n, state.all_tokens = state.all_n + n, state.all_tokens + tokens
-  for _, mark in ipairs({'due', 'old'}) do
-    if moment > state[mark .. '_past'] then
-      state[mark .. '_n'], state[mark .. '_tokens'] = state[mark .. '_n'] + n, state[mark .. '_tokens'] + tokens
+  for _, mark in pairs(MARKS) do
+    if moment > state[mark.past] then
+      state[mark.n], state[mark.tokens] = state[mark.n] + n, state[mark.tokens] + tokens
     end
   end
 end
 
 -- Move a mark past its next entry.
 local function step(mark, moment, tokens)
-  state[mark .. '_at'], state[mark .. '_past'] = state[mark .. '_at'] + 1, moment
-  if tokens then state[mark .. '_n'], state[mark .. '_tokens'] = state[mark .. '_n'] - 1, state[mark .. '_tokens'] - tokens end
+  state[mark.at], state[mark.past] = state[mark.at] + 1, moment
+  if tokens then state[mark.n], state[mark.tokens] = state[mark.n] - 1, state[mark.tokens] - tokens end
 end
 
 -- Drop what is over a minute old; move `due` past what has started.
@@ -81,9 +87,9 @@ local function go_on()
   while true do
     local moment, id, tokens = entry(redis.call('LINDEX', log, 0))
     if not moment or moment > now - WINDOW_MS then break end
-    for _, mark in ipairs({'due', 'old'}) do
-      if state[mark .. '_at'] == 0 then step(mark, moment, tokens) end
-      state[mark .. '_at'] = state[mark .. '_at'] - 1
+    for _, mark in pairs(MARKS) do
+      if state[mark.at] == 0 then step(mark, moment, tokens) end
+      state[mark.at] = state[mark.at] - 1
     end
     redis.call('LPOP', log)
     if tokens then
@@ -97,7 +103,7 @@ local function go_on()
   while true do
     local moment, _, tokens = entry(redis.call('LINDEX', log, state.due_at))
     if not moment or moment > now then break end
-    step('due', moment, tokens)
+    step(MARKS.due, moment, tokens)
   end
 end
 

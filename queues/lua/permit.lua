@@ -17,6 +17,16 @@ local SPREAD_MS = 10
 go_on()
 redis.call('ZREMRANGEBYSCORE', flying, '-inf', now)
 local in_flight = redis.call('ZCARD', flying)
+local rpm, tpm, vendors_rpm, vendors_tpm = limits()
+local unlimited = rpm == 0 and tpm == 0
+-- What others do on the account is known for a minute.
+local n_until, tokens_until = state.others_n_at + WINDOW_MS, state.others_tokens_at + WINDOW_MS
+-- Whether the minute that ends at a moment has no room for so many tokens more.
+local function full(at, tokens, others)
+  local n, of_them = others and at < n_until and state.others_n or 0, others and at < tokens_until and state.others_tokens or 0
+  return (rpm > 0 and state.old_n + 1 > rpm) or (vendors_rpm > 0 and state.old_n + n + 1 > vendors_rpm)
+    or (tpm > 0 and state.old_tokens + tokens > tpm) or (vendors_tpm > 0 and state.old_tokens + of_them + tokens > vendors_tpm)
+end
 -- The moment of the first start that the mark 'old' has not gone past, if it is known; what is added here is not before now.
 local next_old = -math.huge
 local function reserve(tokens, id, lease_ms, confirm, patience_ms)
@@ -41,8 +51,6 @@ local function reserve(tokens, id, lease_ms, confirm, patience_ms)
     try()
     return {math.ceil(math.max(0, reserved - now)), tries}
   end
-  local rpm, tpm, vendors_rpm, vendors_tpm = limits()
-  local unlimited = rpm == 0 and tpm == 0
   if tpm > 0 and tokens > tpm then
     return {-2, math.floor(tpm)}
   end
@@ -57,24 +65,17 @@ local function reserve(tokens, id, lease_ms, confirm, patience_ms)
   if unlimited and state.paused_until <= now then spaced = now end
   local start = unlimited and spaced or math.max(spaced, state.last + 0.001)
 
-  -- Whether the minute that ends at this moment has no room; what others do on the account is known for a minute.
-  local n_until, tokens_until = state.others_n_at + WINDOW_MS, state.others_tokens_at + WINDOW_MS
-  local function full(at, others)
-    local n, of_them = others and at < n_until and state.others_n or 0, others and at < tokens_until and state.others_tokens or 0
-    return (rpm > 0 and state.old_n + 1 > rpm) or (vendors_rpm > 0 and state.old_n + n + 1 > vendors_rpm)
-      or (tpm > 0 and state.old_tokens + tokens > tpm) or (vendors_tpm > 0 and state.old_tokens + of_them + tokens > vendors_tpm)
-  end
   local mark = {state.old_at, state.old_past, state.old_n, state.old_tokens}
-  while not (next_old > start - WINDOW_MS and start - WINDOW_MS < now) or full(start, true) do
+  while not (next_old > start - WINDOW_MS and start - WINDOW_MS < now) or full(start, tokens, true) do
     local moment, _, of_it = entry(redis.call('LINDEX', log, state.old_at))
     next_old = moment or math.huge
-    if not moment or (moment > start - WINDOW_MS and not full(start, true)) then break end
+    if not moment or (moment > start - WINDOW_MS and not full(start, tokens, true)) then break end
     local forgotten = math.min(n_until > start and n_until or math.huge, tokens_until > start and tokens_until or math.huge)
-    if forgotten < moment + WINDOW_MS and not full(start, false) then
+    if forgotten < moment + WINDOW_MS and not full(start, tokens, false) then
       start = forgotten -- it is only the others, and what is known of them is forgotten first
     else
       start = math.max(start, moment + WINDOW_MS)
-      step('old', moment, of_it)
+      step(MARKS.old, moment, of_it)
       next_old = -math.huge
     end
   end
@@ -93,7 +94,7 @@ local function reserve(tokens, id, lease_ms, confirm, patience_ms)
   elseif start > now then
     state.requests_at = start + SPREAD_MS
   end
-  in_flight = in_flight + redis.call('ZADD', flying, start + lease_ms, id)
+  in_flight = in_flight + redis.call('ZADD', flying, math.ceil(start + lease_ms), id)
   try()
   return {math.ceil(start - now), tries}
 end

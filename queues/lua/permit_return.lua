@@ -13,6 +13,7 @@ local SLACK = (WINDOW_MS - 60000 + BURST_MS) / 60000
 -- By how much calls were expected to count more than they did: of the latest ten, about.
 local OVER_KEEPS = 0.9
 local in_flight = redis.call('ZCARD', flying)
+local rpm, tpm = limits()
 local function give_back(id, tokens, used, allowed, outcome, told_rpm, told_n, told_tpm, told_tokens)
   tokens, used = tonumber(tokens), tonumber(used)
   local told = {rpm = tonumber(told_rpm), n = tonumber(told_n), tpm = tonumber(told_tpm), tokens = tonumber(told_tokens)}
@@ -60,7 +61,7 @@ local function give_back(id, tokens, used, allowed, outcome, told_rpm, told_n, t
   if told.n and told.rpm then state.others_n, state.others_n_at = math.max(0, told.rpm - told.n - ours_n), now end
   if theirs then state.others_tokens, state.others_tokens_at = math.max(0, theirs - ours_tokens), now end
   local arrived = outcome ~= 'refused' and outcome ~= 'unused'
-  local rpm, tpm = limits()
+  if ARGV[5] == '1' or told.rpm or told.tpm then rpm, tpm = limits() end
   -- Less than was reserved is free again, more counts. A vendor may count all the output that a call was allowed, not what came:
   -- what it used is what counts if the vendor tells of that much less than we have. What it tells may be of the call's beginning
   -- or of its end: of our counts then and now the smaller is held against it. Calls are of unequal size, they leave our minute
