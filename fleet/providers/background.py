@@ -100,7 +100,10 @@ class Follower(Generic[T]):
             late = failures.while_it_runs(failures.timed_out(self._provider, self._timeout_s), self._handle)
             failure = late if in_touch else failures.unreachable(self._provider, self._handle, self._timeout_s)
         # Raised out here, so that nothing of the vendor's words is chained to it.
-        raise failure
+        try:
+            raise failure
+        finally:
+            del failure  # or it and this frame hold each other until the collector comes
 
     async def _pause(self, seconds: float, deadline: float) -> None:
         left = deadline - self._clock()

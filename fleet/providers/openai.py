@@ -172,7 +172,10 @@ class OpenAIProvider:
         except (aiohttp.ClientError, OSError) as error:
             failure = failures.from_connection(error, provider=self._name, timeout_s=timeout_s)
         # Raised out here, so that the vendor's words (which may quote the prompt) are not chained to it.
-        raise failure
+        try:
+            raise failure
+        finally:
+            del failure  # it would hold this frame, with the prompt, and be held by it until the collector comes
 
 
 def is_vendor(base_url: str) -> bool:

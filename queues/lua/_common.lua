@@ -21,11 +21,11 @@ local function key(...) return ns .. ':' .. table.concat({...}, ':') end
 local function job_of(id) return string.match(id, '^[^/]+') end
 -- Workers and the reconciler are here every few moments. When nobody was for so long, the store was away, and claims ran out
 -- although their holders may live: until they have had the time to renew them, nobody takes one away. Who renews every third
--- of a lease has two thirds left at least, so a shorter absence costs nobody a claim.
+-- of a lease has two thirds left at least: an absence of half a lease leaves them time to come back.
 local AWAY_MS, LENIENT_MS = 3000, 4000
 local function lenient_until(lease_ms)
   local at, ends = unpack(redis.call('HMGET', key('beat'), 'at', 'lenient_until'))
-  if at and now - at > math.min(AWAY_MS, lease_ms * 2 / 3) then ends = now + LENIENT_MS end
+  if at and now - at > math.min(AWAY_MS, lease_ms / 2) then ends = now + LENIENT_MS end
   return tonumber(ends or 0)
 end
 local function beat(lease_ms) redis.call('HSET', key('beat'), 'lenient_until', lenient_until(lease_ms), 'at', now) end

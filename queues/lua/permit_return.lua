@@ -69,7 +69,7 @@ local function give_back(id, tokens, used, allowed, outcome, told_rpm, told_n, t
   local as_allowed = allowed == '0' and noted or tonumber(allowed)
   if outcome == 'ended' then state.over = OVER_KEEPS * state.over + (1 - OVER_KEEPS) * math.max(0, noted - as_allowed) end
   local apart = 4 * math.max(noted, ours_n > 0 and ours_tokens / ours_n or 0) + tpm * SLACK
-    + in_flight * math.max(state.over, noted - as_allowed)
+    + math.min(in_flight, ours_n) * math.max(state.over, noted - as_allowed)
   local counts = used
   if theirs and told.tokens < tpm and theirs >= math.min(ours_tokens, seen or ours_tokens) - apart then
     counts = math.max(used, as_allowed)

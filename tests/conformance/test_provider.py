@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import struct
 import zlib
@@ -233,6 +234,31 @@ def test_a_server_error_may_pass_and_is_not_billed(sims: Sims, wire: Any) -> Non
 
     assert kinds == {"server", "overloaded"}
     assert not sim.charges()
+
+
+@pytest.mark.parametrize(("fault", "background"), [("error_5xx", False), ("reset", False), ("error_5xx", True)])
+def test_a_failed_call_leaves_its_prompt_to_nobody(sims: Sims, wire: Any, fault: str, background: bool) -> None:
+    """Workers let the garbage collector come seldom: what only it could free would stay, and a prompt may be large."""
+    sim = faulty(sims, **{fault: 1.0})
+    call_id = f"left-{wire}-{fault}-{background}"
+
+    async def left() -> list[Any]:
+        provider = OpenAIProvider(ProviderConfig(wire=wire), sim.url, KEY)
+        failed = False
+        try:
+            await provider.complete(ModelRequest(call_id, MODELS[0], PROMPT, timeout_s=30.0, background=background))
+        except ProviderError:
+            failed = True
+        await provider.aclose()
+        assert failed
+        return [one for one in gc.get_objects() if isinstance(one, ModelRequest) and one.call_id == call_id]
+
+    gc.collect()
+    gc.disable()
+    try:
+        assert asyncio.run(left()) == []
+    finally:
+        gc.enable()
 
 
 def test_no_answer_in_time_may_have_been_billed(sims: Sims, wire: Any) -> None:

@@ -357,7 +357,7 @@ def test_a_part_of_a_lost_duty_may_not_pay_either(valkey: Valkey) -> None:
 
 
 @pytest.mark.parametrize(
-    ("lease_s", "away_s", "spared"), [(30, 2.9, False), (30, 3.1, True), (2, 1.0, False), (2, 1.5, True)]
+    ("lease_s", "away_s", "spared"), [(30, 2.9, False), (30, 3.1, True), (2, 0.9, False), (2, 1.1, True)]
 )
 def test_claims_are_spared_after_an_absence_that_may_have_cost_them(
     valkey: Valkey, lease_s: float, away_s: float, spared: bool
