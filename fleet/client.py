@@ -12,7 +12,7 @@ from typing import Any
 
 from fleet.accounts import AccountLimits, account_limits, accounts_of
 from fleet.choices import paces
-from fleet.config import FleetConfig
+from fleet.config import FleetConfig, TenantConfig
 from fleet.errors import BadInputError
 from fleet.items import ItemIndex, pack_items, read_item
 from fleet.jobs import Items, JobSpec, JobStatus, Outcome
@@ -21,6 +21,7 @@ from fleet.packing import label_of
 from fleet.progress import Progress, TierProgress
 from fleet.receipt import Receipt, Tally
 from fleet.recipes import recipe
+from fleet.rounds import phase_id
 from fleet.router import start_tier
 from fleet.runtime import Runtime
 from fleet.sources import check_source
@@ -60,7 +61,8 @@ class FleetClient:
                 # They are in their blob: whoever works on the job reads the rest of it often.
                 spec = spec.model_copy(update={"items": ()})
         simulated = self.runtime.environment.simulated
-        await self.runtime.jobs.create(job_id, spec, items, tenant=tenant, simulated=simulated)
+        weight = self.runtime.config.tenants.get(tenant, TenantConfig()).weight
+        await self.runtime.jobs.create(job_id, spec, items, tenant=tenant, weight=weight, simulated=simulated)
         failpoint("accepted")
         return job_id
 
@@ -102,11 +104,20 @@ class FleetClient:
         for step in job.steps:
             tier = start_tier(step, self.runtime.config)
             planned[tier] = planned.get(tier, 0) + (len(job.items) if step.each else 1)
-        seen = sum(
-            sum(by_state.get(state, 0) for state in State) for tier, by_state in counts.items() if tier != COORDINATOR
-        )
-        left = sum(planned.values()) - seen
-        return {tier: left * number // sum(planned.values()) for tier, number in planned.items()} if left > 0 else {}
+        seen = {
+            tier: sum(by_state.get(state, 0) for state in State)
+            for tier, by_state in counts.items()
+            if tier != COORDINATOR
+        }
+        left = sum(planned.values()) - sum(seen.values())
+        # Some have moved to other tiers: those that have seen fewer than were planned share what is left.
+        missing = {tier: max(0, number - seen.get(tier, 0)) for tier, number in planned.items()}
+        unopened = {}
+        while left > 0:
+            tier, number = max(missing.items(), key=lambda one: one[1])
+            unopened[tier] = -(-left * number // sum(missing.values()))
+            left, missing = left - unopened[tier], missing | {tier: 0}
+        return unopened
 
     async def limits(self) -> list[AccountLimits]:
         """Every account of the configuration, with its limits and their use."""
@@ -121,15 +132,33 @@ class FleetClient:
         job = await self.runtime.jobs.load(job_id)
         if job.status.final or job.status is JobStatus.PAUSED:
             return []
-        store, pace = self.runtime.store, paces(self.runtime.config)
-        survey = await self.runtime.surveyor.survey(job_id)
+        survey, quota = await self.runtime.surveyor.survey(job_id), await self.runtime.store.quota(job_id)
+        later = await self._later(job)
+        counts = dict(survey.counts)
+        planning = counts.pop(COORDINATOR, {}).get("running", 0) if job.status is JobStatus.PLANNING else 0
+        if planning:  # its calls are the flagship's
+            counts["flagship"] = {"running": planning}
         found: list[Wait] = []
-        for tier, counts in survey.counts.items():
-            if tier in pace:
-                account, allowance = pace[tier].account, pace[tier].allowance
-                standing = await self.runtime.limiter.look(account, allowance)
-                found += waits(tier, counts, survey.tiers[tier], account, standing, await store.quota(job_id))
+        for tier, pace in paces(self.runtime.config).items():
+            if tier in counts or tier in later:
+                standing = await self.runtime.limiter.look(pace.account, pace.allowance)
+                about = (tier, counts.get(tier, {}), survey.tiers[tier], pace.account, standing, quota)
+                found += waits(*about, calls=survey.calls, later=later.get(tier, 0))
         return found
+
+    async def _later(self, job: Job) -> dict[str, int]:
+        """By the tier they will start on, the subtasks of phases that are not open yet."""
+        later: dict[str, int] = {}
+        if job.round > 1:
+            return later
+        for phase in job.phases[1:]:
+            (state,) = await self.runtime.store.fields(phase_id(job.id, phase.number), "state")
+            if state not in (None, State.FINAL):
+                for step in (step for ahead in job.phases[phase.number :] for step in (*ahead.each, *ahead.single)):
+                    tier = start_tier(step, self.runtime.config)
+                    later[tier] = later.get(tier, 0) + (len(job.items) if step.each else 1)
+                break
+        return later
 
     async def follow(self, job_id: str) -> AsyncIterator[Progress]:
         """The job's progress, again and again, until its status is final; the final one is the last."""

@@ -83,10 +83,19 @@ class TierConfig(Frozen):
     fallback: str | None = None
 
 
+class TenantConfig(Frozen):
+    """What a tenant is entitled to."""
+
+    #: Its part of the fleet where several want all of it, to that of one with 1; of jobs that are submitted from now on.
+    weight: Annotated[float, Field(ge=0.01, le=100)] = 1.0
+
+
 class FleetConfig(Frozen):
     providers: dict[str, ProviderConfig] = {"openai": ProviderConfig()}
     models: dict[str, ModelConfig]
     tiers: dict[str, TierConfig]
+    #: Those that are not named here have what `TenantConfig` says.
+    tenants: dict[str, TenantConfig] = {}
     #: Members of one chord; a gate over more is a tree.
     gate_width: Annotated[int, Field(ge=2, le=1000)] = 200
     #: How long a claim lives without being renewed.

@@ -54,8 +54,8 @@ ASK_AGAIN_S = 600.0
 OF_THE_ACCOUNT = ("quota", "auth")
 #: For how long a fallback then takes the account's place before it is tried again.
 SHUT_S = 60.0
-#: An outage that lasts longer, or a vendor that has never answered, pauses the jobs it keeps from going on: somebody should
-#: look. And what says nothing of the call that met it; any other error may be the call's own fault, or have been billed.
+#: An outage that lasts longer, or a vendor that has never answered, pauses the jobs it keeps from going on. And what says
+#: nothing of the call that met it; any other error may be the call's own fault, or have been billed.
 OUTAGE_S = 900.0
 NOT_THE_CALL = ("connection", "overloaded")
 #: What a vendor with an outage does.
@@ -115,32 +115,48 @@ class Executor:
                 return found
             if time.monotonic() - permitted > PERMITTED_S and not renewed:
                 # The call of an earlier worker was waited for, or the budget: others have been let start meanwhile.
-                await self._store.let_go(drafted.intent())
-                await self._limiter.settle(permit, 0, "unused")
+                try:
+                    await self._store.let_go(drafted.intent())
+                finally:
+                    await self._limiter.settle(permit, 0, "unused")
                 renewed = True
                 continue
             renewed = False
             try:
                 return await self._made(drafted, attempt, permit)
             except ProviderError as error:
-                if error.kind in OF_THE_ACCOUNT:
-                    if choice is not choices[-1]:
-                        await self._limiter.shut(choice.account, SHUT_S)
-                        continue
-                    await self._pause(purpose, error)
-                if not error.retryable or time.monotonic() >= deadline:
-                    raise
-                if error.kind == "rate_limit":
-                    await self._limiter.pause(permit.account, error.retry_after or 1.0)
+                if error.kind in OF_THE_ACCOUNT and choice is not choices[-1]:
+                    await self._limiter.shut(choice.account, SHUT_S)
                     continue
-                if permit.outage_s > 0 and error.kind in NOT_THE_CALL:
-                    if permit.outage_s > OUTAGE_S:
-                        await self._pause(purpose, error)
-                    continue  # An outage goes on: that is no failure of this call.
-                failures += 1
-                if failures >= self._config.call_tries:
+                if error.retryable and time.monotonic() >= deadline:
                     raise
-                await self.draining.unless(asyncio.sleep(error.retry_after or _backoff(failures)))
+                if (again := await self._after(error, purpose, permit, failures)) is None:
+                    raise
+                failures = again
+
+    async def _after(self, error: ProviderError, purpose: Purpose, permit: Permit, failures: int) -> int | None:
+        """Wait until a call that failed may be made again: how often it has failed, of itself, by now; None: it is no use.
+
+        Raises GiveBack: what ails the vendor or the account is for somebody to mend, and the job was paused.
+        """
+        if error.kind in OF_THE_ACCOUNT:
+            await self._pause(purpose, error)
+        if not error.retryable:
+            return None
+        if error.kind == "rate_limit":
+            await self._limiter.pause(permit.account, error.retry_after or 1.0)
+            return failures
+        if permit.outage_s > 0 and error.kind in NOT_THE_CALL:
+            if permit.outage_s > OUTAGE_S:
+                await self._pause(purpose, error)
+            return failures  # An outage goes on: that is no failure of this call.
+        if failures + 1 >= self._config.call_tries:
+            return None
+        if error.retry_after is not None:  # the vendor has no time, not for this call alone
+            await self._limiter.pause(permit.account, error.retry_after)
+        else:
+            await self.draining.unless(asyncio.sleep(_backoff(failures + 1)))
+        return failures + 1
 
     async def _pause(self, purpose: Purpose, error: ProviderError) -> NoReturn:
         """Nothing fails of what ails the vendor or the account: the job waits for whoever can mend it."""

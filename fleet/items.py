@@ -101,6 +101,15 @@ def read_items(blobs: Blobs, index: ItemIndex, start: int, count: int) -> Iterat
         first = last
 
 
+def sizes(blobs: Blobs, index: ItemIndex, start: int, count: int) -> list[int]:
+    """Bytes of items `start` to `start + count - 1` as they were packed; zeros where the blob is gone or cut."""
+    try:
+        bounds = _bounds(blobs, index, start, count)
+    except BlobError:
+        return [0] * count
+    return [end - begin for begin, end in itertools.pairwise(bounds)]
+
+
 class ItemReader:
     """Reads items one by one, each with its neighbours: subtasks of one shard run soon after each other.
 

@@ -12,12 +12,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from fleet import templates
 from fleet.blobs import Blobs
 from fleet.config import FleetConfig, Frozen
+from fleet.items import sizes
 from fleet.router import start_tier
 from fleet.shards import Phase, Place, Shard, shard_of
 from fleet.store import COORDINATOR, Job, at_round, not_ended
 from fleet.stored import read
+from fleet.tokens import estimate_tokens
 from queues.gate import Gates
 from queues.store import Store
 from queues.subtasks import NewSubtask
@@ -29,6 +32,10 @@ SHARD_TASK = "fleet.close_shard.v1"
 PHASE_TASK = "fleet.open_phase.v1"
 
 
+#: Bytes of an item to a token of its prompt, about.
+BYTES_PER_TOKEN = 4
+#: The sizes of items are read together where so much of what is read is asked for.
+NEAR = 10
 #: Rounds that are kept in memory, of at most so many subtasks each.
 KEPT_ROUNDS, KEPT_SUBTASKS = 4, 20_000
 
@@ -178,7 +185,8 @@ class Rounds:
         """The body of the gate that this shard is behind: what opens the next phase or stage, or the round's end."""
         if shard.round == 1:
             if shard.phase + 1 < len(job.phases):
-                return NewSubtask(id=f"{job.id}/phase.{shard.phase + 1}", task=PHASE_TASK, tier=COORDINATOR, payload="")
+                id_ = phase_id(job.id, shard.phase + 1)
+                return NewSubtask(id=id_, task=PHASE_TASK, tier=COORDINATOR, payload="")
             return self._end(job, 1)
         shards = self.later(job, shard.round)
         stage = shards[shard.number][0].stage
@@ -196,21 +204,44 @@ class Rounds:
 
     def _planned(self, job: Job, shard: Shard) -> list[NewSubtask]:
         phase = job.phases[shard.phase]
-        return [
-            self._subtask(
-                job,
-                shard,
-                index,
-                Again(id=place.id_in(job.id), tier=self._tier(job, place), needs=_needs(job, phase, place)),
-            )
-            for index, place in enumerate(phase.places(shard.number))
-        ]
+        return self._costed(
+            job,
+            shard,
+            [
+                Again(id=place.id_in(job.id), tier=self._tier(job, place), needs=_needs(job, phase, place))
+                for place in phase.places(shard.number)
+            ],
+        )
 
     def _again(self, job: Job, shard: Shard) -> list[NewSubtask]:
-        found = self.later(job, shard.round)[shard.number]
-        return [self._subtask(job, shard, index, one) for index, one in enumerate(found)]
+        return self._costed(job, shard, self.later(job, shard.round)[shard.number])
 
-    def _subtask(self, job: Job, shard: Shard, index: int, one: Again) -> NewSubtask:
+    def _costed(self, job: Job, shard: Shard, all_: Sequence[Again]) -> list[NewSubtask]:
+        """Subtasks with what each takes of a fair share: the tokens of its prompt, about, and all that it may answer.
+
+        What the outputs of needs will add to a prompt nobody knows yet.
+        """
+        places = [Place.of(one.id) for one in all_]
+        items = [place.item for place in places if place.item is not None]
+        first = min(items, default=0)
+        # Those of the plan follow each other; what runs again may be far apart.
+        near = len(items) > 0 and max(items) - first < NEAR * len(items)
+        known = sizes(self._blobs, job.items, first, max(items) - first + 1) if near else []
+        fixed, reads = {}, set()
+        for step in {place.step: job.step(place.step) for place in places}.values():
+            fixed[step.id] = step.max_output_tokens + estimate_tokens(step.instructions + step.prompt)
+            if "item" in templates.names_used(step.prompt):
+                reads.add(step.id)
+        subtasks = []
+        for index, (one, place) in enumerate(zip(all_, places, strict=True)):
+            cost = fixed[place.step]
+            if place.item is not None and place.step in reads:
+                size = known[place.item - first] if near else sizes(self._blobs, job.items, place.item, 1)[0]
+                cost += size // BYTES_PER_TOKEN
+            subtasks.append(self._subtask(job, shard, index, one, cost))
+        return subtasks
+
+    def _subtask(self, job: Job, shard: Shard, index: int, one: Again, cost: int) -> NewSubtask:
         place = Place.of(one.id)
         payload = {"step": place.step, "item": place.item, "record": shard.record_in(job.id)}
         return NewSubtask(
@@ -220,13 +251,18 @@ class Rounds:
             payload=json.dumps(payload),
             trail=one.trail,
             needs=one.needs,
-            cost=job.step(place.step).max_output_tokens,
+            cost=cost,
             gate=shard.body_in(job.id),
             gate_index=index,
         )
 
     def _tier(self, job: Job, place: Place) -> str:
         return start_tier(job.step(place.step), self._config)
+
+
+def phase_id(job_id: str, number: int) -> str:
+    """The id of what opens a phase of the plan, from the second on."""
+    return f"{job_id}/phase.{number}"
 
 
 def _written(one: Again) -> dict[str, Any]:

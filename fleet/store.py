@@ -90,8 +90,12 @@ class JobStore:
         self.admission = Admission(store.link, store.namespace)
         self._plans: OrderedDict[str, Job] = OrderedDict()
 
-    async def create(self, job_id: str, spec: JobSpec, items: ItemIndex, *, tenant: str, simulated: bool) -> None:
+    async def create(
+        self, job_id: str, spec: JobSpec, items: ItemIndex, *, tenant: str, weight: float, simulated: bool
+    ) -> None:
         """Accept a job: once this returns, its document and the subtask that plans it are on the store's disk.
+
+        `weight`: its tenant's among tenants.
 
         Raises:
             StoreUnavailableError: the store is full, or keeps nothing on disk; nothing, or nothing durable, was written.
@@ -117,6 +121,7 @@ class JobStore:
                 start,
                 tenant=tenant,
                 share=SHARES[spec.priority],
+                weight=weight,
                 cap=spec.budget_nano_usd,
                 document=(f"job:{job_id}", document),
                 index=("jobs", now),

@@ -36,16 +36,28 @@ class Admission:
         *,
         tenant: str,
         share: float,
+        weight: float = 1.0,
         cap: int | None,
         document: tuple[str, Mapping[str, str | int | float]],
         index: tuple[str, float],
     ) -> bool:
         """Open a job with its document, its place in an index, its quota's cap and the subtask that starts it, or nothing.
 
-        `document`: key below the namespace and fields; `index`: key and score. False when the document exists.
+        `share`: its weight among its tenant's jobs; `weight`: its tenant's among tenants; `document`: key below the namespace and fields; `index`: key and score. False when the document exists.
         """
         fields = [part for pair in document[1].items() for part in pair]
-        head = [job, tenant, share, "" if cap is None else cap, document[0], *index, start.id, start.task, start.tier]
+        head = [
+            job,
+            tenant,
+            share,
+            "" if cap is None else cap,
+            document[0],
+            *index,
+            start.id,
+            start.task,
+            start.tier,
+            weight,
+        ]
         return bool(await self._call("accept", *head, *fields))
 
     async def keeps_on_disk(self) -> float:

@@ -8,8 +8,11 @@ where both are silent, what was found out. It knows accounts, numbers and time; 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from dataclasses import dataclass
 from typing import Literal
+
+from redis.exceptions import RedisError
 
 from queues.link import Link
 from queues.tiers import Allowance
@@ -142,7 +145,8 @@ class Limiter:
                     return permit(more)
                 confirm = wait_ms > 0
         except BaseException:
-            await self.settle(permit(), 0, "unused")
+            with contextlib.suppress(RedisError):  # it heals; what went wrong is what counts
+                await self.settle(permit(), 0, "unused")
             raise
 
     async def settle(

@@ -64,6 +64,8 @@ class Survey:
     righted: Mapping[tuple[str, str], int]
     #: Of the job that was asked about, at the same moment: tier -> state or final status -> number.
     counts: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    #: And its calls that are under way: what else is running has not come to its call, or is done with it.
+    calls: int = 0
 
 
 class Surveyor:
@@ -76,7 +78,7 @@ class Surveyor:
 
     async def survey(self, job: str = "") -> Survey:
         """The numbers now, and where a job's subtasks stand. Raises RedisError when the store does not answer."""
-        watched, overdue, oldest_ms, gates, righted, counts, *tiers = await self._link.call(
+        watched, overdue, oldest_ms, gates, righted, counts, calls, *tiers = await self._link.call(
             "survey", [self._namespace], [MOST_LANES, MOST_OVERDUE, job, *self._tiers], idempotent=True
         )
         return Survey(
@@ -89,4 +91,5 @@ class Surveyor:
                 (tier, what): number for tier, by_what in by_tier(righted).items() for what, number in by_what.items()
             },
             counts=by_tier(counts),
+            calls=calls,
         )

@@ -112,12 +112,14 @@ def failed_answer(provider: str, code: str, request_id: str | None, *, billed: b
     kind: ProviderErrorKind = "server"
     if code == "rate_limit_exceeded":
         kind = "rate_limit"
+    elif code in _QUOTA_CODES:
+        kind = "quota"
     elif _INPUT_CODES.fullmatch(code):
         kind = "bad_request"
     return ProviderError(
         f"{provider} reports that the model failed (code {code if _PLAIN.fullmatch(code) else 'unknown'}).",
         kind=kind,
-        retryable=kind != "bad_request",
+        retryable=kind not in ("bad_request", "quota"),
         maybe_billed=billed,
         request_id=request_id,
     )

@@ -7,6 +7,7 @@
 --         all_n and all_tokens (of the log), others_n and others_tokens (what the vendor counts beyond our starts) as of
 --         others_n_at and others_tokens_at,
 --         worth (what calls count of the most they may), over (by how much less than was expected of them calls counted of late),
+--         allowed_until (until when calls count with all the output that they are allowed, the vendor having refused one),
 --         broken (calls that broke since one was answered), broken_at (when that became an outage), open_until and open_for (of
 --         the breaker), answered (once a call was), release_at (when the next subtask may leave the backlog for this account),
 --         probe_until (when the lease of the permit ends that tries whether an outage is over; its id is in the field probe),

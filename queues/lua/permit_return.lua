@@ -71,7 +71,9 @@ local function give_back(id, tokens, used, allowed, outcome, told_rpm, told_n, t
   local apart = 4 * math.max(noted, ours_n > 0 and ours_tokens / ours_n or 0) + tpm * SLACK
     + math.min(in_flight, ours_n) * math.max(state.over, noted - as_allowed)
   local counts = used
-  if theirs and told.tokens < tpm and theirs >= math.min(ours_tokens, seen or ours_tokens) - apart then
+  if theirs then
+    if told.tokens < tpm and theirs >= math.min(ours_tokens, seen or ours_tokens) - apart then counts = math.max(used, as_allowed) end
+  elseif now < state.allowed_until then
     counts = math.max(used, as_allowed)
   end
   if outcome == 'ended' and tokens > 0 then
@@ -91,6 +93,8 @@ local function give_back(id, tokens, used, allowed, outcome, told_rpm, told_n, t
     end
     if tpm > 0 and freed ~= 0 then state.tokens_at = math.max(now - BURST_MS, state.tokens_at - WINDOW_MS * freed / tpm) end
   end
+  -- Refused although by our count there is room: a vendor that tells nothing, and counts what calls are allowed.
+  if outcome == 'refused' and not theirs and tpm > 0 and (rpm == 0 or ours_n < rpm / 2) then state.allowed_until = now + TOLD_MS end
   if changed then void_all(rpm, tpm) end
   return live
 end

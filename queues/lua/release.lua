@@ -119,7 +119,8 @@ take_suspects()
 local met = 0
 -- Takes from a job as long as it is its turn: `until_job` and `until_tenant` are the times of those that come next.
 local function serve(tenant, lanes, job, from, until_job, tenant_from, until_tenant)
-  local ids, share = {}, tonumber(redis.call('HGET', key('j', job), 'share') or 1)
+  local ids, share, weight = {}, unpack(redis.call('HMGET', key('j', job), 'share', 'weight'))
+  share, weight = tonumber(share or 1), tonumber(weight or 1)
   local at, tenant_at, last, tenant_last = from, tenant_from, nil, nil
   repeat
     local id = redis.call('LPOP', key('b', tier, tenant, job))
@@ -141,7 +142,7 @@ local function serve(tenant, lanes, job, from, until_job, tenant_from, until_ten
       queue(id, s, task, gate, index)
       ids[#ids + 1] = id
       last, tenant_last = at, tenant_at
-      at, tenant_at = at + cost / share, tenant_at + cost
+      at, tenant_at = at + cost / share, tenant_at + cost / weight
     end
   until not at or room <= 0 or met >= LOOKED_AT or at >= until_job or tenant_at >= until_tenant
   queue_all(job, ids)

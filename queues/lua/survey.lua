@@ -1,7 +1,7 @@
 -- Count what stands where, for whoever watches the fleet. Changes nothing, and looks at a bounded number of things.
 -- KEYS[1] namespace   ARGV[1] most lanes of one tier   ARGV[2] most overdue   ARGV[3] job ('': none)   ARGV[4…] tiers
 -- Reply: {watched, overdue, ms by which the oldest is, gates among the overdue, what was put right and the job's counts as flat lists,
---         then for each tier {ready, out, workers, capacity}}.
+--         how many calls of the job are under way, then for each tier {ready, out, workers, capacity}}.
 local watch = key('watch')
 local function ready_on(tier)
   local ready, left = redis.call('LLEN', key('sus', tier)), tonumber(ARGV[1])
@@ -24,7 +24,7 @@ end
 local reply = {
   redis.call('ZCARD', watch), redis.call('ZCOUNT', watch, '-inf', now),
   math.max(0, now - tonumber(oldest or now)), gates, redis.call('HGETALL', key('righted')),
-  redis.call('HGETALL', key('c', ARGV[3])),
+  redis.call('HGETALL', key('c', ARGV[3])), redis.call('HLEN', key('i', ARGV[3])),
 }
 for i = 4, #ARGV do
   local workers, capacity = redis.call('ZRANGE', key('w', ARGV[i]), '(' .. int(now), '+inf', 'BYSCORE'), 0

@@ -40,6 +40,8 @@ class Traffic:
     dice: random.Random
     #: The vendor's headers are of the moment at which it let the call in, not of its answer.
     early: bool = False
+    #: It has none.
+    silent: bool = False
     now_ms: int = BEGAN_MS
     let_in: list[tuple[int, int]] = field(default_factory=list)
     refused: list[int] = field(default_factory=list)
@@ -76,21 +78,24 @@ class Traffic:
         refusal = self.vendor.enter(tokens, self.now_ms / 1000)
         if refusal is None:
             self.let_in.append((self.now_ms, tokens))
-            headers = self.vendor.headers(self.now_ms / 1000)
+            headers = self._headers()
             self.later(1000 * self.dice.uniform(*LATENCY_S), lambda: self._end(id_, tokens, headers))
             return
         self.refused.append(self.now_ms)
-        said = told(self.vendor.headers(self.now_ms / 1000))
+        said = told(self._headers())
         await self._at(self.limiter.settle(self._permit(id_, tokens), 0, "refused", said))
         await self._at(self.limiter.pause("m", refusal.retry_after_s))
         await self.ask()
 
     async def _end(self, id_: str, tokens: int, early: Mapping[str, str]) -> None:
         self.vendor.leave()
-        said = told(early if self.early else self.vendor.headers(self.now_ms / 1000))
+        said = told(early if self.early else self._headers())
         used = round(tokens * self.dice.uniform(*USED))
         await self._at(self.limiter.settle(self._permit(id_, tokens), used, "ended", said))
         await self.ask()
+
+    def _headers(self) -> Mapping[str, str]:
+        return {} if self.silent else self.vendor.headers(self.now_ms / 1000)
 
     def _permit(self, id_: str, tokens: int) -> Permit:
         return Permit(id_, "m", self.allowance, tokens, 0)
@@ -112,13 +117,20 @@ class Traffic:
         return use, refused / (len(let_in) + refused)
 
 
-def traffic(valkey: Valkey, limits: Limits, allowance: Allowance, *steps: tuple[float, Limits], early: bool) -> Traffic:
+def traffic(
+    valkey: Valkey,
+    limits: Limits,
+    allowance: Allowance,
+    *steps: tuple[float, Limits],
+    early: bool = False,
+    silent: bool = False,
+) -> Traffic:
     """What came of it; `steps`: until when, and the vendor's limits from then on."""
 
     async def scenario() -> Traffic:
         link = Link.from_url(valkey.url)
         try:
-            flowing = Traffic(link, allowance, SlidingMinute(limits), random.Random(7), early)
+            flowing = Traffic(link, allowance, SlidingMinute(limits), random.Random(7), early, silent)
             for _ in range(SLOTS):
                 await flowing.ask()
             for until_s, following in steps:
@@ -145,6 +157,17 @@ def test_a_limit_that_is_configured_is_used_and_never_met(valkey: Valkey, limits
     allowance = Allowance(limits.requests_per_minute, limits.tokens_per_minute)
     flowed = traffic(valkey, limits, allowance, (480, limits), early=early)
     use, refused = flowed.shares(0, 480, limits)
+    assert refused == 0
+    assert use >= 0.98
+
+
+def test_a_vendor_that_tells_nothing_and_counts_what_calls_are_allowed_refuses_a_few_and_no_more(
+    valkey: Valkey,
+) -> None:
+    allowance = Allowance(tokens_per_minute=OF_TOKENS.tokens_per_minute)
+    flowed = traffic(valkey, OF_TOKENS, allowance, (480, OF_TOKENS), silent=True)
+    assert flowed.shares(0, 120, OF_TOKENS)[1] <= 0.03
+    use, refused = flowed.shares(120, 480, OF_TOKENS)
     assert refused == 0
     assert use >= 0.98
 

@@ -169,6 +169,6 @@ def test_a_survey_of_very_many_jobs_looks_at_a_bounded_number_of_them(valkey: Va
                 await store.open_job(f"j{i}", tenant=f"t{i % 3}", share=1)
             await store.add([new(f"j{i}/{part}") for i in range(30) for part in range(2)])
             reply = await store.link.call("survey", [NAMESPACE], [12, 500, "", "nano"])
-            assert reply[6][0] == 24, "twelve jobs of two subtasks each"
+            assert reply[7][0] == 24, "twelve jobs of two subtasks each"
 
     asyncio.run(scenario())

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from fleet.jobs import JobStatus
+from fleet.jobs import JobSpec, JobStatus, Step
 from fleet.store import PLAN_TASK
 from tests.support.bench import Bench, bench, books, config, on_bench
 from tests.support.scripted import Reply, scripted
@@ -164,3 +165,39 @@ def test_items_are_kept_in_their_file_and_not_with_the_job_that_everybody_reads(
                 assert sum(map(len, client.hgetall(f"fleet:job:{job_id}").values())) < 20_000
 
     asyncio.run(scenario())
+
+
+def test_a_fair_share_is_one_of_tokens_with_those_of_the_items(valkey: Valkey, tmp_path: Path, sim: RunningSim) -> None:
+    async def scenario(fleet: Bench) -> None:
+        step = {"id": "read", "each": "items", "tier": "nano", "max_output_tokens": 100}
+        jobs = {}
+        for name, text, prompt in (
+            ("long", 40_000 * "x", "Read {{ item }}."),
+            ("short", "x", "Read {{ item }}."),
+            ("unread", 40_000 * "x", "Read."),
+        ):
+            jobs[await fleet.submit(items=[text] * 40, steps=[step | {"prompt": prompt}])] = name
+        for one in await fleet.runtime.store.release("coordinator", 10):
+            await fleet.perform(one, "coordinator")
+        released = await fleet.runtime.store.release("nano", 41)
+        shares = Counter(jobs[one.id.partition("/")[0]] for one in released)
+        assert shares["long"] == 1, "it has taken as many tokens as a hundred of the others"
+        assert abs(shares["short"] - shares["unread"]) <= 2
+
+    on_bench(scenario, valkey, tmp_path, config(), sim=sim.url)
+
+
+def test_tenants_share_by_their_weights(valkey: Valkey, tmp_path: Path, sim: RunningSim) -> None:
+    async def scenario(fleet: Bench) -> None:
+        step = Step(id="read", each="items", tier="nano", prompt="Read {{ item }}.")
+        tenants = {}
+        for tenant in ("heavy", "light"):
+            spec = JobSpec(name="read", items=tuple(range(100)), steps=(step,))
+            tenants[await fleet.client.submit(spec, tenant=tenant)] = tenant
+        for one in await fleet.runtime.store.release("coordinator", 10):
+            await fleet.perform(one, "coordinator")
+        released = await fleet.runtime.store.release("nano", 40)
+        shares = Counter(tenants[one.id.partition("/")[0]] for one in released)
+        assert 29 <= shares["heavy"] <= 31
+
+    on_bench(scenario, valkey, tmp_path, config(tenants={"heavy": {"weight": 3}}), sim=sim.url)

@@ -61,6 +61,24 @@ def test_a_server_error_that_passes_is_no_failure(valkey: Valkey, tmp_path: Path
     asyncio.run(run())
 
 
+def test_a_vendor_that_says_when_to_come_again_is_left_alone_until_then_by_the_whole_fleet(
+    valkey: Valkey, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(executor, "PERMIT_PATIENCE_S", 0.5)
+    busy = Reply(status=503, headers={"retry-after": "300"})
+
+    async def run() -> None:
+        async with scripted(busy) as server, bench(valkey, tmp_path, config(), openai_base_url=server.url) as fleet:
+            job_id = await fleet.submit(steps=[WRITE])
+            await fleet.perform(await fleet.run_until(job_id, "fleet.run_subtask.v1"), "nano")
+            counts = (await fleet.runtime.store.counts(job_id))["nano"]
+            assert (counts["ready"], counts["running"]) == (1, 0), "no worker is kept waiting"
+            (account,) = [one for one in await fleet.client.limits() if "nano" in one.tiers]
+            assert account.paused_s > 290
+
+    asyncio.run(run())
+
+
 def test_a_refused_key_pauses_the_job_and_names_the_variable(
     valkey: Valkey, tmp_path: Path, broken_sim: RunningSim
 ) -> None:

@@ -113,6 +113,7 @@ def test_a_failed_answer_says_its_code_and_no_more() -> None:
         ("invalid_base64_image", "bad_request"),
         ("invalid_image_url", "bad_request"),
         ("image_file_too_large", "bad_request"),
+        ("insufficient_quota", "quota"),
         ("cancelled", "cancelled"),
     ],
 )

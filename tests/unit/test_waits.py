@@ -26,6 +26,9 @@ FULL = {"ready": 40, "queued": 50, "running": 50}
 NO_CAP = (None, 0, 0)
 
 
+AT_WORK = TierSurvey(ready=50, out=20, workers=2, capacity=50)
+
+
 @pytest.mark.parametrize(
     ("standing", "survey", "quota", "reason", "says"),
     [
@@ -37,16 +40,38 @@ NO_CAP = (None, 0, 0)
         (OPEN, TierSurvey(ready=50, out=100, workers=0, capacity=0), NO_CAP, "workers", "fleet worker --tier nano"),
         (OPEN, TierSurvey(ready=50, out=130, workers=2, capacity=50), NO_CAP, "fairness", "shared with other jobs"),
         (OPEN, BUSY, (10_000, 400, 590), "workers", "all 50 places"),
+        (OPEN, AT_WORK, NO_CAP, "rate", "start as its limit of 3,000 requests a minute allows"),
     ],
 )
 def test_the_first_reason_that_holds_is_given(
     standing: Standing, survey: TierSurvey, quota: tuple[int | None, int, int], reason: str, says: str
 ) -> None:
-    (wait,) = waits("nano", FULL, survey, "openai/m", standing, quota)
+    (wait,) = waits("nano", FULL, survey, "openai/m", standing, quota, calls=50)
     assert (wait.reason, wait.subtasks) == (reason, 90)
     assert says in wait.text
 
 
 def test_subtasks_behind_others_wait_for_them_and_running_ones_for_nothing() -> None:
-    (wait,) = waits("nano", {"waiting": 3, "running": 2, "final": 9}, BUSY, "openai/m", OPEN, NO_CAP)
-    assert (wait.reason, wait.subtasks) == ("dependencies", 3)
+    counts = {"waiting": 3, "running": 2, "final": 9}
+    (wait,) = waits("nano", counts, BUSY, "openai/m", OPEN, NO_CAP, calls=2, later=4)
+    assert (wait.reason, wait.subtasks) == ("dependencies", 7)
+
+
+@pytest.mark.parametrize(
+    ("standing", "quota", "reason"),
+    [
+        (replace(OPEN, paused_s=9.0), NO_CAP, "rate"),
+        (OPEN, (1_000, 400, 590), "budget"),
+        (OPEN, NO_CAP, None),
+    ],
+)
+def test_running_subtasks_that_make_no_call_wait_where_something_keeps_them_from_it(
+    standing: Standing, quota: tuple[int | None, int, int], reason: str | None
+) -> None:
+    found = waits("nano", {"running": 8}, BUSY, "openai/m", standing, quota, calls=5)
+    assert [(wait.reason, wait.subtasks) for wait in found] == ([] if reason is None else [(reason, 3)])
+
+
+def test_nothing_is_said_of_what_is_about_to_go_on() -> None:
+    unlimited = replace(OPEN, requests_per_minute=None)
+    assert waits("nano", FULL, AT_WORK, "openai/m", unlimited, NO_CAP, calls=50) == []
