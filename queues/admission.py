@@ -43,7 +43,8 @@ class Admission:
     ) -> bool:
         """Open a job with its document, its place in an index, its quota's cap and the subtask that starts it, or nothing.
 
-        `share`: its weight among its tenant's jobs; `weight`: its tenant's among tenants; `document`: key below the namespace and fields; `index`: key and score. False when the document exists.
+        `share`: its weight among its tenant's jobs; `weight`: its tenant's among tenants; `document`: key below the namespace
+        and fields; `index`: key and score. False when the document exists.
         """
         fields = [part for pair in document[1].items() for part in pair]
         head = [
