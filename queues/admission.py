@@ -36,7 +36,7 @@ class Admission:
         *,
         tenant: str,
         share: float,
-        weight: float = 1.0,
+        weight: float,
         cap: int | None,
         document: tuple[str, Mapping[str, str | int | float]],
         index: tuple[str, float],
