@@ -11,7 +11,7 @@ from typing import Any
 
 #: The Hub gets at most one turn in this many seconds while the worker is busy: acks, events and fetches of a turn go
 #: out together, and the asyncio loop is not stopped and started for each of them.
-TURN_SECONDS = 0.005
+TURN_SECONDS = 0.01
 
 
 class LoopPoller:

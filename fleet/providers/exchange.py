@@ -58,7 +58,7 @@ class Exchange:
         session = self._session or self._connect()
         # With the request, not with the session: that would give them, and the key, to a proxy, too.
         headers = {**self._headers, "X-Client-Request-Id": call_id}
-        data = None if body is None else to_json(body)
+        data = None if body is None else aiohttp.BytesPayload(to_json(body), content_type="application/json")
         async with (
             asyncio.timeout(timeout_s),
             session.request(method, self._url + path, data=data, headers=headers, proxy=self._proxy) as response,
