@@ -7,6 +7,7 @@ makes firing twice free. It does not know what the body does with what was gathe
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -50,7 +51,7 @@ class Gates:
         plan = tree(body.id, len(members), width)
         for gate_id, (parent, index, size) in plan.items():
             if (await self._store.fields(gate_id, "state"))[0] is None:
-                self._app.backend.set_chord_size(gate_id, size)
+                await self._set_size(gate_id, size)
                 await self._store.add([self._subtask(body, gate_id, parent, index, size)])
         failpoint("gate_opened")
         leaves = [gate_id for gate_id in plan if gate_id not in {parent for parent, _, _ in plan.values()}]
@@ -68,8 +69,17 @@ class Gates:
         if body.members is None:
             raise ValueError(f"{body.id} is the body of no gate; say how many members it has.")
         if (await self._store.fields(body.id, "state"))[0] is None:
-            self._app.backend.set_chord_size(body.id, body.members)
+            await self._set_size(body.id, body.members)
             await self._store.add([body])
+
+    async def _set_size(self, gate: str, size: int) -> None:
+        """As `set_chord_size` of Celery's backend, whose keys are in the same store, without a wait that nobody else can use."""
+        backend, execute = self._app.backend, self._store.link.execute
+        kept = ("EX", backend.chord_expires) if backend.chord_expires else ()
+        await asyncio.gather(
+            execute("DEL", backend.get_key_for_group(gate, ".c"), idempotent=True),
+            execute("SET", backend.get_key_for_group(gate, ".s"), size, *kept, idempotent=True),
+        )
 
     async def body(self, gate: str) -> Signature:
         """What the messages of a gate's members carry: the signature of its body, itself a member of the gate above."""

@@ -24,10 +24,20 @@ CONTENT_TYPE, CONTENT_ENCODING = "application/json", "utf-8"
 
 
 @dataclass(frozen=True, slots=True)
-class _Message:
-    body: str
+class _Form:
+    """What messages for the members of one gate have in common: headers, and the third part of their body, and as JSON."""
+
     headers: dict[str, Any]
-    properties: dict[str, Any]
+    #: Without its closing brace.
+    written: str
+    embedded: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Message:
+    form: _Form
+    body: str
+    own_headers: dict[str, Any]
 
 
 class Publisher:
@@ -51,33 +61,27 @@ class Publisher:
         if self._link is None:
             self._publish_with_kombu(queue, messages)
         else:
-            payloads = [json.dumps(self._payload(queue, message)) for message in messages]
-            await self._link.execute("LPUSH", queue, *payloads)
+            shared = self._properties(queue)
+            await self._link.execute("LPUSH", queue, *(_payload(message, shared) for message in messages))
 
     async def aclose(self) -> None:
         if self._link is not None:
             await self._link.aclose()
 
     def _messages(self, subtasks: Sequence[Released], bodies: Mapping[str, Signature]) -> list[_Message]:
-        forms: dict[tuple[str, str | None], tuple[dict[str, Any], str]] = {}
+        forms: dict[tuple[str, str | None], _Form] = {}
         messages = []
         for subtask in subtasks:
             kind = subtask.task, subtask.gate
-            if kind not in forms:
-                forms[kind] = self._form(subtask, bodies[subtask.gate] if subtask.gate else None)
-            headers, embedded = forms[kind]
+            form = forms.get(kind)
+            if form is None:
+                form = forms[kind] = self._form(subtask, bodies[subtask.gate] if subtask.gate else None)
             own = {"id": subtask.id, "root_id": subtask.id, "argsrepr": repr((subtask.id,))}
-            messages.append(
-                _Message(
-                    f"[[{json.dumps(subtask.id)}], {{}}, {embedded}]",
-                    headers | own | {"group_index": subtask.gate_index},
-                    {"correlation_id": subtask.id, "reply_to": ""},
-                )
-            )
+            body = f"[[{json.dumps(subtask.id)}], {{}}, {form.embedded}]"
+            messages.append(_Message(form, body, own | {"group_index": subtask.gate_index}))
         return messages
 
-    def _form(self, subtask: Released, body: Signature | None) -> tuple[dict[str, Any], str]:
-        """What messages for the members of one gate have in common: headers, and the third part of their body as JSON."""
+    def _form(self, subtask: Released, body: Signature | None) -> _Form:
         message = self._app.amqp.as_task_v2(
             subtask.id,
             subtask.task,
@@ -87,24 +91,20 @@ class Publisher:
             kwargsrepr="{}",
             ignore_result=True,
         )
-        return message.headers, json.dumps(message.body[2])
+        own = ("id", "root_id", "argsrepr", "group_index")
+        headers = {name: value for name, value in message.headers.items() if name not in own}
+        return _Form(headers, json.dumps(headers).removesuffix("}"), json.dumps(message.body[2]))
 
-    def _payload(self, queue: str, message: _Message) -> dict[str, Any]:
-        """As kombu's virtual transports write a message into a list."""
-        return {
-            "body": base64.b64encode(message.body.encode()).decode(),
-            "content-encoding": CONTENT_ENCODING,
-            "content-type": CONTENT_TYPE,
-            "headers": message.headers,
-            "properties": {
-                **message.properties,
-                "delivery_mode": self._delivery_mode,
-                "delivery_info": {"exchange": "", "routing_key": queue},
-                "priority": 0,
-                "body_encoding": "base64",
-                "delivery_tag": str(uuid.uuid4()),
-            },
+    def _properties(self, queue: str) -> str:
+        """Of all messages of a queue, as JSON without its closing brace."""
+        properties = {
+            "reply_to": "",
+            "delivery_mode": self._delivery_mode,
+            "delivery_info": {"exchange": "", "routing_key": queue},
+            "priority": 0,
+            "body_encoding": "base64",
         }
+        return json.dumps(properties).removesuffix("}")
 
     def _publish_with_kombu(self, queue: str, messages: Sequence[_Message]) -> None:
         with self._app.producer_or_acquire() as producer:
@@ -119,9 +119,20 @@ class Publisher:
                         content_type=CONTENT_TYPE,
                         content_encoding=CONTENT_ENCODING,
                         delivery_mode=self._delivery_mode,
-                        headers=message.headers,
+                        headers=message.form.headers | message.own_headers,
                         retry=False,
-                        **message.properties,
+                        correlation_id=message.own_headers["id"],
+                        reply_to="",
                     )
 
             producer.connection.ensure(producer, send, **self._policy)()
+
+
+def _payload(message: _Message, properties: str) -> str:
+    """As kombu's virtual transports write a message into a list."""
+    own = {"correlation_id": message.own_headers["id"], "delivery_tag": str(uuid.uuid4())}
+    return (
+        f'{{"body": "{base64.b64encode(message.body.encode()).decode()}", "content-encoding": "{CONTENT_ENCODING}", '
+        f'"content-type": "{CONTENT_TYPE}", "headers": {message.form.written}, {json.dumps(message.own_headers)[1:]}, '
+        f'"properties": {properties}, {json.dumps(own)[1:]}}}'
+    )
