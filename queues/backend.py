@@ -86,7 +86,7 @@ class LinkBackend(RedisBackend):
         return client
 
     def on_chord_part_return(self, request: Any, state: str, result: Any, propagate: Any = None, **kwargs: Any) -> None:
-        """Celery's own; a part that completes nothing is counted together with others, for a third of the time."""
+        """Celery's own; a part that completes nothing is counted together with others, for less."""
         if request.group and state == SUCCESS and self._chord_zset and in_crossing():
             try:
                 value = json.dumps([1, request.id, state, result])
