@@ -6,6 +6,7 @@ already, so that an object store can take the folder's place.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -99,6 +100,10 @@ class Blobs:
                 f'The blob "{name}" ends after {offset + len(data)} bytes; {offset + length} were expected.'
             )
         return data
+
+    def remove_folder(self, name: str) -> None:
+        """Remove the blobs of a job that was not accepted, if it has any."""
+        shutil.rmtree(self.path_of(name), ignore_errors=True)
 
     def exists(self, name: str) -> bool:
         return self.path_of(name).is_file()

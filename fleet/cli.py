@@ -19,6 +19,7 @@ from fleet import processes
 from fleet.accounts import AccountLimits, limits_table
 from fleet.blobs import Blobs
 from fleet.cli_jobs import jobs
+from fleet.cli_keys import keys
 from fleet.client import FleetClient, check
 from fleet.config import Environment
 from fleet.display import clean
@@ -45,6 +46,7 @@ app = typer.Typer(
     add_completion=False,
 )
 app.add_typer(jobs, name="jobs")
+app.add_typer(keys, name="keys")
 app.registered_commands += processes.commands.registered_commands
 
 JobFile = Annotated[Path, typer.Argument(help="A job in YAML.", metavar="JOB.yaml")]
@@ -157,16 +159,17 @@ def limits(output: Output = "text") -> None:
 
 @app.command()
 def up() -> None:
-    """A whole fleet on this machine: Valkey, coordinator, a worker per tier, Flower, metrics. Ctrl-C drains."""
+    """A whole fleet on this machine: Valkey, coordinator, a worker per tier, API, Flower, metrics. Ctrl-C drains."""
     console = Console()
     stopped = threading.Event()
-    fleet = EmbeddedFleet(Environment(), flower=True)
+    fleet = EmbeddedFleet(Environment(), doors=True)
     with stop_signals(stopped.set):
         with console.status("starting the fleet") as status:
             fleet.start(lambda name: status.update(f"starting {name}"))
         try:
             if fleet.sim_url is not None:
                 console.print(f"simulated provider  {fleet.sim_url}   ({SIMULATED})")
+            console.print(f"API                 {fleet.api_url}/v1/jobs")
             console.print(f"Flower              {fleet.flower_url}")
             console.print(f"Metrics             {fleet.metrics_url}")
             console.print("`fleet run`, `fleet submit` and `fleet jobs` in this folder use this fleet. Ctrl-C drains.")

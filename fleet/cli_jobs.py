@@ -20,7 +20,7 @@ from fleet.output import Output, print_data
 from fleet.receipt_view import render_receipt
 from fleet.results import check_out
 from fleet.session import ask, environment_here, finished, follow, raise_unless_completed
-from fleet.store import Job
+from fleet.views import job_view
 
 jobs = typer.Typer(help="Look at the jobs of a running fleet, and act on them.", no_args_is_help=True)
 
@@ -39,7 +39,7 @@ def list_(
     """The newest jobs."""
 
     async def question(client: FleetClient) -> list[dict[str, Any]]:
-        return [await _described(client, job_id) for job_id in await client.latest(most)]
+        return [await _described(client, job_id) for job_id, _ in await client.latest(most)]
 
     found = ask(environment_here(), question)
     table = Table()
@@ -59,8 +59,7 @@ def get(job_id: JobId, output: Output = "text") -> None:
     """One job: status, counts, cost, what its subtasks wait for, and the reason where it failed or is paused."""
 
     async def question(client: FleetClient) -> dict[str, Any]:
-        waits = [wait.model_dump(mode="json") for wait in await client.waits(job_id)]
-        return await _described(client, job_id) | {"waits": waits}
+        return await _described(client, job_id, waits=True)
 
     job = ask(environment_here(), question)
     counts = job["counts"]
@@ -177,22 +176,5 @@ def _usd(budget: float | None) -> Decimal | None:
     return None if budget is None else Decimal(str(budget))
 
 
-async def _described(client: FleetClient, job_id: str) -> dict[str, Any]:
-    """A job as INTERFACE describes it to programs."""
-    job: Job = await client.job(job_id)
-    progress = await client.progress(job_id)
-    tiers = progress.tiers.values()
-    return {
-        "id": job.id,
-        "name": job.spec.name,
-        "status": job.status.value,
-        "simulated": job.simulated,
-        "counts": {
-            "total": progress.total,
-            **{name: sum(getattr(tier, name) for tier in tiers) for name in ("waiting", "running", "done", "failed")},
-        },
-        "cost_usd": progress.cost_nano_usd / 1_000_000_000,
-        "budget_usd": None if job.spec.budget_usd is None else float(job.spec.budget_usd),
-        "error": job.error,
-        "result": job.result,
-    }
+async def _described(client: FleetClient, job_id: str, *, waits: bool = False) -> dict[str, Any]:
+    return (await job_view(client, job_id, waits=waits)).model_dump(mode="json", exclude=None if waits else {"waits"})

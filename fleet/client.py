@@ -6,6 +6,7 @@ It talks to the store only; it calls no model and sends no message.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import time
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 from fleet.accounts import AccountLimits, account_limits, accounts_of
 from fleet.choices import paces
 from fleet.config import FleetConfig, TenantConfig
-from fleet.errors import BadInputError
+from fleet.errors import BadInputError, NotAcceptedError
 from fleet.items import ItemIndex, pack_items, read_item
 from fleet.jobs import Items, JobSpec, JobStatus, Outcome
 from fleet.ledger import LedgerEntry
@@ -25,8 +26,10 @@ from fleet.rounds import phase_id
 from fleet.router import start_tier
 from fleet.runtime import Runtime
 from fleet.sources import check_source
-from fleet.store import COORDINATOR, Job, new_job_id
+from fleet.store import COORDINATOR, Job
+from fleet.tenants import DEFAULT, check_tenant, new_job_id
 from fleet.waits import Wait, waits
+from queues.admission import Once
 from queues.failpoints import failpoint
 from queues.link import LinkError
 from queues.subtasks import State
@@ -36,6 +39,8 @@ POLL_S = 0.25
 AWAY_S = 60.0
 #: Fields of an item that do not name it: its text, and where its picture is kept.
 _NOT_SHOWN = ("text", "image")
+#: For how long a key stands for a job.
+PROMISED_S = 7 * 24 * 3600.0
 NO_ITEMS = ItemIndex(blob="", offsets="", count=0)
 
 
@@ -45,15 +50,30 @@ class FleetClient:
     def __init__(self, runtime: Runtime) -> None:
         self.runtime = runtime
 
-    async def submit(self, spec: JobSpec, *, tenant: str = "default") -> str:
+    async def submit(self, spec: JobSpec, *, tenant: str = DEFAULT, once: str | None = None) -> str:
         """Accept a job and return its id.
+
+        `once`: a key of the tenant's choice under which this job is accepted one time only, for a week.
 
         Raises:
             BadInputError: a tier, recipe or item source cannot be used; nothing was accepted.
+            KeyReusedError: `once` stands for another job.
             LinkError: the store does not answer.
         """
         check(spec, self.runtime.config)
-        job_id = new_job_id()
+        job_id = new_job_id(check_tenant(tenant))
+        promise = None if once is None else _promise(tenant, once, spec)
+        try:
+            accepted = await self._create(job_id, spec, tenant, promise)
+        except (BadInputError, NotAcceptedError):
+            await asyncio.to_thread(self.runtime.blobs.remove_folder, job_id)
+            raise
+        if accepted != job_id:
+            await asyncio.to_thread(self.runtime.blobs.remove_folder, job_id)
+        failpoint("accepted")
+        return accepted
+
+    async def _create(self, job_id: str, spec: JobSpec, tenant: str, once: Once | None) -> str:
         items = NO_ITEMS
         if spec.items != ():
             items = await asyncio.to_thread(pack_items, spec.items, self.runtime.blobs, f"{job_id}/items.jsonl")
@@ -62,13 +82,15 @@ class FleetClient:
                 spec = spec.model_copy(update={"items": ()})
         simulated = self.runtime.environment.simulated
         weight = self.runtime.config.tenants.get(tenant, TenantConfig()).weight
-        await self.runtime.jobs.create(job_id, spec, items, tenant=tenant, weight=weight, simulated=simulated)
-        failpoint("accepted")
-        return job_id
+        return await self.runtime.jobs.create(
+            job_id, spec, items, tenant=tenant, weight=weight, simulated=simulated, once=once
+        )
 
-    async def latest(self, most: int) -> list[str]:
-        """Ids of the newest jobs, newest first."""
-        return await self.runtime.jobs.latest(most)
+    async def latest(
+        self, most: int, *, tenant: str | None = None, before: float | None = None
+    ) -> list[tuple[str, float]]:
+        """Ids of the newest jobs, and when they were accepted, newest first: of one tenant, and from before a moment."""
+        return await self.runtime.jobs.latest(most, tenant=tenant, before=before)
 
     async def job(self, job_id: str) -> Job:
         """The job now; JobNotFoundError when there is none."""
@@ -207,6 +229,12 @@ class FleetClient:
             skipped_items=job.items.skipped_count,
             gaps=len((job.result or {}).get("gaps", [])),
         )
+
+
+def _promise(tenant: str, key: str, spec: JobSpec) -> Once:
+    asked = spec.model_dump_json(exclude_defaults=True)  # a later version, which knows more, writes the same
+    digests = [hashlib.sha256(text.encode("utf-8", "replace")).hexdigest() for text in (key, asked)]
+    return Once(f"once:{tenant}:{digests[0]}", digests[1], PROMISED_S)
 
 
 def _tier_progress(by_state: Mapping[str, int], unopened: int) -> TierProgress:

@@ -13,7 +13,7 @@ from fleet.jobs import JobStatus
 from fleet.prices import NANO_PER_USD
 from fleet.retry import PLAN_AGAIN, RETRY_TASK, check_ended, failed_again, retry_id
 from fleet.runtime import Runtime
-from fleet.store import COORDINATOR
+from fleet.store import COORDINATOR, not_ended
 from queues.subtasks import NewSubtask
 
 
@@ -27,7 +27,7 @@ class Control:
     async def pause(self, job_id: str) -> None:
         """Start no further call of a job; running ones end."""
         await self._check_open(job_id, "paused")
-        await self._runtime.store.stop(job_id, "paused", self._tiers)
+        await self._runtime.store.stop(job_id, "paused", self._tiers, guards=[not_ended(job_id)])
 
     async def resume(self, job_id: str, *, budget_usd: Decimal | None = None) -> None:
         """Let a paused job go on, with a new cap where one is given."""

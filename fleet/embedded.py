@@ -96,14 +96,16 @@ class Child:
 class EmbeddedFleet:
     """The processes of one folder, between `start` and `stop`."""
 
-    def __init__(self, environment: Environment, *, flower: bool = False) -> None:
+    def __init__(self, environment: Environment, *, doors: bool = False) -> None:
+        """`doors`: with what people and services come in by, the API and Flower."""
         self._config_path = config_path(environment).resolve()
         self._config = checked_config(environment)
         self._given = environment
-        self._flower = flower
+        self._doors = doors
         self._folder = environment.fleet_state.resolve()
         self._lock: IO[str] | None = None
         self._children: list[Child] = []
+        self.api_url: str | None = None
         self.flower_url: str | None = None
         self.metrics_url: str | None = None
         self.sim_url: str | None = None
@@ -160,12 +162,13 @@ class EmbeddedFleet:
             words = ["coordinator"] if tier == COORDINATOR else ["worker", "--tier", tier]
             longest_s = 0.0 if tier == COORDINATOR else self._config.tiers[tier].timeout_s + END_S
             self._add(tier, [sys.executable, "-m", "fleet", *words], grace_s=max(DRAIN_S, longest_s))
-        if self._flower:
-            flower_port = _free_port()
-            self._add("flower", [sys.executable, "-m", "fleet", "flower", "--port", str(flower_port)])
-            self.flower_url = f"http://127.0.0.1:{flower_port}"
+        if self._doors:
+            self.api_url, self.flower_url = self._open("api"), self._open("flower")
         for tier in (COORDINATOR, *self._config.tiers):
             self._await(tier, lambda tier=tier: _has_worker(url, tier))  # type: ignore[misc]
+        if self.api_url is not None:
+            port = int(self.api_url.rpartition(":")[2])
+            self._await("api", lambda: _listens(port))
         self._write_address()
 
     def supervise(self) -> None:
@@ -224,6 +227,11 @@ class EmbeddedFleet:
         self._await("sim", ready.exists)
         return ready.read_text()
 
+    def _open(self, name: str) -> str:
+        port = _free_port()
+        self._add(name, [sys.executable, "-m", "fleet", name, "--port", str(port)])
+        return f"http://127.0.0.1:{port}"
+
     def _add(self, name: str, command: list[str], *, stdin: bytes | None = None, grace_s: float = END_S) -> None:
         environment = {**os.environ, **getattr(self, "_variables", {})}
         child = Child(name, command, environment, self._folder / "logs" / f"{name}.log", stdin, grace_s)
@@ -257,7 +265,7 @@ class EmbeddedFleet:
     def _write_address(self) -> None:
         path = self._folder / "fleet.json"
         path.touch(mode=0o600)
-        addresses = {"flower": self.flower_url, "metrics": self.metrics_url}
+        addresses = {"api": self.api_url, "flower": self.flower_url, "metrics": self.metrics_url}
         path.write_text(json.dumps(self._variables | {name: url for name, url in addresses.items() if url}))
 
 
@@ -295,6 +303,11 @@ def _free_port() -> int:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return int(listener.getsockname()[1])
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as caller:
+        return caller.connect_ex(("127.0.0.1", port)) == 0
 
 
 def _answers(url: str) -> bool:

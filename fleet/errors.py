@@ -20,8 +20,16 @@ class JobNotFoundError(BadInputError):
     """No job has the given id in this store."""
 
 
+class KeyReusedError(BadInputError):
+    """An idempotency key stands for something else already; nothing was started."""
+
+
 class StoreUnavailableError(FleetError):
     """The store or the broker did not answer; what was accepted before is still there."""
+
+
+class NotAcceptedError(StoreUnavailableError):
+    """The store could not keep a job: surely nothing of it is there, and it may be submitted again."""
 
 
 class PlanError(FleetError):

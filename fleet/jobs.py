@@ -5,6 +5,7 @@ It owns the rules a job has to keep before anything is spent; it knows no store,
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Mapping
 from decimal import Decimal
@@ -26,6 +27,8 @@ _ID = re.compile(r"[a-z][a-z0-9_]{0,63}")
 #: Names a template has besides the outputs of its needs.
 TEMPLATE_NAMES = frozenset({"item", "items", "goal"})
 MAX_STEPS = 50
+MAX_SCHEMA_CHARS = 100_000
+JSON_TYPES = frozenset(("array", "boolean", "integer", "null", "number", "object", "string"))
 
 
 class JobStatus(StrEnum):
@@ -94,7 +97,7 @@ class Step(Frozen):
     tier: str = AUTO
     #: What routing and quality figures are kept by; the id when left out.
     kind: str | None = None
-    needs: tuple[str, ...] = ()
+    needs: Annotated[tuple[str, ...], Field(max_length=MAX_STEPS)] = ()
     when: str | None = None
     instructions: str = ""
     prompt: str
@@ -120,8 +123,15 @@ class Step(Frozen):
     @classmethod
     def _schema(cls, value: dict[str, Any] | None) -> dict[str, Any] | None:
         if value is not None:
+            if len(json.dumps(value, default=str)) > MAX_SCHEMA_CHARS:
+                raise ValueError(f"a schema of over {MAX_SCHEMA_CHARS:,} characters")
+            for kinds in _lists_of_types(value):
+                if len(kinds) > len(JSON_TYPES) or not set(map(str, kinds)) <= JSON_TYPES:
+                    raise ValueError("not a JSON schema: a list of types has at most one of each")
             try:
                 jsonschema.Draft202012Validator.check_schema(value)
+            except (OverflowError, RecursionError) as error:
+                raise ValueError("not a JSON schema: a pattern in it cannot be used") from error
             except jsonschema.SchemaError as error:
                 raise ValueError(f"not a JSON schema: {error.message}") from error
             for reference in _references(value):
@@ -295,6 +305,17 @@ def resolve_paths(spec: JobSpec, base: Path) -> JobSpec:
             resolved = source.model_copy(update={"root": base / source.root})  # type: ignore[attr-defined]
             items = items.model_copy(update={name: resolved})
     return spec.model_copy(update={"items": items})
+
+
+def _lists_of_types(schema: Any) -> Iterable[list[Any]]:
+    if isinstance(schema, dict):
+        if isinstance(schema.get("type"), list):
+            yield schema["type"]
+        for value in schema.values():
+            yield from _lists_of_types(value)
+    elif isinstance(schema, list):
+        for value in schema:
+            yield from _lists_of_types(value)
 
 
 def _references(schema: Any) -> Iterable[str]:

@@ -1,4 +1,4 @@
-"""The commands that are one process of a fleet: worker, coordinator, sim, flower."""
+"""The commands that are one process of a fleet: worker, coordinator, api, sim, flower."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+import uvloop
 
 from fleet.config import Environment, shipped_file
 from fleet.documents import nearest
@@ -54,6 +55,19 @@ def sim(
     """The simulated provider: OpenAI-compatible, with limits, latency, faults and a charge log."""
     config = checked_config(Environment())
     serve(SimSettings(port=port, charges=charges, speed=speed, seed=seed), config)
+
+
+@commands.command()
+def api(
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on.", min=1, max=65535)] = 8080,
+) -> None:
+    """The HTTP API of the fleet at FLEET_REDIS_URL."""
+    logging.basicConfig(level=logging.INFO, format=LOG_FORMAT, stream=sys.stderr)
+    # FastAPI is slow to import, and no other command needs it.
+    from fleet.api.server import serve as serve_api  # noqa: PLC0415
+
+    uvloop.run(serve_api(Runtime.from_environment(Environment()), host, port))
 
 
 @commands.command()

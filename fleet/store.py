@@ -6,8 +6,6 @@ It owns the hash of a job in the store; the states of subtasks belong to `queues
 from __future__ import annotations
 
 import json
-import secrets
-import time
 from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -15,12 +13,13 @@ from typing import Any
 
 from redis.exceptions import OutOfMemoryError, ResponseError
 
-from fleet.errors import BadInputError, JobNotFoundError, StoreUnavailableError
+from fleet.errors import BadInputError, JobNotFoundError, KeyReusedError, NotAcceptedError, StoreUnavailableError
 from fleet.items import ItemIndex
 from fleet.jobs import JobSpec, JobStatus, Step
 from fleet.shards import Phase, phases
 from fleet.stored import read, read_json
-from queues.admission import Admission, NotDurableError
+from fleet.tenants import DEFAULT, tenant_of
+from queues.admission import Admission, NotDurableError, Once
 from queues.store import Store
 from queues.subtasks import Claim, NewSubtask
 
@@ -76,11 +75,6 @@ def not_ended(job_id: str) -> tuple[str, str, str]:
     return f"job:{job_id}", "finished_at", ""
 
 
-def new_job_id() -> str:
-    """A job id that sorts by time: `j` and 17 characters; no secret."""
-    return f"j{int(time.time() * 1000):011x}{secrets.token_hex(3)}"
-
-
 class JobStore:
     """Job documents over the same link as the subtasks."""
 
@@ -91,13 +85,22 @@ class JobStore:
         self._plans: OrderedDict[str, Job] = OrderedDict()
 
     async def create(
-        self, job_id: str, spec: JobSpec, items: ItemIndex, *, tenant: str, weight: float, simulated: bool
-    ) -> None:
+        self,
+        job_id: str,
+        spec: JobSpec,
+        items: ItemIndex,
+        *,
+        tenant: str,
+        weight: float,
+        simulated: bool,
+        once: Once | None = None,
+    ) -> str:
         """Accept a job: once this returns, its document and the subtask that plans it are on the store's disk.
 
-        `weight`: its tenant's among tenants.
+        `weight`: its tenant's among tenants. The id of the job: of an earlier one, where the same was asked for under `once`.
 
         Raises:
+            KeyReusedError: something else was asked for under `once`.
             StoreUnavailableError: the store is full, or keeps nothing on disk; nothing, or nothing durable, was written.
         """
         now = await self._store.now()
@@ -114,9 +117,9 @@ class JobStore:
         try:
             await self.admission.keeps_on_disk()
         except NotDurableError as error:
-            raise StoreUnavailableError(str(error)) from error
+            raise NotAcceptedError(str(error)) from error
         try:
-            await self.admission.accept(
+            accepted = await self.admission.accept(
                 job_id,
                 start,
                 tenant=tenant,
@@ -125,26 +128,34 @@ class JobStore:
                 cap=spec.budget_nano_usd,
                 document=(f"job:{job_id}", document),
                 index=("jobs", now),
+                once=once,
             )
+            if accepted is None:
+                raise KeyReusedError(
+                    "Another job was submitted with this Idempotency-Key; use a new key for every job, and the same one only "
+                    "to submit the same job again."
+                )
             await self.admission.on_disk()
         except OutOfMemoryError as error:
-            raise StoreUnavailableError(
+            raise NotAcceptedError(
                 "The store is full, so the job was not accepted and nothing of it is kept; give the store more memory "
                 "(maxmemory) or finish other jobs first."
             ) from error
         except ResponseError as error:
             if not str(error).startswith("MISCONF"):  # how a server whose disk is full refuses to write
                 raise
-            raise StoreUnavailableError(
+            raise NotAcceptedError(
                 "The store cannot write to its disk, so the job was not accepted and nothing of it is kept; make room on "
                 "the store's disk, then submit again."
             ) from error
         except NotDurableError as error:
-            if await self.admission.retract(job_id, start.id, f"job:{job_id}", "jobs"):
-                raise StoreUnavailableError(str(error)) from error
+            # An earlier job, which the same was asked for, is not this one's to take back.
+            if accepted == job_id and await self.admission.retract(job_id, start.id, f"job:{job_id}", "jobs", once):
+                raise NotAcceptedError(str(error)) from error
             raise StoreUnavailableError(
-                f"{error} The job {job_id} runs already, and may be lost if the store loses its power now."
+                f"{error} The job {accepted} is there already, and may be lost if the store loses its power now."
             ) from error
+        return accepted
 
     async def load(self, job_id: str) -> Job:
         """The job as it stands now.
@@ -288,10 +299,22 @@ class JobStore:
         """
         await self._store.advance(f"job:{job_id}", "cut_short", [""], reason, guards=[claim.guard])
 
-    async def latest(self, most: int) -> list[str]:
-        """Ids of the newest jobs, newest first."""
-        reply = await self._link.execute("ZREVRANGE", self._key(), 0, most - 1, idempotent=True)
-        return [id_.decode() for id_ in reply]
+    async def latest(
+        self, most: int, *, tenant: str | None = None, before: float | None = None
+    ) -> list[tuple[str, float]]:
+        """Ids of the newest jobs, and when they were accepted, newest first: of one tenant, and from before a moment."""
+        key = self._key() if tenant is None else f"{self._key()}:{tenant}"
+        highest = "+inf" if before is None else f"({before!r}"
+        range_ = (highest, "-inf", "BYSCORE", "REV", "LIMIT", 0, most, "WITHSCORES")
+        flat = await self._link.execute("ZRANGE", key, *range_, idempotent=True)
+        found = [(id_.decode(), float(score)) for id_, score in zip(flat[::2], flat[1::2], strict=True)]
+        return [one for one in found if tenant in (None, tenant_of(one[0]))]
+
+    async def index_earlier(self) -> None:
+        """List jobs of before there were tenants among the default one's. Safe to repeat."""
+        listed = f"{self._key()}:{DEFAULT}"
+        if not await self._link.execute("EXISTS", listed, idempotent=True):
+            await self._link.execute("ZUNIONSTORE", listed, 1, self._key(), idempotent=True)
 
     def _key(self, job_id: str | None = None) -> str:
         return f"{self._store.namespace}:{'jobs' if job_id is None else f'job:{job_id}'}"

@@ -6,12 +6,14 @@ can neither reach Python's internals nor change what it is given.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import Any
 
 import jinja2
-from jinja2 import meta, nodes
+from jinja2 import nodes
+from jinja2.filters import make_attrgetter
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from fleet.errors import BadInputError
@@ -19,12 +21,15 @@ from fleet.errors import BadInputError
 MAX_TEMPLATE_CHARS = 100_000
 MAX_RENDERED_CHARS = 4_000_000
 MAX_NESTED_LOOPS = 2
+MAX_INDENT = 8
 #: What a template could double its own text with, again and again.
 _UNBOUNDED = (nodes.Assign, nodes.AssignBlock, nodes.Macro, nodes.CallBlock, nodes.FilterBlock)
 
 
 #: What makes a long text of a short one by a number: a worker's memory must not hang on the number.
-_GROWING_METHODS = frozenset(["center", "expandtabs", "format", "format_map", "ljust", "rjust", "zfill"])
+_GROWING_METHODS = frozenset(
+    ["center", "expandtabs", "format", "format_map", "join", "ljust", "replace", "rjust", "translate", "zfill"]
+)
 _GROWING_FILTERS = ("batch", "center", "format", "indent", "slice", "wordwrap")
 
 
@@ -47,12 +52,44 @@ class _Environment(ImmutableSandboxedEnvironment):
         return super().call_binop(context, operator, left, right)
 
 
+# Of a context, so that Jinja does not compute them when it compiles.
+@jinja2.pass_context
+def _replace(_: Any, value: Any, old: Any, new: Any, count: int | None = None) -> str:
+    text, old, new = str(value), str(old), str(new)
+    times = text.count(old) if count is None else min(count, text.count(old))
+    _check_length(len(text) + times * (len(new) - len(old)))
+    return text.replace(old, new, times)
+
+
+@jinja2.pass_context
+def _join(context: Any, value: Any, d: Any = "", attribute: Any = None) -> str:
+    get = None if attribute is None else make_attrgetter(context.environment, attribute)
+    parts, length = [], 0
+    for one in value:
+        parts.append(str(one if get is None else get(one)))
+        length += len(parts[-1]) + len(str(d))
+        _check_length(length)
+    return str(d).join(parts)
+
+
+@jinja2.pass_context
+def _tojson(_: Any, value: Any, indent: int | None = None) -> str:
+    return json.dumps(
+        value, ensure_ascii=False, indent=None if indent is None else max(0, min(int(indent), MAX_INDENT))
+    )
+
+
+def _check_length(length: int) -> None:
+    if length > MAX_RENDERED_CHARS:
+        raise jinja2.exceptions.SecurityError(f"a text of over {MAX_RENDERED_CHARS:,} characters")
+
+
 _ENVIRONMENT = _Environment(undefined=jinja2.StrictUndefined, autoescape=False, keep_trailing_newline=False)
 for _name in _GROWING_FILTERS:
     del _ENVIRONMENT.filters[_name]
 for _name in ("lipsum", "namespace", "range", "cycler", "joiner"):
     del _ENVIRONMENT.globals[_name]
-_ENVIRONMENT.policies["json.dumps_kwargs"] = {"ensure_ascii": False, "sort_keys": False}
+_ENVIRONMENT.filters |= {"replace": _replace, "join": _join, "tojson": _tojson}
 
 
 def names_used(source: str) -> frozenset[str]:
@@ -61,13 +98,13 @@ def names_used(source: str) -> frozenset[str]:
     Raises:
         BadInputError: it is no template (with the line), or too long.
     """
-    return frozenset(meta.find_undeclared_variables(_parse(source)))
+    return _outer(_parse(source))
 
 
 def attributes_used(source: str) -> frozenset[tuple[str, str]]:
     """The pairs of outer name and attribute that a template asks for directly: `{{ classify.topic }}`."""
     tree = _parse(source)
-    outer = meta.find_undeclared_variables(tree)
+    outer = _outer(tree)
     return frozenset(
         (node.node.name, node.attr)
         for node in tree.find_all(nodes.Getattr)
@@ -121,12 +158,47 @@ def _parse(source: str) -> nodes.Template:
         raise BadInputError(f"The template is over {MAX_TEMPLATE_CHARS:,} characters.")
     try:
         tree = _ENVIRONMENT.parse(source)
+        _check_shape(tree)
     except jinja2.TemplateSyntaxError as error:
         raise BadInputError(f"The template is wrong in line {error.lineno}: {error.message}.") from error
     except RecursionError as error:
         raise BadInputError("The template is nested too deep.") from error
-    _check_shape(tree)
     return tree
+
+
+def _outer(tree: nodes.Template) -> frozenset[str]:
+    """The names that a template takes from outside. Jinja's own way to them computes what is constant, of any size."""
+    try:
+        return frozenset(_free(tree, frozenset()))
+    except RecursionError as error:
+        raise BadInputError("The template is nested too deep.") from error
+
+
+def _free(node: nodes.Node, bound: frozenset[str]) -> Iterator[str]:
+    if isinstance(node, nodes.Name):
+        if node.name not in bound:
+            yield node.name
+    elif isinstance(node, nodes.For):
+        inner = bound | {name.name for name in _targets(node.target)} | {"loop"}
+        yield from _free(node.iter, bound)
+        for part in (node.test, *node.body):
+            if part is not None:
+                yield from _free(part, inner)
+        for part in node.else_:
+            yield from _free(part, bound)
+    elif isinstance(node, nodes.With):
+        for value in node.values:
+            yield from _free(value, bound)
+        inner = bound | {name.name for target in node.targets for name in _targets(target)}
+        for part in node.body:
+            yield from _free(part, inner)
+    else:
+        for child in node.iter_child_nodes():
+            yield from _free(child, bound)
+
+
+def _targets(target: nodes.Node) -> Iterator[nodes.Name]:
+    return iter([target]) if isinstance(target, nodes.Name) else target.find_all(nodes.Name)
 
 
 def _check_shape(tree: nodes.Node, loops: int = 0) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from redis.exceptions import ResponseError
@@ -20,6 +21,15 @@ SYNCED_S = 2.0
 
 class NotDurableError(Exception):
     """What was written is not on the disk of the store."""
+
+
+@dataclass(frozen=True, slots=True)
+class Once:
+    """A promise to accept what is asked for one time only, however often it is asked: key below the namespace, and digest."""
+
+    key: str
+    digest: str
+    keep_s: float
 
 
 class Admission:
@@ -40,11 +50,14 @@ class Admission:
         cap: int | None,
         document: tuple[str, Mapping[str, str | int | float]],
         index: tuple[str, float],
-    ) -> bool:
+        once: Once | None = None,
+    ) -> str | None:
         """Open a job with its document, its place in an index, its quota's cap and the subtask that starts it, or nothing.
 
         `share`: its weight among its tenant's jobs; `weight`: its tenant's among tenants; `document`: key below the namespace
-        and fields; `index`: key and score. False when the document exists.
+        and fields; `index`: key and score.
+
+        The job's id; that of an earlier one which the same was asked for under `once`; None where that was something else.
         """
         fields = [part for pair in document[1].items() for part in pair]
         head = [
@@ -59,7 +72,9 @@ class Admission:
             start.tier,
             weight,
         ]
-        return bool(await self._call("accept", *head, *fields))
+        promise = ("", "", 0) if once is None else (once.key, once.digest, round(once.keep_s * 1000))
+        reply: bytes = await self._call("accept", *head, *promise, *fields)
+        return reply.decode() or None
 
     async def keeps_on_disk(self) -> float:
         """Seconds after which what was written is surely on the disk of the store, beside what `on_disk` waits for.
@@ -98,9 +113,9 @@ class Admission:
             )
         await asyncio.sleep(wait_s)
 
-    async def retract(self, job: str, start: str, document: str, index: str) -> bool:
+    async def retract(self, job: str, start: str, document: str, index: str, once: Once | None = None) -> bool:
         """Take back a job that `accept` wrote; False when it has begun."""
-        return bool(await self._call("retract", job, document, index, start))
+        return bool(await self._call("retract", job, document, index, start, "" if once is None else once.key))
 
     async def _call(self, script: str, *args: str | int | float) -> Any:
         return await self._link.call(script, [self._namespace], args, idempotent=True)

@@ -168,6 +168,15 @@ class Store:
         flat = await self.link.call("reconcile", [self.namespace], [most, self.lease_ms])
         return [(id_.decode(), State(state.decode())) for id_, state in _shards(flat, 2)]
 
+    async def events(self, job: str, after: str, most: int = SHARD) -> list[tuple[str, dict[str, str]]]:
+        """What happened to a job after the event of this id ('0-0': from the first that is kept on): id and fields, in order."""
+        reply = await self.link.execute(
+            "XRANGE", self._key("ev", job), f"({after}", "+", "COUNT", most, idempotent=True
+        )
+        return [
+            (id_.decode(), {name.decode(): value.decode() for name, value in _shards(flat, 2)}) for id_, flat in reply
+        ]
+
     async def memo(self, job: str, name: str) -> str | None:
         """What was written down for a job under `name`, None where nothing was."""
         body = await self.link.execute("HGET", self._key("m", job), name, idempotent=True)

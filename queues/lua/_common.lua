@@ -11,7 +11,7 @@
 --       righted: what was not as it should be, by tier, since the store is there (hash)
 --       winding: cancelled jobs of which something may be left (set)
 --       rx:QUOTA records that were kept elsewhere and dropped here (set)
---       m:JOB what was written down for a job, by name (hash)
+--       m:JOB what was written down for a job, by name (hash) · ev:JOB what happened to it (stream)
 --       q:QUOTA cap, used, held · qh:QUOTA holds (hash) · i:QUOTA intents, by hold: what was about to be used (hash)
 local ns = KEYS[1]
 local clock = redis.call('TIME')
@@ -75,6 +75,10 @@ end
 
 -- Something was not as it should be and was put right; `queues/survey.py` names what.
 local function count(tier, what) redis.call('HINCRBY', key('righted'), tier .. ':' .. what, 1) end
+
+-- What happens to a job, for whoever follows it: so many of the latest, and some more. A value that is nil is not told.
+local MOST_EVENTS = 10000
+local function happened(job, kind, ...) redis.call('XADD', key('ev', job), 'MAXLEN', '~', MOST_EVENTS, '*', 'kind', kind, ...) end
 
 local function ring() if redis.call('LLEN', key('wake')) == 0 then redis.call('LPUSH', key('wake'), 1) end end
 

@@ -3,12 +3,14 @@
 -- ARGV[4] new value
 -- ARGV[5] guards (JSON; see _common.lua)   ARGV[6…] further fields and values
 -- Reply: 1 written, 0 the field held another value or a guard did not hold.
-local hash = key(ARGV[1])
+local hash, job = key(ARGV[1]), string.match(ARGV[1], '^job:(.*)$')
 local value = redis.call('HGET', hash, ARGV[2]) or ''
 if not hold_all(ARGV[5]) then return 0 end
 for _, allowed in ipairs(cjson.decode(ARGV[3])) do
   if value == allowed then
     redis.call('HSET', hash, ARGV[2], ARGV[4], unpack(ARGV, 6))
+    if job and ARGV[2] == 'status' then happened(job, 'status', 'status', ARGV[4]) end
+    if job and ARGV[2] == 'plan' then happened(job, 'planned') end
     return 1
   end
 end

@@ -18,4 +18,5 @@ for i = 6, #ARGV do
 end
 redis.call('DEL', key('r', ARGV[1]))
 redis.call('SADD', key('rx', ARGV[2]), ARGV[1])
+happened(job_of(ARGV[3]), 'filed', 'subtasks', #ARGV - 5)
 return 1

@@ -5,4 +5,5 @@ local j = key('j', ARGV[1])
 if redis.call('HGET', j, 'stop') ~= 'paused' then return 0 end
 redis.call('HDEL', j, 'stop', 'why')
 open_lanes(ARGV[1], {unpack(ARGV, 2)})
+happened(ARGV[1], 'resumed')
 return 1

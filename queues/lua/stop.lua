@@ -5,6 +5,10 @@
 if not hold_all(ARGV[4]) then return 0 end
 local tenant = redis.call('HGET', key('j', ARGV[1]), 'tenant') or 'default'
 if ARGV[2] == 'paused' and redis.call('HGET', key('j', ARGV[1]), 'stop') == 'cancelled' then return 0 end
+-- That a job is cancelled its status will say.
+if ARGV[2] == 'paused' and redis.call('HGET', key('j', ARGV[1]), 'stop') ~= 'paused' then
+  happened(ARGV[1], 'status', 'status', 'paused', 'reason', ARGV[3])
+end
 redis.call('HSET', key('j', ARGV[1]), 'stop', ARGV[2], 'why', ARGV[3])
 if ARGV[2] == 'cancelled' then redis.call('SADD', key('winding'), ARGV[1]) end
 for i = 5, #ARGV do

@@ -78,8 +78,8 @@ def test_a_job_that_has_begun_is_not_taken_back_and_its_id_is_said(
         fleet.runtime.jobs.admission.on_disk = is_not  # type: ignore[method-assign]
         with pytest.raises(StoreUnavailableError) as error:
             await fleet.submit(steps=[WRITE])
-        (job_id,) = await fleet.client.latest(10)
-        assert f"The job {job_id} runs already" in str(error.value)
+        ((job_id, _),) = await fleet.client.latest(10)
+        assert f"The job {job_id} is there already" in str(error.value)
         assert (await fleet.run(job_id)).status is JobStatus.COMPLETED
 
     on_bench(scenario, valkey, tmp_path, config(), sim=sim.url)

@@ -171,3 +171,38 @@ def test_a_condition_that_fails_is_an_error_not_a_no(expression: str) -> None:
 def test_what_is_no_expression_is_refused(expression: str) -> None:
     with pytest.raises(BadInputError):
         templates.check_expression(expression)
+
+
+GROWN = '"a"' + '|replace("a", "aaaaaaaaaaaaaaaa")' * 8
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "{{ " + GROWN + " }}",
+        "{{ (" + GROWN + ")|length }}",
+        '{{ [1, 2]|join("' + "x" * 90_000 + '")|list|join("' + "y" * 90 + '") }}',
+        "{{ item.replace('a', 'aaaa') }}",
+        "{{ ''.join(items) }}",
+    ],
+)
+def test_no_filter_makes_a_long_text_of_a_short_template(source: str) -> None:
+    assert templates.names_used(source) <= {"item", "items"}, "looked at, not computed"
+    with pytest.raises(BadInputError):
+        templates.render(source, {"item": "a", "items": ["a"]})
+
+
+def test_filters_of_texts_do_what_they_say() -> None:
+    values = {"item": {"a": "x-y-x", "b": [{"n": 1}, {"n": 2}]}}
+    source = (
+        '{{ item.a|replace("x", "z") }} {{ item.a|replace("x", "z", 1) }} {{ item.b|join(", ", attribute="n") }} '
+        "{{ item.b|tojson }} {{ item.b|tojson(indent=10000)|length < 100 }}"
+    )
+    assert templates.render(source, values) == 'z-y-z z-y-x 1, 2 [{"n": 1}, {"n": 2}] True'
+
+
+def test_names_of_loops_are_their_own() -> None:
+    source = "{% for x in items if x %}{{ x.y }}{{ loop.index }}{{ goal }}{% else %}{{ item }}{% endfor %}"
+    assert templates.names_used(source) == {"items", "goal", "item"}
+    assert templates.names_used("{% for x in items %}{% endfor %}{{ x }}") == {"items", "x"}
+    assert templates.names_used("{% with a = item %}{{ a }}{{ b }}{% endwith %}") == {"item", "b"}

@@ -1,0 +1,111 @@
+"""Who asks: the principal of a request by its key, and whether it may. Deny by default.
+
+As long as a fleet has never had a key, an API that only this machine can reach serves the default tenant without one. What a
+proxy passed on, or a browser sent for a page of some other origin, is refused even then. It knows keys and headers, not what
+is asked for.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Awaitable, Callable
+from typing import Annotated
+from urllib.parse import urlsplit
+
+from fastapi import Depends, Path, Request
+
+from fleet.api.problems import ProblemError
+from fleet.keys import Keys, Principal, Scope
+from fleet.tenants import DEFAULT, tenant_of
+
+NOBODY = Principal("none", DEFAULT, frozenset(("admin",)), "no key", 0.0)
+#: Longest id of a job: a tenant's name, a dot, and 18 characters.
+MAX_JOB_ID = 60
+#: What a proxy adds: whoever it serves is not this machine.
+PASSED_ON = ("forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip")
+
+
+class Gatekeeper:
+    """Tells principals by their keys."""
+
+    def __init__(self, keys: Keys, *, loopback: bool) -> None:
+        """`loopback`: whether only this machine can reach the API."""
+        self._keys = keys
+        self._loopback = loopback
+
+    async def principal(self, request: Request) -> Principal:
+        """Whoever asks.
+
+        Raises:
+            ProblemError: 401, nobody that we know.
+        """
+        scheme, _, key = request.headers.get("authorization", "").partition(" ")
+        if key:
+            found = await self._keys.find(key.strip()) if scheme.lower() == "bearer" else None
+            if found is not None:
+                return found
+        elif not scheme and self._loopback and _from_here(request) and not await self._keys.ever():
+            return NOBODY
+        raise ProblemError(
+            401,
+            "This takes a key: send `Authorization: Bearer KEY`; `fleet keys create` makes one.",
+            headers={"WWW-Authenticate": "Bearer"},
+        )
+
+
+async def identify(request: Request) -> Principal:
+    """Whoever asks, found out once for each request. Raises ProblemError."""
+    known: Principal | None = getattr(request.state, "principal", None)
+    if known is None:
+        gatekeeper: Gatekeeper = request.app.state.gatekeeper
+        known = request.state.principal = await gatekeeper.principal(request)
+    return known
+
+
+def may(scope: Scope) -> Callable[[Request], Awaitable[Principal]]:
+    """A dependency: whoever asks, if they may do this."""
+
+    async def allowed(request: Request) -> Principal:
+        principal = await identify(request)
+        if not principal.may(scope):
+            raise ProblemError(403, f"This key may not do that; it takes one with the scope {scope}.")
+        return principal
+
+    return allowed
+
+
+Submitter = Annotated[Principal, Depends(may("submit"))]
+Reader = Annotated[Principal, Depends(may("read"))]
+Admin = Annotated[Principal, Depends(may("admin"))]
+JobId = Annotated[str, Path(max_length=MAX_JOB_ID, pattern=r"^[a-z0-9.-]+$", examples=["j0199c2f4a11d03be7"])]
+
+
+def own(job_id: str, principal: Principal) -> str:
+    """`job_id`, if it is a job of theirs; what is another's does not exist. Raises ProblemError."""
+    if tenant_of(job_id) != principal.tenant:
+        raise ProblemError(404, f'There is no job "{job_id}".')
+    return job_id
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address is this machine's own alone."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _from_here(request: Request) -> bool:
+    """Sent by a program on this machine: by no proxy, and by no browser for a page whose name points here."""
+    hosts = request.headers.getlist("host")
+    if len(hosts) != 1 or any(request.headers.get(name) is not None for name in PASSED_ON):
+        return False
+    try:
+        host = urlsplit(f"//{hosts[0]}").hostname or ""
+    except ValueError:
+        return False
+    origin = request.headers.get("origin")
+    client = request.client.host if request.client is not None else ""
+    return is_loopback(client) and is_loopback(host) and (origin is None or origin == f"http://{hosts[0]}")

@@ -1,0 +1,243 @@
+"""The routes of jobs: submit, list, look, results, cost, and what may be done to one.
+
+They translate between HTTP and `fleet.client`, `fleet.control`; they decide nothing about jobs.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import json
+import math
+from collections.abc import AsyncIterator
+from decimal import Decimal
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Body, Header, Query, Request, Response
+from fastapi.responses import StreamingResponse
+from pydantic import Field
+
+from fleet.api.auth import JobId, Reader, Submitter, own
+from fleet.api.bodies import BoundedRoute
+from fleet.api.events import FIRST, Feeds, is_id
+from fleet.api.problems import ProblemError, declared
+from fleet.client import FleetClient
+from fleet.config import Frozen
+from fleet.control import Control
+from fleet.errors import JobNotFoundError
+from fleet.jobs import JobSpec
+from fleet.receipt import Receipt
+from fleet.store import Job
+from fleet.views import JobView, job_view
+
+router = APIRouter(prefix="/v1/jobs", tags=["jobs"], route_class=BoundedRoute)
+
+MAX_PAGE = 100
+#: More than anybody's budget; what the store can count.
+MAX_BUDGET_USD = 1_000_000
+#: Bytes of results that are sent together.
+CHUNK_BYTES = 64_000
+EXAMPLE = {
+    "name": "triage",
+    "items": [{"text": "My invoice is wrong."}, {"text": "The app crashes."}],
+    "steps": [
+        {
+            "id": "topic",
+            "each": "items",
+            "tier": "nano",
+            "prompt": "Topic of this ticket? {{ item.text }}",
+            "output": {
+                "type": "object",
+                "required": ["topic"],
+                "properties": {"topic": {"enum": ["billing", "bug", "other"]}},
+            },
+        }
+    ],
+    "budget_usd": 1.0,
+}
+
+
+class NewJob(JobSpec):
+    """A job as a service submits it: its items are in it. Files of the machine that serves this are nobody's items."""
+
+    items: tuple[Any, ...] = ()
+    budget_usd: Annotated[Decimal, Field(gt=0, le=MAX_BUDGET_USD)] | None = None
+
+
+class Accepted(Frozen):
+    """A job that is on the disk of the store, and will be run."""
+
+    id: str
+    status: Literal["planning"] = "planning"
+
+
+class Page(Frozen):
+    """Jobs, newest first; `next` is the cursor of those before them."""
+
+    jobs: tuple[JobView, ...]
+    next: str | None = None
+
+
+class Change(Frozen):
+    """A new cap for a job that goes on."""
+
+    budget_usd: Annotated[Decimal, Field(gt=0, le=MAX_BUDGET_USD)] | None = None
+
+
+class Retried(Frozen):
+    """How many subtasks run again; 0: the plan or the review is made once more."""
+
+    id: str
+    subtasks: int
+
+
+@router.post("", status_code=202, responses=declared(400, 401, 403, 409, 413, 422, 503))
+async def submit(
+    request: Request,
+    response: Response,
+    principal: Submitter,
+    job: Annotated[NewJob, Body(examples=[EXAMPLE])],
+    idempotency_key: Annotated[str | None, Header(min_length=1, max_length=255)] = None,
+) -> Accepted:
+    """Accept a job. Once this answers 202 it is on disk. The same key with the same body gives the same job, for a week."""
+    job_id = await _client(request).submit(job, tenant=principal.tenant, once=idempotency_key)
+    response.headers["Location"] = f"/v1/jobs/{job_id}"
+    return Accepted(id=job_id)
+
+
+@router.get("", responses=declared(400, 401, 403, 422, 503))
+async def listing(
+    request: Request,
+    principal: Reader,
+    limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = 20,
+    cursor: Annotated[str | None, Query(max_length=200, description="`next` of the page before.")] = None,
+) -> Page:
+    """The tenant's jobs, newest first."""
+    client = _client(request)
+    before = None if cursor is None else _read(cursor)
+    found = await client.latest(limit + 1, tenant=principal.tenant, before=before)
+    jobs = []
+    for job_id, _ in found[:limit]:
+        with contextlib.suppress(JobNotFoundError):  # it was taken back just now
+            jobs.append(await job_view(client, job_id))
+    return Page(jobs=tuple(jobs), next=_cursor(found[limit - 1][1]) if len(found) > limit else None)
+
+
+@router.get("/{job_id}", responses=declared(401, 403, 404, 422, 503))
+async def look(request: Request, principal: Reader, job_id: JobId) -> JobView:
+    """A job now, and what its subtasks wait for."""
+    return await job_view(_client(request), own(job_id, principal), waits=True)
+
+
+@router.get(
+    "/{job_id}/results",
+    response_class=StreamingResponse,
+    responses=declared(401, 403, 404, 422, 503)
+    | {200: {"description": "A line per subtask.", "content": {"application/jsonl": {"schema": {"type": "string"}}}}},
+)
+async def results(request: Request, principal: Reader, job_id: JobId) -> StreamingResponse:
+    """What became of each subtask, as JSON lines, as far as they have ended."""
+    client = _client(request)
+    job = await client.job(own(job_id, principal))
+    return StreamingResponse(_lines(client, job), media_type="application/jsonl")
+
+
+@router.get(
+    "/{job_id}/events",
+    response_class=StreamingResponse,
+    responses=declared(400, 401, 403, 404, 422, 503)
+    | {
+        200: {"description": "Server-sent events.", "content": {"text/event-stream": {"schema": {"type": "string"}}}},
+        204: {"description": "The job has ended and nothing is new: do not come again."},
+    },
+)
+async def events(
+    request: Request,
+    principal: Reader,
+    job_id: JobId,
+    last_event_id: Annotated[
+        str | None, Header(description="The last event that was seen; those after it come.")
+    ] = None,
+) -> Response:
+    """What happens to a job, as it happens, until it has ended: accepted, planned, status, resumed, filed."""
+    client = _client(request)
+    job = await client.job(own(job_id, principal))
+    after = last_event_id or FIRST
+    if not is_id(after):
+        raise ProblemError(400, "Last-Event-ID is none of ours; send the id of the last event, as it is.")
+    if job.status.final and not await client.runtime.store.events(job_id, after, 1):
+        return Response(status_code=204)
+    feeds: Feeds = request.app.state.feeds
+    headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+    return StreamingResponse(feeds.stream(job_id, after), media_type="text/event-stream", headers=headers)
+
+
+@router.get("/{job_id}/cost", responses=declared(401, 403, 404, 422, 503))
+async def cost(request: Request, principal: Reader, job_id: JobId) -> Receipt:
+    """The receipt of a job as it stands."""
+    client = _client(request)
+    return await client.receipt(await client.job(own(job_id, principal)))
+
+
+@router.post("/{job_id}/cancel", responses=declared(401, 403, 404, 422, 503))
+async def cancel(request: Request, principal: Submitter, job_id: JobId) -> JobView:
+    """End a job; what was done is kept."""
+    await _control(request).cancel(own(job_id, principal))
+    return await job_view(_client(request), job_id)
+
+
+@router.post("/{job_id}/pause", responses=declared(401, 403, 404, 422, 503))
+async def pause(request: Request, principal: Submitter, job_id: JobId) -> JobView:
+    """Start no further call of a job; running ones end."""
+    await _control(request).pause(own(job_id, principal))
+    return await job_view(_client(request), job_id)
+
+
+@router.post("/{job_id}/resume", responses=declared(400, 401, 403, 404, 413, 422, 503))
+async def resume(request: Request, principal: Submitter, job_id: JobId, change: Change | None = None) -> JobView:
+    """Let a paused job go on, with a new cap where one is given."""
+    await _control(request).resume(own(job_id, principal), budget_usd=change.budget_usd if change else None)
+    return await job_view(_client(request), job_id)
+
+
+@router.post("/{job_id}/retry", responses=declared(400, 401, 403, 404, 413, 422, 503))
+async def retry(request: Request, principal: Submitter, job_id: JobId, change: Change | None = None) -> Retried:
+    """Run what failed in an ended job again; what was accepted stays."""
+    budget = change.budget_usd if change else None
+    return Retried(id=job_id, subtasks=await _control(request).retry_failed(own(job_id, principal), budget_usd=budget))
+
+
+async def _lines(client: FleetClient, job: Job) -> AsyncIterator[bytes]:
+    lines: list[bytes] = []
+    size = 0
+    async for outcome in client.outcomes(job):
+        lines.append(outcome.model_dump_json().encode() + b"\n")
+        size += len(lines[-1])
+        if size >= CHUNK_BYTES:
+            yield b"".join(lines)
+            lines, size = [], 0
+    yield b"".join(lines)
+
+
+def _cursor(score: float) -> str:
+    return base64.urlsafe_b64encode(json.dumps(score).encode()).decode()
+
+
+def _read(cursor: str) -> float:
+    try:
+        score = json.loads(base64.urlsafe_b64decode(cursor.encode("ascii")))
+    except ValueError:
+        score = None
+    if not isinstance(score, float) or not math.isfinite(score):
+        raise ProblemError(400, "The cursor is none of ours; send `next` of the page before, as it is.")
+    return score
+
+
+def _client(request: Request) -> FleetClient:
+    client: FleetClient = request.app.state.client
+    return client
+
+
+def _control(request: Request) -> Control:
+    control: Control = request.app.state.control
+    return control

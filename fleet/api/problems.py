@@ -1,0 +1,116 @@
+"""Errors of our routes as problem+json (RFC 9457): one table from what the fleet raises to what a caller is told.
+
+It owns the statuses and the words; no handler of a route knows a status of an error.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, Response
+from pydantic import BaseModel, Field
+from redis.exceptions import RedisError
+from starlette.exceptions import HTTPException
+
+from fleet.errors import BadInputError, FleetError, JobNotFoundError, KeyReusedError, StoreUnavailableError
+from queues.link import passes
+
+logger = logging.getLogger(__name__)
+
+MEDIA_TYPE = "application/problem+json"
+#: Seconds after which a caller may try again when the store is away.
+COME_AGAIN_S = 2
+#: Problems of a body that are told one by one.
+MOST_TOLD = 20
+
+
+class Problem(BaseModel):
+    """What went wrong with a request, and what to do about it."""
+
+    type: str = "about:blank"
+    title: str
+    status: int
+    detail: str
+    errors: list[dict[str, str]] | None = Field(None, description="Where in the body, and what is wrong there.")
+
+
+class ProblemError(HTTPException):
+    """A request that cannot be answered."""
+
+
+def problem(status: int, detail: str, *, headers: Mapping[str, str] | None = None, errors: Any = None) -> Response:
+    """The answer that says so."""
+    body = Problem(title=HTTPStatus(status).phrase, status=status, detail=detail, errors=errors)
+    return JSONResponse(body.model_dump(exclude_none=True), status, headers=dict(headers or {}), media_type=MEDIA_TYPE)
+
+
+def declared(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The problems of a route for its OpenAPI."""
+    return {
+        status: {
+            "description": HTTPStatus(status).phrase,
+            "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
+        }
+        for status in statuses
+    }
+
+
+def install(app: FastAPI) -> None:
+    """Have every error of `app` answered by a problem, and its OpenAPI say so."""
+
+    def schema() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            found = FastAPI.openapi(app)
+            parts = found.setdefault("components", {})
+            parts.setdefault("schemas", {})["Problem"] = Problem.model_json_schema()
+            parts["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+            found["security"] = [{"key": []}]
+            app.openapi_schema = found
+        return app.openapi_schema
+
+    app.openapi = schema  # type: ignore[method-assign]
+
+    @app.exception_handler(HTTPException)
+    async def refused(_: Request, error: HTTPException) -> Response:
+        return problem(error.status_code, str(error.detail), headers=error.headers)
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(_: Request, error: RequestValidationError) -> Response:
+        errors = [
+            {"at": ".".join(str(part) for part in one["loc"]), "what": str(one["msg"])}
+            for one in error.errors()[:MOST_TOLD]
+        ]
+        return problem(422, "The request does not fit; see errors.", errors=errors)
+
+    @app.exception_handler(FleetError)
+    async def failed(_: Request, error: FleetError) -> Response:
+        if isinstance(error, StoreUnavailableError):
+            return problem(503, str(error), headers={"Retry-After": str(COME_AGAIN_S)})
+        for kind, status in ((JobNotFoundError, 404), (KeyReusedError, 409), (BadInputError, 422)):
+            if isinstance(error, kind):
+                return problem(status, str(error))
+        logger.error("a request failed: %s", error)
+        return problem(500, "The fleet could not do this; its log says why.")
+
+    @app.exception_handler(RedisError)
+    async def away(_: Request, error: RedisError) -> Response:
+        if not passes(error):
+            logger.error("the store refused: %s", error)
+            return problem(500, "The store refused this; the log of the API says why.")
+        logger.warning("the store does not answer: %s", error)
+        return problem(503, "The store does not answer; try again.", headers={"Retry-After": str(COME_AGAIN_S)})
+
+    @app.exception_handler(OSError)
+    async def full(_: Request, error: OSError) -> Response:
+        logger.error("the blob folder cannot be written to: %s", error)
+        return problem(507, "The fleet has no room for the items; nothing was accepted.")
+
+    @app.exception_handler(Exception)
+    async def broken(_: Request, error: Exception) -> Response:
+        logger.error("a request failed on an error of our own", exc_info=error)
+        return problem(500, f"internal error: {type(error).__name__}")

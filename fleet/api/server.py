@@ -1,0 +1,89 @@
+"""The API as one process: the application of a runtime, and serving it until SIGTERM.
+
+It owns the address that is listened on, and refuses one that others can reach while the fleet has no key.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+import uvicorn
+from fastapi import FastAPI
+from fastapi.responses import Response
+from prometheus_client.exposition import choose_encoder
+from starlette.requests import Request
+
+from fleet.api import jobs, problems
+from fleet.api.auth import Admin, Gatekeeper, is_loopback
+from fleet.api.bodies import AT_ONCE
+from fleet.api.events import Feeds
+from fleet.client import FleetClient
+from fleet.control import Control
+from fleet.errors import BadInputError
+from fleet.keys import Keys
+from fleet.metrics import Metrics
+from fleet.runtime import NAMESPACE, Runtime
+
+#: Longest that requests under way may take when the process was asked to end.
+DRAIN_S = 10
+DESCRIPTION = "Durable, rate-limited, budgeted work for language models, on the cheapest tier that will do."
+
+
+def build(runtime: Runtime, *, loopback: bool) -> FastAPI:
+    """The application. `loopback`: whether only this machine can reach it."""
+    app = FastAPI(title="tierfleet", version="1", description=DESCRIPTION, docs_url=None, redoc_url=None)
+    app.state.client = FleetClient(runtime)
+    app.state.control = Control(runtime)
+    app.state.turns = asyncio.Semaphore(AT_ONCE)
+    app.state.feeds = Feeds(runtime.store)
+    app.state.gatekeeper = Gatekeeper(Keys(runtime.link, NAMESPACE), loopback=loopback)
+    problems.install(app)
+    app.include_router(jobs.router)
+
+    @app.get("/healthz", tags=["process"])
+    async def healthz() -> dict[str, str]:
+        """Whether the process serves."""
+        return {"status": "ok"}
+
+    @app.get("/readyz", tags=["process"], responses=problems.declared(503))
+    async def readyz() -> dict[str, str]:
+        """Whether it can do its work: the store answers."""
+        await runtime.store.now()
+        return {"status": "ok"}
+
+    @app.get("/metrics", tags=["process"], responses=problems.declared(401, 403, 503), response_class=Response)
+    async def metrics(request: Request, _: Admin) -> Response:
+        """What stands where in the fleet, for Prometheus."""
+        encode, content_type = choose_encoder(request.headers.get("accept", ""))
+        return Response(encode(Metrics(await runtime.surveyor.survey())), headers={"Content-Type": content_type})
+
+    return app
+
+
+async def serve(runtime: Runtime, host: str, port: int) -> None:
+    """Serve until SIGTERM or SIGINT.
+
+    Raises:
+        BadInputError: others could reach it, and nobody needs a key.
+        RedisError: the store does not answer.
+    """
+    await runtime.jobs.index_earlier()
+    loopback = is_loopback(host)
+    if not loopback and not await Keys(runtime.link, NAMESPACE).all():
+        raise BadInputError(
+            f"The fleet has no key, so anybody who reaches {host} could spend its money; `fleet keys create` makes the "
+            "first one, or serve on 127.0.0.1."
+        )
+    config = uvicorn.Config(
+        build(runtime, loopback=loopback),
+        host=host,
+        port=port,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=DRAIN_S,
+    )
+    try:
+        await uvicorn.Server(config).serve()
+    finally:
+        await runtime.aclose()

@@ -1,0 +1,90 @@
+"""The API of a bench, as a real server on loopback, and callers with keys."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import uvicorn
+
+from fleet.api.server import build
+from fleet.keys import Keys, Scope
+from fleet.runtime import NAMESPACE
+from tests.support.bench import Bench, bench, config
+from tests.support.sim import RunningSim
+from tests.support.valkey import Valkey, free_port
+from tests.support.worker import eventually
+
+STEP = {"id": "write", "each": "items", "tier": "nano", "prompt": "Write {{ item }}.", "max_output_tokens": 50}
+JOB: dict[str, Any] = {"name": "test", "items": ["a", "b"], "steps": [STEP]}
+
+
+@dataclass
+class Api:
+    """A served bench."""
+
+    fleet: Bench
+    url: str
+    session: aiohttp.ClientSession
+
+    async def key(self, tenant: str = "default", *scopes: Scope) -> str:
+        """A new key."""
+        keys = Keys(self.fleet.runtime.link, NAMESPACE)
+        return (await keys.create(tenant, scopes or ("submit", "read"), "test", 0.0))[1]
+
+    async def ask(
+        self, method: str, path: str, key: str | None = None, **options: Any
+    ) -> tuple[int, Any, Mapping[str, str]]:
+        """(status, body, headers)."""
+        headers = options.pop("headers", {}) | ({} if key is None else {"Authorization": f"Bearer {key}"})
+        async with self.session.request(method, self.url + path, headers=headers, **options) as answer:
+            body: Any = await answer.text()
+            if "json" in answer.content_type and not answer.content_type.endswith("jsonl"):
+                body = await answer.json(content_type=None)
+            return answer.status, body, {str(name): value for name, value in answer.headers.items()}
+
+
+@contextlib.asynccontextmanager
+async def served(fleet: Bench, *, loopback: bool = True) -> AsyncIterator[Api]:
+    """`loopback`: False, and it takes itself for one that others can reach."""
+    port = free_port()
+    settings = uvicorn.Config(build(fleet.runtime, loopback=loopback), port=port, log_config=None, lifespan="off")
+    server = uvicorn.Server(settings)
+    serving = asyncio.create_task(server._serve())  # without its signal handlers
+
+    async def started() -> bool:
+        return bool(server.started)
+
+    await eventually(started, "the API")
+    try:
+        async with aiohttp.ClientSession() as session:
+            yield Api(fleet, f"http://127.0.0.1:{port}", session)
+    finally:
+        server.should_exit = True
+        await serving
+
+
+def on_api(
+    scenario: Callable[[Api], Awaitable[None]],
+    valkey: Valkey,
+    folder: Path,
+    sim: RunningSim,
+    *,
+    loopback: bool = True,
+    **fields: Any,
+) -> None:
+    """Run a scenario against the API of a bench of its own."""
+
+    async def run() -> None:
+        async with (
+            bench(valkey, folder, config(**fields), sim=sim.url) as fleet,
+            served(fleet, loopback=loopback) as api,
+        ):
+            await scenario(api)
+
+    asyncio.run(run())
