@@ -18,7 +18,7 @@ from tests.support.worker import until
 
 SUBMITS, BEFORE_THE_KILL = 500, 150
 #: Seconds for a submit to come through, the API being started again meanwhile.
-PATIENCE_S = 60
+PATIENCE_S = 120
 #: No model is asked here.
 NO_MODEL = "http://127.0.0.1:9/v1"
 
