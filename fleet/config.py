@@ -88,6 +88,12 @@ class TenantConfig(Frozen):
 
     #: Its part of the fleet where several want all of it, to that of one with 1; of jobs that are submitted from now on.
     weight: Annotated[float, Field(ge=0.01, le=100)] = 1.0
+    #: Jobs, and calls that wait for their answers, that it may have under way at a time; None: any number.
+    open_jobs: Count | None = None
+    #: Bytes of items and conversations that it may send in a day, and dollars spent in a day after which nothing new is
+    #: accepted of it; days are UTC's.
+    bytes_per_day: Count | None = None
+    usd_per_day: Annotated[Decimal, Field(gt=0)] | None = None
 
 
 class FleetConfig(Frozen):

@@ -20,6 +20,18 @@ class JobNotFoundError(BadInputError):
     """No job has the given id in this store."""
 
 
+class TenantLimitError(FleetError):
+    """A tenant has under way, has sent or has spent all that it may.
+
+    Args:
+        retry_after_s: seconds until there may be room again.
+    """
+
+    def __init__(self, message: str, retry_after_s: float) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
 class KeyReusedError(BadInputError):
     """An idempotency key stands for something else already; nothing was started."""
 

@@ -13,6 +13,7 @@ from celery import Celery
 from kombu.exceptions import OperationalError
 
 from fleet import choices, providers
+from fleet.acceptance import Acceptance
 from fleet.archive import Archive
 from fleet.blobs import Blobs
 from fleet.config import Environment, FleetConfig, config_path, load_config
@@ -99,6 +100,10 @@ class Runtime:
     @cached_property
     def jobs(self) -> JobStore:
         return JobStore(self.store)
+
+    @cached_property
+    def acceptance(self) -> Acceptance:
+        return Acceptance(self.store)
 
     @cached_property
     def blobs(self) -> Blobs:

@@ -201,7 +201,7 @@ def _images(source: ImagesSource, blobs: Blobs) -> Iterator[Packed | Skipped]:
         if isinstance(data, str):
             yield Skipped(path=_named(found.path), reason=data)
             continue
-        media_type = _media_type(data)
+        media_type = media_type_of(data)
         if media_type is None:
             yield Skipped(path=found.path, reason="no PNG, JPEG, GIF or WebP picture" if data else "empty")
             continue
@@ -225,7 +225,7 @@ def _content(root: Path, path: str, max_bytes: int) -> bytes | str:
     return f"over {max_bytes:,} bytes" if len(data) > max_bytes else data
 
 
-def _media_type(data: bytes) -> str | None:
+def media_type_of(data: bytes) -> str | None:
     if data.startswith(b"\x89PNG\r\n\x1a\n"):
         return "image/png"
     if data.startswith(b"\xff\xd8\xff"):

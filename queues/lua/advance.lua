@@ -9,7 +9,10 @@ if not hold_all(ARGV[5]) then return 0 end
 for _, allowed in ipairs(cjson.decode(ARGV[3])) do
   if value == allowed then
     redis.call('HSET', hash, ARGV[2], ARGV[4], unpack(ARGV, 6))
-    if job and ARGV[2] == 'status' then happened(job, 'status', 'status', ARGV[4]) end
+    if job and ARGV[2] == 'status' then
+      happened(job, 'status', 'status', ARGV[4])
+      if redis.call('HEXISTS', hash, 'finished_at') == 1 then no_longer_open(job) end
+    end
     if job and ARGV[2] == 'plan' then happened(job, 'planned') end
     return 1
   end
