@@ -187,7 +187,9 @@ class JobSpec(Frozen):
             if (step.conversation is None) == (not step.prompt.strip()):
                 raise BadInputError(f"steps.{step.id} needs a prompt, or a conversation instead of one.")
             if step.conversation is not None and (step.output is not None or step.instructions):
-                raise BadInputError(f"steps.{step.id}: a conversation has its instructions and its output's form in it.")
+                raise BadInputError(
+                    f"steps.{step.id}: a conversation has its instructions and its output's form in it."
+                )
             if step.conversation == "item" and step.each is None:
                 raise BadInputError(f"steps.{step.id}: a conversation of each item needs each: items.")
 

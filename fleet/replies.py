@@ -24,8 +24,8 @@ from fleet.conversation import Conversation
 from fleet.errors import FleetError
 from fleet.jobs import JobSpec, Outcome, Step
 from fleet.outcomes import output_of
-from fleet.router import start_tier
 from fleet.rounds import RUN_TASK
+from fleet.router import start_tier
 from fleet.runtime import NAMESPACE, Runtime
 from fleet.shards import Place, Shard
 from fleet.tenants import new_job_id

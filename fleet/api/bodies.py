@@ -16,7 +16,6 @@ from fastapi import Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from fastapi.routing import APIRoute
-
 from redis.exceptions import RedisError
 
 from fleet.api.auth import identify

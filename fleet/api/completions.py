@@ -1,4 +1,4 @@
-"""OpenAI's chat completions: a call to the model `nano`, `mini`, `flagship` or `auto` becomes a subtask, and its reply the answer.
+"""OpenAI's chat completions: a call to `nano`, `mini`, `flagship` or `auto` becomes a subtask, and its reply the answer.
 
 It owns the form of completions and their chunks (the vendor's API reference, "Chat completions"). A streamed answer is sent once
 it was accepted, in pieces: what a check may still reject, or a worker's death may have begun again, is shown to nobody.
@@ -110,7 +110,9 @@ async def complete(request: Request, principal: Submitter) -> Response:
             yield chunk
 
     return StreamingResponse(
-        streamed(reply, chunks, _failed), media_type="text/event-stream", headers=headers | {"Cache-Control": "no-store"}
+        streamed(reply, chunks, _failed),
+        media_type="text/event-stream",
+        headers=headers | {"Cache-Control": "no-store"},
     )
 
 

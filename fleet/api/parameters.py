@@ -44,7 +44,7 @@ def read(model: type[M], body: Mapping[str, Any], *, others: frozenset[str]) -> 
         if name not in others:
             raise OpenAIError(400, f"Unknown parameter: '{name[:100]}'.", param=name[:100], code="unknown_parameter")
         if body[name] is not None:
-            message = f"Unsupported parameter: '{name}' is none of what a fleet passes on; leave it out."
+            message = f"Unsupported parameter: '{name}' is none of those that a fleet passes on."
             raise OpenAIError(400, message, param=name, code="unsupported_parameter")
     try:
         return model.model_validate({name: value for name, value in body.items() if name not in others})
@@ -87,11 +87,10 @@ def _path(place: tuple[int | str, ...], body: Any) -> list[int | str]:
     """Of a place in a model, those steps that lead through what was given; the others name branches of unions."""
     path: list[int | str] = []
     for step in place:
-        if (isinstance(body, dict) and step in body) or (
-            isinstance(body, list) and isinstance(step, int) and step < len(body)
-        ):
-            path.append(step)
+        inside = range(len(body)) if isinstance(body, list | tuple) else body if isinstance(body, Mapping) else ()
+        if step in inside:
             body = body[step]
+            path.append(step)
     return path
 
 

@@ -24,10 +24,9 @@ async def fetched(messages: Any, outside: Outside) -> None:
     Raises:
         OpenAIError: 400, one of them cannot be had.
     """
-    left, number = MOST_BYTES, 0
-    for where, picture in _named(messages):
-        number += 1
-        if number > MOST_PICTURES:
+    left = MOST_BYTES
+    for number, (where, picture) in enumerate(_named(messages)):
+        if number >= MOST_PICTURES:
             message = f"At most {MOST_PICTURES} pictures of a call may be named by their addresses."
             raise OpenAIError(400, message, param=where, code="invalid_image_url")
         try:
@@ -50,6 +49,8 @@ def _named(messages: Any) -> Iterator[tuple[str, dict[str, Any]]]:
         content = message.get("content") if isinstance(message, dict) else None
         for j, part in enumerate(content if isinstance(content, list) else ()):
             picture = part.get("image_url") if isinstance(part, dict) else None
-            url = picture.get("url") if isinstance(picture, dict) else None
+            if not isinstance(picture, dict):
+                continue
+            url = picture.get("url")
             if isinstance(url, str) and url.lower().startswith(("http:", "https:")):
                 yield f"messages[{i}].content[{j}].image_url.url", picture

@@ -163,7 +163,9 @@ def _messages(items: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
         where = f"input[{number}]"
         match item.get("type", "message"):
             case "message":
-                messages.append({"role": item.get("role"), "content": _content(item.get("content"), f"{where}.content")})
+                messages.append(
+                    {"role": item.get("role"), "content": _content(item.get("content"), f"{where}.content")}
+                )
             case "function_call":
                 call = {name: item.get(name) for name in ("name", "arguments")}
                 called = {"id": item.get("call_id"), "type": "function", "function": call}

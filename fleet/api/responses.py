@@ -7,6 +7,7 @@ background is on the store's disk before its id is told, and every response is k
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Iterator
 from typing import Annotated, Any
 
@@ -120,10 +121,8 @@ async def cancel(request: Request, principal: Submitter, response_id: ResponseId
     if not (job.asked or {}).get("background"):
         raise OpenAIError(400, "Only a response in the background can be cancelled.", code="invalid_value")
     if not job.status.final:
-        try:
+        with contextlib.suppress(BadInputError):  # it ended just now
             await desk.cancel(job.id)
-        except BadInputError:  # it ended just now
-            pass
         job = await desk.runtime.jobs.load(job.id)
     return JSONResponse(_object(job, await _outcome(desk, job)), headers={"x-fleet-job": job.id})
 
@@ -165,9 +164,7 @@ async def _said(desk: Desk, response_id: str, principal: Principal) -> list[dict
         job = await _job(desk, response_id, principal)
     except OpenAIError:
         message = f"Previous response with id '{response_id}' not found."
-        raise OpenAIError(
-            400, message, param="previous_response_id", code="previous_response_not_found"
-        ) from None
+        raise OpenAIError(400, message, param="previous_response_id", code="previous_response_not_found") from None
     outcome = await _outcome(desk, job)
     conversation = job.step(STEP).conversation
     if outcome is None or outcome.status != "ok" or not conversation or isinstance(conversation, str):
@@ -235,7 +232,7 @@ def _events(job: Job, outcome: Outcome) -> Iterator[tuple[str, dict[str, Any]]]:
     ended = _object(job, outcome)
     for index, item in enumerate(ended["output"]):
         here = {"output_index": index}
-        empty = {"content": []} if item["type"] == "message" else {"arguments": ""}
+        empty: dict[str, Any] = {"content": []} if item["type"] == "message" else {"arguments": ""}
         yield "response.output_item.added", here | {"item": item | empty | {"status": "in_progress"}}
         here["item_id"] = item["id"]
         if item["type"] == "message":
@@ -254,7 +251,7 @@ def _events(job: Job, outcome: Outcome) -> Iterator[tuple[str, dict[str, Any]]]:
 def _part(here: dict[str, Any], part: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
     name = "text" if part["type"] == "output_text" else "refusal"
     kind = f"response.{part['type']}"
-    more = {"logprobs": []} if name == "text" else {}
+    more: dict[str, Any] = {"logprobs": []} if name == "text" else {}
     yield "response.content_part.added", here | {"part": part | {name: ""}}
     for piece in pieces(part[name]):
         if piece:

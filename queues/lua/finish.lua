@@ -16,6 +16,7 @@ local function end_job(id, status, whom)
     no_longer_open(job)
   end
   local keep_ms, record = unpack(redis.call('HMGET', key('s', id), 'keep_ms', 'record'))
+  redis.call('HINCRBY', key('t', job), 'calls', 0) -- it is counted there once this is over, and must not be there for ever
   keep_for(job, id, keep_ms)
   redis.call('PEXPIRE', key('r', record), keep_ms)
   redis.call('PEXPIRE', key('rp', record), keep_ms)

@@ -274,5 +274,7 @@ async def _statuses(api: Api, key: str, routes: list[tuple[str, str]]) -> set[in
 async def _stored(api: Api) -> dict[bytes, bytes]:
     """Every key of the store but for what moves by itself, and what it holds."""
     execute = api.fleet.runtime.link.execute
-    names = [name for name in await execute("KEYS", "*") if not name.startswith((b"fleet:w:", b"fleet:beat"))]
+    names = [
+        name for name in await execute("KEYS", "*") if not name.startswith((b"fleet:w:", b"fleet:beat", b"fleet:audit"))
+    ]
     return {name: await execute("DUMP", name) for name in names}

@@ -89,7 +89,7 @@ def test_a_stream_is_the_answer_in_pieces(valkey: Valkey, tmp_path: Path, sim: R
             )
             chunks = [chunk async for chunk in stream]
             text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
-            assert len(chunks) > 4
+            assert len(chunks) >= 4
             job_id = chunks[0].id.removeprefix("chatcmpl-")
             outcome = await api.fleet.runtime.store.results([f"{job_id}/reply"])
             assert outcome[0] is not None
@@ -257,9 +257,7 @@ def test_news_that_is_lost_is_looked_for(valkey: Valkey, tmp_path: Path, sim: Ru
 
         losing = asyncio.create_task(lose())
         async with client(api) as ai:
-            answers = await asyncio.gather(
-                *(ai.chat.completions.create(model="nano", messages=SAY) for _ in range(5))
-            )
+            answers = await asyncio.gather(*(ai.chat.completions.create(model="nano", messages=SAY) for _ in range(5)))
             assert all(answer.choices[0].message.content for answer in answers)
         losing.cancel()
 
@@ -270,7 +268,7 @@ async def _names(api: Api) -> set[bytes]:
     return {
         name
         for name in await api.fleet.runtime.link.execute("KEYS", f"{NAMESPACE}:*")
-        if not name.startswith((b"fleet:w:", b"fleet:beat", b"fleet:key", b"fleet:wake"))
+        if not name.startswith((b"fleet:w:", b"fleet:beat", b"fleet:key", b"fleet:wake", b"fleet:audit"))
     }
 
 

@@ -15,6 +15,7 @@ from tests.integration.test_openai_chat import client
 from tests.support.api import Api, on_api
 from tests.support.sim import RunningSim
 from tests.support.valkey import Valkey
+from tests.support.worker import eventually
 
 
 def test_a_response_can_be_looked_at_again_by_its_tenant(valkey: Valkey, tmp_path: Path, sim: RunningSim) -> None:
@@ -70,8 +71,12 @@ def test_in_the_background_it_is_there_at_once_and_can_be_cancelled(
             cancelled = await ai.responses.cancel(second.id)
             assert cancelled.status == "cancelled"
             work = asyncio.create_task(api.fleet.work())
-            while (found := await ai.responses.retrieve(first.id)).status == "in_progress":
-                await asyncio.sleep(0.05)
+
+            async def ended() -> bool:
+                return (await ai.responses.retrieve(first.id)).status != "in_progress"
+
+            await eventually(ended, "the response")
+            found = await ai.responses.retrieve(first.id)
             assert (found.status, found.output_text != "") == ("completed", True)
             assert (await ai.responses.cancel(first.id)).status == "completed", "it has ended, and stays as it is"
             assert (await ai.responses.retrieve(second.id)).status == "cancelled"
@@ -113,7 +118,7 @@ def test_structured_answers_are_parsed(valkey: Valkey, tmp_path: Path, sim: Runn
         async with client(api) as ai:
             parsed = await ai.responses.parse(model="mini", input="Topic?", text_format=Topic)
             assert isinstance(parsed.output_parsed, Topic)
-            given: dict[str, Any] = {"format": {"type": "json_object"}}
+            given: Any = {"format": {"type": "json_object"}}
             free = await ai.responses.create(model="mini", input="Topic, as JSON?", text=given)
             assert isinstance(json.loads(free.output_text), dict)
 
@@ -124,7 +129,11 @@ REFUSED: list[tuple[str, dict[str, Any], str | None]] = [
     ("an unknown parameter", {"extra_body": {"inputs": "x"}}, "inputs"),
     ("a conversation of the vendor's", {"conversation": "conv_1"}, "conversation"),
     ("no input", {"input": []}, "input"),
-    ("a file", {"input": [{"role": "user", "content": [{"type": "input_file", "file_id": "f"}]}]}, "input[0].content[0]"),
+    (
+        "a file",
+        {"input": [{"role": "user", "content": [{"type": "input_file", "file_id": "f"}]}]},
+        "input[0].content[0]",
+    ),
     ("an item of the vendor's", {"input": [{"type": "item_reference", "id": "x"}]}, "input[0]"),
     ("a tool of the vendor's", {"tools": [{"type": "web_search"}]}, "tools[0]"),
     ("what is in the background and not kept", {"background": True, "store": False}, "store"),

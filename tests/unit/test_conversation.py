@@ -64,7 +64,11 @@ def test_it_is_read_back_as_it_was_written_down() -> None:
         {"messages": [{"role": "user", "content": []}]},
         {"messages": [{"role": "assistant"}]},
         {"messages": [{"role": "tool", "tool_call_id": "call_2", "content": "x"}]},
-        {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "https://example.com"}}]}]},
+        {
+            "messages": [
+                {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "https://example.com"}}]}
+            ]
+        },
         {"tools": None, "tool_choice": "required"},
         {"tool_choice": {"type": "function", "function": {"name": "other"}}},
         {"tools": [{"type": "function", "function": {"name": "a b"}}]},
@@ -138,7 +142,11 @@ def test_the_items_of_a_response_are_messages() -> None:
                 {"type": "function_call", "call_id": "call_1", "name": "weather", "arguments": "{}", "id": "fc_1"},
                 {"type": "function_call", "call_id": "call_2", "name": "weather", "arguments": "{}"},
                 {"type": "function_call_output", "call_id": "call_1", "output": "Rain."},
-                {"type": "function_call_output", "call_id": "call_2", "output": [{"type": "input_text", "text": "Sun."}]},
+                {
+                    "type": "function_call_output",
+                    "call_id": "call_2",
+                    "output": [{"type": "input_text", "text": "Sun."}],
+                },
                 {"role": "assistant", "content": [{"type": "output_text", "text": "Both.", "annotations": []}]},
             ],
             "tools": [{"type": "function", "name": "weather", "parameters": {"type": "object"}}],
