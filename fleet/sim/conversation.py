@@ -37,8 +37,13 @@ def read(messages: Any) -> Conversation:
     Raises:
         ApiError: 400, they are no conversation: a role that there is not, a call without its result or the reverse.
     """
-    if not isinstance(messages, list) or not messages:
+    if messages is None:
         raise _missing("messages")
+    if not isinstance(messages, list):
+        said = "Invalid type for 'messages': expected an array of objects."
+        raise ApiError(400, said, code="invalid_type", param="messages")
+    if not messages:
+        raise _empty("messages")
     instructions: list[str] = []
     prompt: list[str] = []
     images = 0
@@ -76,12 +81,7 @@ class _Calls:
     def open(self, given: Any, where: str) -> list[str]:
         """Takes an assistant's calls; their text, as it is billed."""
         if not isinstance(given, list) or not given:
-            raise ApiError(
-                400,
-                f"Invalid '{where}': empty array. Expected an array with minimum length 1, but got an empty array instead.",
-                code="empty_array",
-                param=where,
-            )
+            raise _empty(where)
         texts = []
         for number, call in enumerate(given):
             at = f"{where}[{number}]"
@@ -174,3 +174,8 @@ def _content(message: Mapping[str, Any], role: str, number: int) -> tuple[str, i
 
 def _missing(name: str) -> ApiError:
     return ApiError(400, f"Missing required parameter: '{name}'.", code="missing_required_parameter", param=name)
+
+
+def _empty(name: str) -> ApiError:
+    said = f"Invalid '{name}': empty array. Expected an array with minimum length 1, but got an empty array instead."
+    return ApiError(400, said, code="empty_array", param=name)

@@ -58,7 +58,8 @@ def test_once_somebody_has_spoken_results_are_history() -> None:
     ("messages", "message", "param"),
     [
         (None, "Missing required parameter: 'messages'.", "messages"),
-        ([], "Missing required parameter: 'messages'.", "messages"),
+        ([], "Invalid 'messages': empty array.", "messages"),
+        ("Hello.", "Invalid type for 'messages': expected an array", "messages"),
         ([{"content": "x"}], "Missing required parameter: 'messages[0].role'.", "messages[0].role"),
         ([{"role": "model", "content": "x"}], "Invalid value: 'model'. Supported values are:", "messages[0].role"),
         ([{"role": "function", "content": "x"}], "Messages with role 'function' are not simulated", "messages[0].role"),
