@@ -12,7 +12,7 @@ ask() {
 # Sent twice under one key it is one job, so that this may be tried again after a lost answer.
 job=$(ask /v1/jobs --header "Content-Type: application/json" --header "Idempotency-Key: topics-$(date +%s)-$$" --data '{
   "name": "topics",
-  "items": [{"text": "I was charged twice."}, {"text": "The app crashes with an error."}],
+  "items": [{"id": "T1", "text": "I was charged twice."}, {"id": "T2", "text": "The app crashes with an error."}],
   "steps": [{
     "id": "topic", "each": "items", "tier": "nano", "prompt": "Topic of this ticket? {{ item.text }}",
     "output": {"type": "object", "required": ["topic"],

@@ -9,7 +9,10 @@ async function ask(path, options = {}) {
   return answer;
 }
 
-const items = [{ text: 'I was charged twice.' }, { text: 'The app crashes with an error.' }];
+const items = [
+  { id: 'T1', text: 'I was charged twice.' },
+  { id: 'T2', text: 'The app crashes with an error.' },
+];
 const topic = { enum: ['billing', 'bug', 'other'] };
 const output = { type: 'object', required: ['topic'], properties: { topic } };
 const steps = [{ id: 'topic', each: 'items', tier: 'nano', prompt: 'Topic of this ticket? {{ item.text }}', output }];
@@ -23,5 +26,5 @@ while (!['completed', 'failed', 'cancelled'].includes(job.status)) {
 }
 if (job.status !== 'completed') throw new Error(`The job ${job.status}: ${job.error}`);
 for (const line of (await (await ask(`/${job.id}/results`)).text()).trim().split('\n').map(JSON.parse)) {
-  console.log(`${line.item.text} -> ${line.output.topic} (${line.tier}, $${line.cost_usd})`);
+  console.log(`${line.item.id} -> ${line.output.topic} (${line.tier}, $${line.cost_usd})`);
 }

@@ -1,4 +1,4 @@
-// The vendor's own Node client, pointed at the fleet: npm install openai, then
+// OpenAI's own client, pointed at the fleet: npm install openai, then
 // `FLEET_API_URL=... FLEET_API_KEY=... node openai_node.mjs`.
 
 import OpenAI from 'openai';
@@ -14,3 +14,4 @@ console.log(answer.choices[0].message.content);
 for await (const chunk of await client.chat.completions.create({ model: 'nano', messages, stream: true })) {
   process.stdout.write(chunk.choices[0].delta.content ?? '');
 }
+console.log();

@@ -1,4 +1,4 @@
-"""The vendor's own Python client, pointed at the fleet: `FLEET_API_URL=... FLEET_API_KEY=... python openai_python.py`."""
+"""OpenAI's own client, pointed at the fleet: `FLEET_API_URL=... FLEET_API_KEY=... python openai_python.py`."""
 
 import os
 
@@ -12,19 +12,18 @@ class Ticket(BaseModel):
 
 
 client = OpenAI(base_url=os.environ["FLEET_API_URL"] + "/v1", api_key=os.environ["FLEET_API_KEY"])
-text = "The export crashes with an error since Monday. Three customers are waiting for it."
+ticket = "The export crashes with an error since Monday. Three customers are waiting for it."
 
 # `auto` starts on the cheapest tier that is likely to do; nano, mini and flagship name one.
-answer = client.chat.completions.create(model="auto", messages=[{"role": "user", "content": f"Summarise: {text}"}])
+answer = client.chat.completions.create(model="auto", messages=[{"role": "user", "content": f"Summarise: {ticket}"}])
 print(answer.choices[0].message.content)
 
 # The answer is checked against the schema, and made again a tier up where it does not keep it.
-parsed = client.chat.completions.parse(
-    model="auto", messages=[{"role": "user", "content": f"Sort this ticket: {text}"}], response_format=Ticket
-)
+sort = [{"role": "user", "content": f"Sort this ticket: {ticket}"}]
+parsed = client.chat.completions.parse(model="auto", messages=sort, response_format=Ticket)
 print(parsed.choices[0].message.parsed)
 
-for chunk in client.chat.completions.create(
-    model="nano", messages=[{"role": "user", "content": f"Summarise: {text}"}], stream=True
-):
+stream = client.chat.completions.create(model="nano", messages=sort, stream=True)
+for chunk in stream:
     print(chunk.choices[0].delta.content or "", end="")
+print()

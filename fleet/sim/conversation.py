@@ -87,13 +87,15 @@ class _Calls:
             at = f"{where}[{number}]"
             if call.get("type") != "function":
                 raise ApiError(
-                    400, f"Calls of type '{call.get('type')}' are not simulated.", code="invalid_value", param=f"{at}.type"
+                    400,
+                    f"Calls of type '{call.get('type')}' are not simulated.",
+                    code="invalid_value",
+                    param=f"{at}.type",
                 )
+            ident = _given(call, "id", at)
             function = call.get("function") or {}
-            ident, name, arguments = call.get("id"), function.get("name"), function.get("arguments")
-            for key, value in (("id", ident), ("function.name", name), ("function.arguments", arguments)):
-                if not isinstance(value, str):
-                    raise _missing(f"{at}.{key}")
+            name = _given(function, "name", f"{at}.function")
+            arguments = _given(function, "arguments", f"{at}.function")
             self._functions[ident] = name
             self._waiting.append(ident)
             texts.append(f"{name}({arguments})")
@@ -101,9 +103,7 @@ class _Calls:
 
     def answered(self, message: Mapping[str, Any], number: int) -> str:
         """The name of the function whose result a message is."""
-        ident = message.get("tool_call_id")
-        if not isinstance(ident, str):
-            raise _missing(f"messages[{number}].tool_call_id")
+        ident = _given(message, "tool_call_id", f"messages[{number}]")
         if not self._functions:
             raise ApiError(
                 400,
@@ -125,7 +125,8 @@ class _Calls:
             raise ApiError(
                 400,
                 "An assistant message with 'tool_calls' must be followed by tool messages responding to each "
-                "'tool_call_id'. The following tool_call_ids did not have response messages: " + ", ".join(self._waiting),
+                "'tool_call_id'. The following tool_call_ids did not have response messages: "
+                + ", ".join(self._waiting),
                 param=f"messages.[{number}].role",
             )
         self._functions.clear()
@@ -134,9 +135,7 @@ class _Calls:
 def _role(message: Any, where: str) -> str:
     if not isinstance(message, dict):
         raise ApiError(400, f"Invalid type for '{where}': expected an object.", code="invalid_type", param=where)
-    role = message.get("role")
-    if role is None:
-        raise _missing(f"{where}.role")
+    role = _given(message, "role", where)
     if role not in ROLES:
         known = ", ".join(f"'{name}'" for name in ROLES[:-1])
         raise ApiError(
@@ -149,14 +148,14 @@ def _role(message: Any, where: str) -> str:
         raise ApiError(
             400, "Messages with role 'function' are not simulated.", code="invalid_value", param=f"{where}.role"
         )
-    return str(role)
+    return role
 
 
 def _content(message: Mapping[str, Any], role: str, number: int) -> tuple[str, int]:
     """A message's text and the tokens of its pictures."""
     where = f"messages[{number}]"
     content, refusal = message.get("content"), message.get("refusal") if role == "assistant" else None
-    if content is None and refusal is None and not (role == "assistant" and message.get("tool_calls")):
+    if content is None and refusal is None and not (role == "assistant" and message.get("tool_calls") is not None):
         raise ApiError(
             400, "Invalid value for 'content': expected a string, got null.", param=f"messages.[{number}].content"
         )
@@ -170,6 +169,14 @@ def _content(message: Mapping[str, Any], role: str, number: int) -> tuple[str, i
             param=where,
         )
     return "\n".join(filter(None, (text, refusal))), pictures
+
+
+def _given(within: Mapping[str, Any], name: str, where: str) -> str:
+    """A text that has to be there."""
+    value = within.get(name)
+    if not isinstance(value, str):
+        raise _missing(f"{where}.{name}")
+    return value
 
 
 def _missing(name: str) -> ApiError:

@@ -135,7 +135,9 @@ def _function(tool: Any, where: str) -> Function:
     if not isinstance(schema, dict) or schema.get("type") != "object":
         wrong = "schema must be a JSON Schema of 'type: \"object\"'."
     elif given.get("strict") and not is_strict(schema):
-        wrong = "in strict mode every object needs 'additionalProperties': false and all of its properties in 'required'."
+        wrong = (
+            "in strict mode every object needs 'additionalProperties': false and all of its properties in 'required'."
+        )
     if wrong:
         raise ApiError(
             400,
@@ -171,7 +173,9 @@ def _named(offered: tuple[Function, ...], named: Iterable[Mapping[str, Any]]) ->
     for each in named:
         name = each["function"]["name"]
         if name not in by_name:
-            said = f"Invalid value for 'tool_choice': no function named '{name}' was specified in the 'tools' parameter."
+            said = (
+                f"Invalid value for 'tool_choice': no function named '{name}' was specified in the 'tools' parameter."
+            )
             raise ApiError(400, said, param="tool_choice")
         found.append(by_name[name])
     return tuple(found)

@@ -82,13 +82,13 @@ def test_a_stream_has_the_calls_of_the_whole(client: OpenAI, messages: list[Chat
     )
     built: dict[int, dict[str, Any]] = {}
     for delta in (chunk.choices[0].delta for chunk in chunks if chunk.choices):
-        for call in delta.tool_calls or ():
-            assert call.function is not None
-            if call.index not in built:
-                built[call.index] = {"id": call.id, "name": call.function.name, "arguments": ""}
+        for piece in delta.tool_calls or ():
+            assert piece.function is not None
+            if piece.index not in built:
+                built[piece.index] = {"id": piece.id, "name": piece.function.name, "arguments": ""}
             else:
-                assert (call.id, call.function.name) == (None, None)
-            built[call.index]["arguments"] += call.function.arguments or ""
+                assert (piece.id, piece.function.name) == (None, None)
+            built[piece.index]["arguments"] += piece.function.arguments or ""
     calls = whole.choices[0].message.tool_calls or []
     assert list(built) == list(range(len(calls)))
     for call, streamed in zip(calls, built.values(), strict=True):

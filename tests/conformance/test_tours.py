@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -46,7 +45,7 @@ def toured(url: str, *command: str) -> dict[str, str]:
         timeout=150,
         check=False,
     )
-    said = dict(reversed(line.split()) for line in done.stdout.splitlines())  # type: ignore[arg-type]
+    said = {stop: word for word, stop in map(str.split, done.stdout.splitlines())}
     assert done.returncode == ("FAILED" in said.values()), done.stdout + done.stderr
     assert "FAILED" not in said.values(), done.stdout + done.stderr
     return said

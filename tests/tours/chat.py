@@ -217,9 +217,7 @@ def errors(to: Target) -> None:
     mistyped = refused(openai.BadRequestError, lambda: completions.create(model=to.model, messages=wrong))
     assert (mistyped.code, mistyped.param) == ("invalid_type", "messages"), mistyped.body
     bare = {"model": to.model}
-    without = refused(
-        openai.BadRequestError, lambda: to.client.post("/chat/completions", cast_to=object, body=bare)
-    )
+    without = refused(openai.BadRequestError, lambda: to.client.post("/chat/completions", cast_to=object, body=bare))
     assert (without.code, without.param) == ("missing_required_parameter", "messages"), without.body
     lost: Any = [*ASKED, {"role": "tool", "tool_call_id": "call_0", "content": "x"}]
     orphan = refused(openai.BadRequestError, lambda: completions.create(model=to.model, messages=lost))
@@ -232,7 +230,7 @@ def bad_key(to: Target) -> None:
             openai.AuthenticationError, lambda: stranger.chat.completions.create(model=to.model, messages=ASKED)
         )
         assert unknown.code == "invalid_api_key", unknown.body
-        listed = refused(openai.AuthenticationError, lambda: stranger.models.list())
+        listed = refused(openai.AuthenticationError, stranger.models.list)
         assert listed.code == "invalid_api_key", listed.body
 
 

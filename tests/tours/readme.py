@@ -13,7 +13,43 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.support.node import node
+from tests.support.node import modules, node
+from tests.tours.target import PICTURE_BYTES
+
+#: The models that the examples below name.
+MODELS = ("gpt-5.5", "gpt-4o")
+#: Of Python's README, the programs about what an OpenAI-compatible server of ours has. The others are about fine-tuning,
+#: audio, realtime, webhooks, identities, certificates and other vendors, ask for a picture at a museum, ask nothing, or are
+#: no programs.
+PYTHON = (
+    "Usage/0",
+    "Usage/1",
+    "Vision/1",
+    "Async usage/0",
+    "With aiohttp/0",
+    "Streaming responses/0",
+    "Streaming responses/1",
+    "Nested params/0",
+    "File uploads/0",
+    "Handling errors/0",
+    "Retries/0",
+    "Timeouts/0",
+    "Accessing raw response data (e.g. headers)/0",
+    "Managing HTTP resources/1",
+)
+#: Of Node's README the same. Some of them begin after the import and the client of the first.
+NODE = (
+    "Usage/0",
+    "Multi-turn conversations/0",
+    "Streaming responses/0",
+    "Handling errors/0",
+    "Retries/0",
+    "Timeouts/0",
+    "Request IDs/0",
+    "Request IDs/1",
+    "Accessing raw Response data (e.g., headers)/0",
+)
+NODE_BEGINNING = "import OpenAI from 'openai';\nglobalThis.client = globalThis.openai = new OpenAI();\n"
 
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.M | re.S)
 _HEADING = re.compile(r"^#+ +(.+?) *$", re.M)
@@ -36,7 +72,20 @@ class Example:
 
 def python_readme() -> str:
     """The README of the installed Python package."""
-    return str(importlib.metadata.metadata("openai").get_payload())
+    return importlib.metadata.metadata("openai").json["description"]  # type: ignore[return-value]
+
+
+def node_readme() -> str:
+    """The README of the installed Node package."""
+    return (modules() / "openai" / "README.md").read_text()
+
+
+def with_files(folder: Path) -> Path:
+    """A folder with the files that the examples read."""
+    (folder / "path" / "to").mkdir(parents=True)
+    (folder / "path" / "to" / "image.png").write_bytes(PICTURE_BYTES)
+    (folder / "input.jsonl").write_text('{"messages": [{"role": "user", "content": "Hello."}]}\n')
+    return folder
 
 
 def examples(readme: str, *languages: str) -> dict[str, Example]:
@@ -59,15 +108,16 @@ def models_of(example: Example) -> set[str]:
     return set(re.findall(r"""model\s*[:=]\s*["']([^"']+)["']""", example.code))
 
 
-def run_python(code: str, folder: Path, url: str, key: str) -> subprocess.CompletedProcess[str]:
+def run_python(example: Example, folder: Path, url: str, key: str) -> subprocess.CompletedProcess[str]:
     """Run an example in a folder that has the files it reads."""
-    return _run([sys.executable, "-c", code], folder, url, key)
+    return _run([sys.executable, "-c", example.code], folder, url, key)
 
 
-def run_node(code: str, folder: Path, url: str, key: str) -> subprocess.CompletedProcess[str]:
-    """Run an example in a folder that has the packages and the files it reads."""
+def run_node(example: Example, folder: Path, url: str, key: str) -> subprocess.CompletedProcess[str]:
+    """Run an example in a folder whose programs find the packages."""
     program = folder / "example.mjs"
-    program.write_text(code)
+    begun = "import OpenAI" in example.code
+    program.write_text(example.code if begun else NODE_BEGINNING + example.code)
     return _run([node(), str(program)], folder, url, key)
 
 

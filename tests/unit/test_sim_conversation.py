@@ -42,7 +42,9 @@ def test_what_developers_say_is_apart_from_what_the_others_say() -> None:
 
 
 def test_results_belong_to_their_calls_in_any_order() -> None:
-    said = conversation.read([USER, calling("a", "b"), result("b", "sun"), result("a", [{"type": "text", "text": "rain"}])])
+    said = conversation.read(
+        [USER, calling("a", "b"), result("b", "sun"), result("a", [{"type": "text", "text": "rain"}])]
+    )
     assert said.results == (Result("get_weather", "sun"), Result("get_weather", "rain"))
     assert said.question == ""
     assert said.prompt.endswith("get_weather({})\nget_weather({})\nsun\nrain")
@@ -81,7 +83,11 @@ def test_once_somebody_has_spoken_results_are_history() -> None:
             "messages.[4].role",
         ),
         ([USER, calling("a"), result("b")], "'tool_call_id' of 'b' not found", "messages.[2].tool_call_id"),
-        ([USER, calling("a"), result("a"), result("a")], "'tool_call_id' of 'a' not found", "messages.[3].tool_call_id"),
+        (
+            [USER, calling("a"), result("a"), result("a")],
+            "'tool_call_id' of 'a' not found",
+            "messages.[3].tool_call_id",
+        ),
         ([USER, calling("a", "b"), result("a"), USER], "did not have response messages: b", "messages.[3].role"),
         ([USER, calling("a", "b")], "did not have response messages: a, b", "messages.[2].role"),
         (

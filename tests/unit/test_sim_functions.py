@@ -15,7 +15,7 @@ from fleet.sim.produce import Fault, Produced, input_tokens, produce
 from fleet.sim.settings import CHEAPEST
 from fleet.tokens import estimate_tokens
 
-WEATHER = {
+WEATHER: dict[str, Any] = {
     "name": "get_weather",
     "description": "Get current temperature for a given location.",
     "parameters": {
@@ -26,12 +26,16 @@ WEATHER = {
     },
     "strict": True,
 }
-ORDER = {
+ORDER: dict[str, Any] = {
     "name": "findOrder",
     "description": "Look an order up.",
-    "parameters": {"type": "object", "properties": {"number": {"type": "integer", "minimum": 3}}, "required": ["number"]},
+    "parameters": {
+        "type": "object",
+        "properties": {"number": {"type": "integer", "minimum": 3}},
+        "required": ["number"],
+    },
 }
-PING = {"name": "ping"}
+PING: dict[str, Any] = {"name": "ping"}
 
 
 def tools(*given: dict[str, Any]) -> list[dict[str, Any]]:
@@ -39,7 +43,7 @@ def tools(*given: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 ALL = tools(WEATHER, ORDER, PING)
-RESULTS = [
+RESULTS: list[dict[str, Any]] = [
     {
         "role": "assistant",
         "tool_calls": [{"id": "call_1", "type": "function", "function": {"name": "ping", "arguments": "{}"}}],
@@ -123,7 +127,7 @@ def test_functions_calls_and_results_are_billed() -> None:
     offered = input_tokens(asked("Ping it.", tools=ALL))
     assert offered == bare + estimate_tokens(json.dumps(ALL))
     told = input_tokens(asked("Ping it.", *RESULTS, tools=ALL))
-    assert told == offered + estimate_tokens("ping({})") + estimate_tokens("pong in 3 ms")
+    assert told == offered - bare + estimate_tokens("Ping it.\nping({})\npong in 3 ms")
     answer = made(asked("What is the weather?", tools=ALL))
     assert answer.usage.output_tokens == functions.tokens_of(answer.calls) > 0
 
