@@ -13,9 +13,10 @@ class Ticket(BaseModel):
 
 client = OpenAI(base_url=os.environ["FLEET_API_URL"] + "/v1", api_key=os.environ["FLEET_API_KEY"])
 ticket = "The export crashes with an error since Monday. Three customers are waiting for it."
+summarise = [{"role": "user", "content": f"Summarise: {ticket}"}]
 
 # `auto` starts on the cheapest tier that is likely to do; nano, mini and flagship name one.
-answer = client.chat.completions.create(model="auto", messages=[{"role": "user", "content": f"Summarise: {ticket}"}])
+answer = client.chat.completions.create(model="auto", messages=summarise)
 print(answer.choices[0].message.content)
 
 # The answer is checked against the schema, and made again a tier up where it does not keep it.
@@ -23,7 +24,7 @@ sort = [{"role": "user", "content": f"Sort this ticket: {ticket}"}]
 parsed = client.chat.completions.parse(model="auto", messages=sort, response_format=Ticket)
 print(parsed.choices[0].message.parsed)
 
-stream = client.chat.completions.create(model="nano", messages=sort, stream=True)
+stream = client.chat.completions.create(model="nano", messages=summarise, stream=True)
 for chunk in stream:
     print(chunk.choices[0].delta.content or "", end="")
 print()

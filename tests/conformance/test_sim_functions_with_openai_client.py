@@ -50,6 +50,7 @@ def test_the_whole_loop(client: OpenAI) -> None:
     (call,) = choice.message.tool_calls
     assert call.type == "function"
     assert call.id.startswith("call_")
+    assert len(call.id) == len("call_") + 24
     assert call.function.name == "GetWeather"
     GetWeather.model_validate_json(call.function.arguments)
 
@@ -80,6 +81,7 @@ def test_a_stream_has_the_calls_of_the_whole(client: OpenAI, messages: list[Chat
             model=MODELS[0], messages=messages, tools=TOOLS, stream=True, stream_options={"include_usage": True}
         )
     )
+    assert chunks[0].choices[0].delta.role == "assistant"
     built: dict[int, dict[str, Any]] = {}
     for delta in (chunk.choices[0].delta for chunk in chunks if chunk.choices):
         for piece in delta.tool_calls or ():

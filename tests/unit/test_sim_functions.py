@@ -73,9 +73,10 @@ def made(wanted: Asked, *, fault: Fault | None = None, limit: int = 2000) -> Pro
     ("said", "choice", "parallel", "called"),
     [
         ("What is the weather in Paris?", None, None, ["get_weather"]),
-        ("Tell me a joke about when and what.", "auto", None, []),
+        ("Tell me what was given, and when.", "auto", None, []),
         ("Where is my order, and is the weather fine?", "auto", None, ["get_weather", "findOrder"]),
         ("Order up! And the weather, the temperature, the location?", "auto", False, ["get_weather"]),
+        ("Look my order up, whatever the weather.", "auto", False, ["findOrder"]),
         ("Is my ORDER there?", "auto", False, ["findOrder"]),
         ("What is the weather in Paris?", "none", None, []),
         ("Tell me a joke.", "required", None, ["get_weather"]),
@@ -143,6 +144,8 @@ def test_calls_are_cut_like_text() -> None:
         short = made(asked("My order, and the weather?", tools=ALL), limit=limit)
         assert short.finish == "length"
         assert short.usage.output_tokens <= limit
+    one = made(asked("My order, and the weather?", tools=ALL), limit=functions.tokens_of(whole.calls[:1]))
+    assert one.calls == whole.calls[:1]
     assert made(asked("What is the weather?", tools=ALL), fault="refusal").calls == ()
 
 
