@@ -5,13 +5,15 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 # What `make bench` sets beside us does not agree with us on versions: environments of its own, made on first use.
 PEERS  := .venv-peers/.ready .venv-litellm/.ready
+# The vendor's Node client, which the tests use where there is npm; without it they skip what is about Node.
+NODE   := $(if $(shell command -v npm),tests/tours/node_modules/.ready)
 
-.PHONY: demo test lint chaos chaos-long bench bench-pipeline bench-scale bench-limits bench-api fuzz lock clean
+.PHONY: demo test lint node chaos chaos-long bench bench-pipeline bench-scale bench-limits bench-api fuzz lock clean
 
 demo: $(READY)
 	$(BIN)/fleet demo --out out/demo
 
-test: lint
+test: lint $(NODE)
 	$(BIN)/pytest
 
 lint: $(READY)
@@ -19,6 +21,8 @@ lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+node: $(NODE)
 
 # About four minutes: a fleet of processes under 200 kills and every other fault, then its books.
 chaos: $(READY)
@@ -66,7 +70,7 @@ lock:
 	$(LOCK) requirements/fuzz.in -o requirements/fuzz.txt
 
 clean:
-	rm -rf $(VENV) .venv-peers .venv-litellm .venv-fuzz build dist out
+	rm -rf $(VENV) .venv-peers .venv-litellm .venv-fuzz build dist out tests/tours/node_modules
 
 $(READY): requirements/dev.txt pyproject.toml
 	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("tierfleet needs Python 3.11 or newer; set PYTHON=/path/to/it")'
@@ -78,4 +82,8 @@ $(READY): requirements/dev.txt pyproject.toml
 .venv-%/.ready: requirements/%.txt
 	test -x .venv-$*/bin/python || $(PYTHON) -m venv .venv-$*
 	.venv-$*/bin/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements/$*.txt
+	touch $@
+
+tests/tours/node_modules/.ready: tests/tours/package-lock.json
+	npm ci --silent --prefix tests/tours
 	touch $@
