@@ -65,7 +65,7 @@ class BoundedRoute(APIRoute):
 
         async def bounded(request: Request) -> Response:
             await identify(request)
-            if request.method != "POST":
+            if request.method != "POST" or self.body_field is None:  # one that reads no body, or reads it as it comes
                 return await handler(request)
             turns: asyncio.Semaphore = request.app.state.turns
             async with turns:

@@ -13,7 +13,7 @@ from fastapi.responses import Response
 from prometheus_client.exposition import choose_encoder
 from starlette.requests import Request
 
-from fleet.api import jobs, problems
+from fleet.api import files, jobs, problems
 from fleet.api.auth import Admin, Gatekeeper, is_loopback
 from fleet.api.bodies import AT_ONCE
 from fleet.api.events import Feeds
@@ -39,6 +39,7 @@ def build(runtime: Runtime, *, loopback: bool) -> FastAPI:
     app.state.gatekeeper = Gatekeeper(Keys(runtime.link, NAMESPACE), loopback=loopback)
     problems.install(app)
     app.include_router(jobs.router)
+    app.include_router(files.router)
 
     @app.get("/healthz", tags=["process"])
     async def healthz() -> dict[str, str]:
