@@ -13,10 +13,11 @@ from fastapi.responses import Response
 from prometheus_client.exposition import choose_encoder
 from starlette.requests import Request
 
-from fleet.api import files, jobs, problems
+from fleet.api import batches, files, jobs, problems
 from fleet.api.auth import Admin, Gatekeeper, is_loopback
 from fleet.api.bodies import AT_ONCE
 from fleet.api.events import Feeds
+from fleet.batches import Batches
 from fleet.client import FleetClient
 from fleet.control import Control
 from fleet.errors import BadInputError
@@ -34,12 +35,15 @@ def build(runtime: Runtime, *, loopback: bool) -> FastAPI:
     app = FastAPI(title="tierfleet", version="1", description=DESCRIPTION, docs_url=None, redoc_url=None)
     app.state.client = FleetClient(runtime)
     app.state.control = Control(runtime)
+    checks = {"/v1/chat/completions": batches.chat_problem}
+    app.state.batches = Batches(app.state.client, app.state.control, checks)
     app.state.turns = asyncio.Semaphore(AT_ONCE)
     app.state.feeds = Feeds(runtime.store)
     app.state.gatekeeper = Gatekeeper(Keys(runtime.link, NAMESPACE), loopback=loopback)
     problems.install(app)
     app.include_router(jobs.router)
     app.include_router(files.router)
+    app.include_router(batches.router)
 
     @app.get("/healthz", tags=["process"])
     async def healthz() -> dict[str, str]:
