@@ -99,9 +99,17 @@ class _Reading:
     def _of_envelope(self, request: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
         custom_id = request.get("custom_id")
         if not isinstance(custom_id, str) or not 0 < len(custom_id) <= MAX_CUSTOM_ID_CHARS:
-            yield "invalid_custom_id", "custom_id", f"custom_id has to be text of 1 to {MAX_CUSTOM_ID_CHARS} characters."
+            yield (
+                "invalid_custom_id",
+                "custom_id",
+                f"custom_id has to be text of 1 to {MAX_CUSTOM_ID_CHARS} characters.",
+            )
         elif custom_id in self._custom_ids:
-            yield "duplicate_custom_id", "custom_id", "The custom_id stands in an earlier line, too; each has to be unique."
+            yield (
+                "duplicate_custom_id",
+                "custom_id",
+                "The custom_id stands in an earlier line, too; each has to be unique.",
+            )
         else:
             self._custom_ids.add(custom_id)
         if request.get("method") != "POST":

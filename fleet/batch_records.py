@@ -20,9 +20,7 @@ FINAL = frozenset(("completed", "failed", "expired", "cancelled"))
 #: Statuses of ours that OpenAI has no word for.
 SHOWN = {"expiring": "finalizing"}
 
-Status = Literal[
-    "validating", "failed", "in_progress", "finalizing", "completed", "expired", "cancelling", "cancelled"
-]
+Status = Literal["validating", "failed", "in_progress", "finalizing", "completed", "expired", "cancelling", "cancelled"]
 
 
 class Counts(Frozen):

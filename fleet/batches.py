@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections.abc import Mapping
 
 from fleet.batch_answers import write_answers
 from fleet.batch_lines import BodyCheck, LineProblem, Requests, check_requests
@@ -71,7 +72,7 @@ def batch_job(batch: Batch) -> JobSpec:
 class Batches:
     """The batches of one fleet. Errors: `queues.link.LinkError` when the store does not answer."""
 
-    def __init__(self, client: FleetClient, control: Control, body_checks: dict[str, BodyCheck]) -> None:
+    def __init__(self, client: FleetClient, control: Control, body_checks: Mapping[str, BodyCheck]) -> None:
         """`body_checks`: by the endpoint that a batch may be for, what finds fault with a request to it."""
         self._client = client
         self._runtime = client.runtime
@@ -90,7 +91,9 @@ class Batches:
             BadInputError: the endpoint is not served, or the file is for something else.
         """
         if new.endpoint not in self._checks:
-            raise BadInputError(f"Batches are for {', '.join(self._checks)}; {clean(new.endpoint, 60)} is not served in one.")
+            raise BadInputError(
+                f"Batches are for {', '.join(self._checks)}; {clean(new.endpoint, 60)} is not served in one."
+            )
         file = await self._runtime.files.get(tenant, new.input_file_id)
         if file.purpose != "batch":
             raise BadInputError(f'The file was uploaded for "{file.purpose}"; one for a batch has the purpose batch.')

@@ -42,11 +42,10 @@ class Shelf:
     ) -> list[tuple[str, Record | None]]:
         """Records of a tenant behind the id `after`, whether that is still there or not; None for one that is just leaving."""
         key = f"{self._namespace}:{self._kind}:{tenant}"
-        if newest_first:
-            bounds = ("+" if after is None else f"({after}", "-", "BYLEX", "REV")
-        else:
-            bounds = ("-" if after is None else f"({after}", "+", "BYLEX")
-        found = await self._link.execute("ZRANGE", key, *bounds, "LIMIT", 0, most, idempotent=True)
+        first, last = ("+", "-") if newest_first else ("-", "+")
+        how = ("BYLEX", *(("REV",) if newest_first else ()), "LIMIT", 0, most)
+        start = first if after is None else f"({after}"
+        found = await self._link.execute("ZRANGE", key, start, last, *how, idempotent=True)
         ids = [id_.decode() for id_ in found]
         return list(zip(ids, await asyncio.gather(*(self.load(tenant, id_) for id_ in ids)), strict=True))
 

@@ -59,7 +59,9 @@ def read_source(source: Items | tuple[Any, ...], blobs: Blobs) -> Iterator[Packe
     elif source.path is not None:
         yield from _path(source.path)
     else:
-        raise BadInputError("items.file names a file that was uploaded to a fleet; only a job submitted there can have it.")
+        raise BadInputError(
+            "items.file names a file that was uploaded to a fleet; only a job submitted there can have it."
+        )
 
 
 def check_source(source: Items) -> None:

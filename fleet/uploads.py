@@ -107,7 +107,11 @@ def _parquet(name: PurePosixPath, file: BinaryIO) -> Iterator[Packed | Skipped]:
 
 def _row(where: str, item: Any) -> Packed | Skipped:
     try:
-        packed = pack({column: str(value) if isinstance(value, decimal.Decimal) else value for column, value in item.items()})
+        packed = pack(
+            {column: str(value) if isinstance(value, decimal.Decimal) else value for column, value in item.items()}
+        )
     except (TypeError, ValueError, RecursionError) as error:
         return Skipped(path=where, reason=why(error))
-    return packed if len(packed.line) <= MAX_LINE_BYTES else Skipped(path=where, reason=f"over {MAX_LINE_BYTES:,} bytes")
+    return (
+        packed if len(packed.line) <= MAX_LINE_BYTES else Skipped(path=where, reason=f"over {MAX_LINE_BYTES:,} bytes")
+    )

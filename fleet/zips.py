@@ -114,7 +114,9 @@ def _checked(infos: list[zipfile.ZipInfo]) -> list[zipfile.ZipInfo]:
     kept: dict[str, zipfile.ZipInfo] = {}
     for info in infos:
         if (problem := _problem(info)) is not None:
-            raise BadInputError(f'The zip holds "{clean(info.orig_filename, 100)}", {problem}; make it anew without that.')
+            raise BadInputError(
+                f'The zip holds "{clean(info.orig_filename, 100)}", {problem}; make it anew without that.'
+            )
         if info.filename in kept:
             raise BadInputError(f'The zip holds "{clean(info.filename, 100)}" twice; make it anew.')
         kept[info.filename] = info

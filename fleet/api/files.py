@@ -18,7 +18,7 @@ from fleet.api.auth import Reader, Submitter
 from fleet.api.forms import parts
 from fleet.api.openai_errors import REFUSALS, OpenAIError, OpenAIRoute
 from fleet.config import Frozen
-from fleet.files import MAX_FILE_BYTES, Files, FileNotThereError, StoredFile, new_file_id, shown_name
+from fleet.files import MAX_FILE_BYTES, FileNotThereError, Files, StoredFile, new_file_id, shown_name
 
 router = APIRouter(prefix="/v1/files", tags=["files"], route_class=OpenAIRoute, responses=REFUSALS)
 

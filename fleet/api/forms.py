@@ -185,4 +185,6 @@ def _disposition(headers: Mapping[str, str]) -> tuple[str | None, str | None]:
 
 
 def _malformed() -> OpenAIError:
-    return OpenAIError(400, "The body is no form as multipart/form-data has it: a boundary, header or end is missing or wrong.")
+    return OpenAIError(
+        400, "The body is no form as multipart/form-data has it: a boundary, header or end is missing or wrong."
+    )

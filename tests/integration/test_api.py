@@ -273,7 +273,7 @@ REFUSED: list[tuple[str, bytes, int]] = [
     ("too large", b'"' + b"x" * 10_000_001 + b'"', 413),
     ("a file of this machine", json.dumps(JOB | {"items": {"path": "/etc/passwd"}}).encode(), 422),
     ("a file that nobody uploaded", json.dumps(JOB | {"items": {"file": "file-" + "0" * 27}}).encode(), 422),
-    ("a path as a file", json.dumps(JOB | {"items": {"file": "../../etc/passwd"}}).encode(), 422),
+    ("a path as a file", json.dumps(JOB | {"items": {"file": "../../etc/shadow"}}).encode(), 422),
     ("a folder beside a file", json.dumps(JOB | {"items": {"file": "file-1", "path": "/etc"}}).encode(), 422),
     ("a folder of this machine", json.dumps(JOB | {"items": {"files": {"root": "/etc"}}}).encode(), 422),
     ("an unknown key", json.dumps(JOB | {"itmes": []}).encode(), 422),

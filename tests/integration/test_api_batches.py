@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from fleet.errors import StoreUnavailableError
 from fleet.janitor import Janitor
 from fleet.store import PLAN_TASK
 from tests.support.api import Api, on_api, on_disk, requests, stored
-from tests.support.bench import BREAKS, config
+from tests.support.bench import BREAKS
 from tests.support.sim import RunningSim
 from tests.support.valkey import Valkey
 
@@ -99,9 +100,7 @@ def test_the_official_client_takes_its_tour(valkey: Valkey, tmp_path: Path, sim:
 def test_what_failed_is_in_the_file_of_errors(valkey: Valkey, tmp_path: Path, sim: RunningSim) -> None:
     async def scenario(api: Api) -> None:
         async with await _client(api) as client:
-            batch = await _created(
-                client, requests(2), output_expires_after={"anchor": "created_at", "seconds": 7_200}
-            )
+            batch = await _created(client, requests(2), output_expires_after={"anchor": "created_at", "seconds": 7_200})
             await api.fleet.run(_job_of(batch))
             done = await client.batches.retrieve(batch.id)
             assert (done.status, done.output_file_id) == ("completed", None)
@@ -211,8 +210,8 @@ def test_a_batch_whose_time_is_over_ends_with_what_was_done(
         async with await _client(api) as client:
             batch = await _created(client, requests(3))
             await _one_of(api, _job_of(batch))
-            now = batches.time.time()
-            monkeypatch.setattr(batches.time, "time", lambda: now + 24 * 3600)
+            now = time.time()
+            monkeypatch.setattr(time, "time", lambda: now + 24 * 3600)
             late = await client.batches.retrieve(batch.id)
             assert late.status == "finalizing"
             await _wound_up(api, _job_of(batch))
@@ -232,8 +231,8 @@ def test_a_batch_that_was_done_in_time_is_completed_however_late_one_looks(
         async with await _client(api) as client:
             batch = await _created(client, requests(1))
             await api.fleet.run(_job_of(batch))
-            now = batches.time.time()
-            monkeypatch.setattr(batches.time, "time", lambda: now + 24 * 3600)
+            now = time.time()
+            monkeypatch.setattr(time, "time", lambda: now + 24 * 3600)
             assert (await client.batches.retrieve(batch.id)).status == "completed"
 
     on_api(scenario, valkey, tmp_path, sim)
@@ -264,7 +263,7 @@ def test_the_same_key_gives_the_same_batch(valkey: Valkey, tmp_path: Path, sim: 
             once = {"Idempotency-Key": "night"}
             made = [
                 await client.batches.create(
-                    input_file_id=file.id, endpoint=ENDPOINT, completion_window="24h", extra_headers=once
+                    input_file_id=file.id, endpoint="/v1/chat/completions", completion_window="24h", extra_headers=once
                 )
                 for _ in range(2)
             ]

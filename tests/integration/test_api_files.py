@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,6 @@ import openai
 import pytest
 from openai import AsyncOpenAI
 
-from fleet import files as stored_files
 from fleet.api import files as routes
 from fleet.api import forms
 from tests.support.api import JOB, Api, on_api, on_disk, stored
@@ -129,14 +129,16 @@ def test_a_file_whose_time_is_over_is_gone(
 ) -> None:
     async def scenario(api: Api) -> None:
         key, other = await api.key(), await api.key("acme")
-        now = stored_files.time.time()
+        now = time.time()
         file = await api.upload(key, LINES, "a.jsonl", "batch")
-        monkeypatch.setattr(stored_files.time, "time", lambda: now + 2_592_001)
+        monkeypatch.setattr(time, "time", lambda: now + 2_592_001)
         assert (await api.ask("GET", f"/v1/files/{file}", key))[0] == 404
         assert (await api.ask("GET", "/v1/files", key))[1]["data"] == []
         assert on_disk(tmp_path)
         last = await api.upload(other, b"x", "b.bin")
-        assert list(on_disk(tmp_path)) == [f"files/acme/{last}/content"], "the next one that comes, whoever's, sweeps it out"
+        assert list(on_disk(tmp_path)) == [f"files/acme/{last}/content"], (
+            "the next one that comes, whoever's, sweeps it out"
+        )
         assert not [name for name in await stored(api) if file.encode() in name]
 
     on_api(scenario, valkey, tmp_path, sim)
@@ -152,7 +154,10 @@ def _field(name: str, value: bytes) -> tuple[str, bytes]:
 
 FILE = ('Content-Disposition: form-data; name="file"; filename="a.jsonl"', LINES)
 PURPOSE = _field("purpose", b"user_data")
-NESTED = ("Content-Type: multipart/mixed; boundary=c\r\nContent-Disposition: form-data; name=x", b"--c\r\n\r\nx\r\n--c--")
+NESTED = (
+    "Content-Type: multipart/mixed; boundary=c\r\nContent-Disposition: form-data; name=x",
+    b"--c\r\n\r\nx\r\n--c--",
+)
 EXPIRES = ("expires_after[anchor]", "expires_after[seconds]")
 MALFORMED: list[tuple[str, bytes, int]] = [
     ("nothing", b"", 400),
@@ -206,7 +211,12 @@ def test_a_form_that_is_none_leaves_nothing(
 
 @pytest.mark.parametrize(
     "kind",
-    ["application/json", "multipart/form-data", "multipart/form-data; boundary=" + "b" * 100, "multipart/form-data; boundary="],
+    [
+        "application/json",
+        "multipart/form-data",
+        "multipart/form-data; boundary=" + "b" * 100,
+        "multipart/form-data; boundary=",
+    ],
 )
 def test_a_body_of_another_kind_is_refused(valkey: Valkey, tmp_path: Path, sim: RunningSim, kind: str) -> None:
     async def scenario(api: Api) -> None:
@@ -230,7 +240,7 @@ NAMES: list[tuple[str, str]] = [
     ("filename*=UTF-8''a%0d%0aSet-Cookie%3a%20x%3d1.csv", "a Set-Cookie: x=1.csv"),
     ("filename*=UTF-8''%e2%80%aegpj.exe", "gpj.exe"),
     ("filename*=UTF-8''%1b%5b31mred.csv", "red.csv"),
-    ("filename*=nonsense''%ff.csv", "\N{REPLACEMENT CHARACTER}.csv"),
+    ("filename*=nonsense''%ff.csv", "ÿ.csv"),
     (f'filename="{"x" * 5_000}.csv"', "x" * 199 + "…"),
     ('filename="ünï.csv"', "ünï.csv"),
 ]
@@ -293,8 +303,8 @@ def test_a_body_without_a_length_is_read_no_further_than_the_cap(
         chunk = b"10000\r\n" + b"x" * 0x10000 + b"\r\n"
         begun = b"--b\r\n" + FILE[0].encode() + b"\r\n\r\n"
         first = f"{len(begun):x}\r\n".encode() + begun + b"\r\n"
-        # No more than it takes to be over the cap, and never an end.
-        sent = await _sent(api, key, "Transfer-Encoding: chunked", first, *[chunk] * 17)
+        # No more than it takes to be over the cap, read in parts of 256 KiB with one ahead, and never an end.
+        sent = await _sent(api, key, "Transfer-Encoding: chunked", first, *[chunk] * 21)
         assert await _status(*sent) == 413
         assert not on_disk(tmp_path)
 

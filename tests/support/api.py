@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -57,14 +58,13 @@ class Api:
             body: Any = await answer.text()
             if "json" in answer.content_type and not answer.content_type.endswith("jsonl"):
                 body = await answer.json(content_type=None)
-            return answer.status, body, {str(name): value for name, value in answer.headers.items()}
-
+            return answer.status, body, answer.headers
 
     async def upload(self, key: str | None, data: bytes, name: str, purpose: str = "user_data") -> str:
         """The id of a new file."""
         form = aiohttp.FormData()
         form.add_field("purpose", purpose)
-        form.add_field("file", data, filename=name)
+        form.add_field("file", io.BytesIO(data), filename=name)
         status, file, _ = await self.ask("POST", "/v1/files", key, data=form)
         assert status == 200, file
         return str(file["id"])

@@ -125,8 +125,8 @@ def test_an_upload_is_for_who_has_the_fleet_that_it_was_sent_to(blobs: Blobs) ->
 
 def test_parquet_takes_pyarrow(blobs: Blobs) -> None:
     try:
-        import pyarrow
-        from pyarrow import parquet
+        import pyarrow  # noqa: PLC0415  who has it
+        from pyarrow import parquet  # noqa: PLC0415
     except ImportError:
         with pytest.raises(BadInputError, match="tierfleet\\[parquet\\]"):
             packed(blobs, "a.parquet", b"PAR1")
