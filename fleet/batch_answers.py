@@ -28,19 +28,19 @@ UNDONE = {
 
 
 @dataclass(frozen=True, slots=True)
-class Written:
+class Answers:
     """A file of so many lines; without an id there was nothing to write."""
 
     file_id: str | None
     lines: int
 
 
-async def write_answers(runtime: Runtime, kept: Kept, job: Job, ended: str) -> tuple[Written, Written]:
+async def write_answers(runtime: Runtime, kept: Kept, job: Job, ended: str) -> tuple[Answers, Answers]:
     """Write the answers, and the errors, of a batch whose job has ended; `ended`: the status that it ends with."""
     return await _write(runtime, kept, job, ended, "output"), await _write(runtime, kept, job, ended, "errors")
 
 
-async def _write(runtime: Runtime, kept: Kept, job: Job, ended: str, which: str) -> Written:
+async def _write(runtime: Runtime, kept: Kept, job: Job, ended: str, which: str) -> Answers:
     at, count = int(job.finished_at or 0), 0
     id_ = derived_file_id(job.finished_at or 0, kept.id, ended, which)
 
@@ -56,15 +56,15 @@ async def _write(runtime: Runtime, kept: Kept, job: Job, ended: str, which: str)
                 waiting.clear()
         yield bytes(waiting)
 
-    size = await runtime.files.write(kept.tenant, id_, chunks())
+    written = await runtime.files.write(kept.tenant, id_, chunks())
     if not count:
-        runtime.files.discard(kept.tenant, id_)
-        return Written(None, 0)
+        runtime.files.discard(written)
+        return Answers(None, 0)
     ends_at = None if kept.keep_s is None else at + kept.keep_s
-    file = StoredFile(id_, kept.tenant, f"{kept.id}_{which}.jsonl", "batch_output", size, at, ends_at)
+    file = StoredFile(id_, kept.tenant, f"{kept.id}_{which}.jsonl", "batch_output", written, at, ends_at)
     # Lost with the store's last second, it is written again: the batch's end is written after it.
     await runtime.files.keep(file, on_disk=False)
-    return Written(id_, count)
+    return Answers(id_, count)
 
 
 async def _lines(runtime: Runtime, kept: Kept, job: Job, ended: str) -> AsyncIterator[tuple[bool, bytes]]:

@@ -1,7 +1,8 @@
 """Uploaded files: the bytes in the blob store, a record of each in the store, and their end.
 
 It owns the ids, the names that are shown, and the order in which bytes and record come and go: there is no record without
-bytes. It knows no HTTP, and nothing of what is in a file.
+bytes. Bytes are written to a folder of their own each time, so who writes the same file twice is in nobody's way. It knows no
+HTTP, and nothing of what is in a file.
 """
 
 from __future__ import annotations
@@ -38,6 +39,14 @@ class FileNotThereError(BadInputError):
 
 
 @dataclass(frozen=True, slots=True)
+class Written:
+    """Bytes in the blob store that no record names yet."""
+
+    folder: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
 class StoredFile:
     """What is known of a file; times in whole seconds since 1970."""
 
@@ -45,9 +54,13 @@ class StoredFile:
     tenant: str
     filename: str
     purpose: str
-    bytes: int
+    content: Written
     created_at: int
     expires_at: int | None
+
+    @property
+    def bytes(self) -> int:
+        return self.content.size
 
 
 class Files:
@@ -58,30 +71,32 @@ class Files:
         self._blobs = blobs
         self._admission = admission
 
-    async def write(self, tenant: str, id_: str, chunks: AsyncIterable[bytes]) -> int:
-        """Write the bytes of a file that has no record yet, as they come; how many there are.
+    async def write(self, tenant: str, id_: str, chunks: AsyncIterable[bytes]) -> Written:
+        """Write the bytes of a file that has no record yet, as they come.
 
         Nothing of it is left where they break off. Raises OSError when the blob folder cannot be written to.
         """
-        size = 0
+        folder = f"files/{tenant}/{id_}.{secrets.token_hex(4)}"
         try:
             with contextlib.ExitStack() as stack:
-                writer = await asyncio.to_thread(stack.enter_context, self._blobs.append_writer(_blob(tenant, id_)))
+                writer = await asyncio.to_thread(stack.enter_context, self._blobs.append_writer(_blob(folder)))
                 async for chunk in chunks:
                     await asyncio.to_thread(writer.write, chunk)
-                    size += len(chunk)
+                written = Written(folder, writer.offset)
                 await asyncio.to_thread(stack.pop_all().close)
         except BaseException:
-            self.discard(tenant, id_)
+            self._blobs.remove_folder(folder)
             raise
-        return size
+        return written
 
-    def discard(self, tenant: str, id_: str) -> None:
-        """Remove the bytes of a file that has no record."""
-        self._blobs.remove_folder(_folder(tenant, id_))
+    def discard(self, written: Written) -> None:
+        """Remove bytes that no record names."""
+        self._blobs.remove_folder(written.folder)
 
     async def keep(self, file: StoredFile, *, on_disk: bool = True) -> None:
         """Record a file whose bytes are written. With `on_disk` the record is on the store's disk once this returns.
+
+        Where there is one of that id, it stays, and these bytes go.
 
         Raises:
             NotAcceptedError: the store keeps nothing on its disk; there is no record.
@@ -90,7 +105,8 @@ class Files:
         fields: dict[str, str | int] = {
             "filename": file.filename,
             "purpose": file.purpose,
-            "bytes": file.bytes,
+            "folder": file.content.folder,
+            "bytes": file.content.size,
             "created_at": file.created_at,
         }
         if file.expires_at is not None:
@@ -98,7 +114,9 @@ class Files:
         try:
             if on_disk:
                 await self._admission.keeps_on_disk()
-            await self._shelf.keep(file.tenant, file.id, fields, file.expires_at)
+            kept = await self._shelf.keep(file.tenant, file.id, fields, file.expires_at)
+            if not kept and await self._names_another(file):
+                self.discard(file.content)
             if on_disk:
                 await self._admission.on_disk()
         except NotDurableError as error:
@@ -114,7 +132,7 @@ class Files:
         record = await self._shelf.load(tenant, id_) if _ID.fullmatch(id_) else None
         file = None if record is None else _file(tenant, id_, record)
         # Bytes that are gone without their record: the store was away just then.
-        if file is None or _over(file) or not self._blobs.exists(_blob(tenant, id_)):
+        if file is None or _over(file) or not self._blobs.exists(_blob(file.content.folder)):
             raise FileNotThereError(f'There is no file "{clean(id_, 60)}".')
         return file
 
@@ -137,23 +155,30 @@ class Files:
         for offset in range(0, file.bytes, CHUNK_BYTES):
             length = min(CHUNK_BYTES, file.bytes - offset)
             try:
-                yield await asyncio.to_thread(self._blobs.read, _blob(file.tenant, file.id), offset, length)
+                yield await asyncio.to_thread(self._blobs.read, _blob(file.content.folder), offset, length)
             except BlobError as error:
                 raise FileNotThereError(f'The file "{file.id}" was deleted just now.') from error
 
     def upload(self, file: StoredFile) -> Upload:
         """A file as a source of items."""
-        return Upload(self._blobs.path_of(_blob(file.tenant, file.id)), file.filename)
+        return Upload(self._blobs.path_of(_blob(file.content.folder)), file.filename)
 
     async def remove(self, tenant: str, id_: str) -> None:
         """Remove a file. Safe to repeat, as far as it came."""
-        await asyncio.to_thread(self._blobs.remove_folder, _folder(tenant, id_))
+        record = await self._shelf.load(tenant, id_)
+        if record is not None:
+            await asyncio.to_thread(self.discard, _file(tenant, id_, record).content)
         await self._shelf.drop(tenant, id_)
 
     async def sweep(self) -> None:
         """Remove some files whose time is over."""
         for tenant, id_ in await self._shelf.ended(time.time(), MOST_SWEPT):
             await self.remove(tenant, id_)
+
+    async def _names_another(self, file: StoredFile) -> bool:
+        """Whether the record of this id is of other bytes: the store may have been told twice of these."""
+        record = await self._shelf.load(file.tenant, file.id)
+        return record is None or record["folder"] != file.content.folder
 
 
 def new_file_id() -> str:
@@ -176,12 +201,8 @@ def _moment(at: float) -> str:
     return f"{int(at * 1000):011x}"
 
 
-def _folder(tenant: str, id_: str) -> str:
-    return f"files/{tenant}/{id_}"
-
-
-def _blob(tenant: str, id_: str) -> str:
-    return f"{_folder(tenant, id_)}/content"
+def _blob(folder: str) -> str:
+    return f"{folder}/content"
 
 
 def _over(file: StoredFile) -> bool:
@@ -194,7 +215,7 @@ def _file(tenant: str, id_: str, record: Record) -> StoredFile:
         tenant=tenant,
         filename=record["filename"],
         purpose=record["purpose"],
-        bytes=int(record["bytes"]),
+        content=Written(record["folder"], int(record["bytes"])),
         created_at=int(record["created_at"]),
         expires_at=int(record["expires_at"]) if "expires_at" in record else None,
     )

@@ -18,7 +18,7 @@ from fleet.api.auth import Reader, Submitter
 from fleet.api.forms import parts
 from fleet.api.openai_errors import REFUSALS, OpenAIError, OpenAIRoute
 from fleet.config import Frozen
-from fleet.files import MAX_FILE_BYTES, FileNotThereError, Files, StoredFile, new_file_id, shown_name
+from fleet.files import MAX_FILE_BYTES, FileNotThereError, Files, StoredFile, Written, new_file_id, shown_name
 
 router = APIRouter(prefix="/v1/files", tags=["files"], route_class=OpenAIRoute, responses=REFUSALS)
 
@@ -86,24 +86,25 @@ async def upload(request: Request, principal: Submitter) -> FileObject:
     tenant, id_ = principal.tenant, new_file_id()
     fields: dict[str, str] = {}
     name: str | None = None
-    size = 0
+    written: Written | None = None
     try:
         async with aclosing(parts(request, MAX_FILE_BYTES)) as form:
             async for part in form:
                 if part.name == "file" and part.filename is not None and name is None:
                     name = shown_name(part.filename)
-                    size = await files.write(tenant, id_, part.chunks())
+                    written = await files.write(tenant, id_, part.chunks())
                 elif part.name is None or part.name == "file" or part.name in fields:
                     raise OpenAIError(400, "The form has a part without a name, or two of one name.", param=part.name)
                 else:
                     fields[part.name] = await part.text()
-        if name is None or not size:
+        if name is None or written is None or not written.size:
             raise OpenAIError(400, "The form has no file, or an empty one.", param="file")
         now = int(time.time())
-        file = StoredFile(id_, tenant, name, _purpose(fields), size, now, _expires_at(fields, now))
+        file = StoredFile(id_, tenant, name, _purpose(fields), written, now, _expires_at(fields, now))
         await files.keep(file)
     except BaseException:
-        files.discard(tenant, id_)
+        if written is not None:
+            files.discard(written)
         raise
     return shown(file)
 
