@@ -29,6 +29,7 @@ from fleet.runtime import Runtime
 from fleet.sources import check_source
 from fleet.store import COORDINATOR, Job
 from fleet.tenants import DEFAULT, check_tenant, new_job_id
+from fleet.uploads import Upload
 from fleet.waits import Wait, waits
 from queues.admission import Once
 from queues.failpoints import failpoint
@@ -50,10 +51,13 @@ class FleetClient:
     def __init__(self, runtime: Runtime) -> None:
         self.runtime = runtime
 
-    async def submit(self, spec: JobSpec, *, tenant: str = DEFAULT, once: str | None = None) -> str:
+    async def submit(
+        self, spec: JobSpec, *, tenant: str = DEFAULT, once: str | None = None, job_id: str | None = None
+    ) -> str:
         """Accept a job and return its id.
 
-        `once`: a key of the tenant's choice under which this job is accepted one time only, for a week.
+        `once`: a key of the tenant's choice under which this job is accepted one time only, for a week. `job_id`: the id it gets,
+        one of `new_job_id`, for who has written it down before.
 
         Raises:
             BadInputError: a tier, recipe or item source cannot be used; nothing was accepted.
@@ -62,7 +66,7 @@ class FleetClient:
             LinkError: the store does not answer.
         """
         check(spec, self.runtime.config)
-        job_id = new_job_id(check_tenant(tenant))
+        job_id = job_id or new_job_id(check_tenant(tenant))
         promise = None if once is None else _promise(tenant, once, spec)
         try:
             accepted = await self._create(job_id, spec, tenant, promise)
@@ -76,9 +80,13 @@ class FleetClient:
 
     async def _create(self, job_id: str, spec: JobSpec, tenant: str, once: Once | None) -> str:
         items: ItemIndex = NO_ITEMS
-        if spec.items != ():
-            items = await asyncio.to_thread(pack_items, spec.items, self.runtime.blobs, f"{job_id}/items.jsonl")
-            if not isinstance(spec.items, Items):
+        source: Items | tuple[Any, ...] | Upload = spec.items
+        if isinstance(source, Items) and source.file is not None:
+            files = self.runtime.files
+            source = files.upload(await files.get(tenant, source.file))
+        if source != ():
+            items = await asyncio.to_thread(pack_items, source, self.runtime.blobs, f"{job_id}/items.jsonl")
+            if not isinstance(source, Items):
                 # They are in their blob: whoever works on the job reads the rest of it often.
                 spec = spec.model_copy(update={"items": ()})
         simulated = self.runtime.environment.simulated
@@ -255,7 +263,7 @@ def check(spec: JobSpec, config: FleetConfig) -> None:
         recipe(spec.recipe)
     if spec.items == () and any(step.each for step in spec.steps):
         raise BadInputError('A step has "each: items" but the job has no items; give items: [...] or a source.')
-    if isinstance(spec.items, Items):
+    if isinstance(spec.items, Items) and spec.items.file is None:
         check_source(spec.items)
 
 

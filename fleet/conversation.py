@@ -10,7 +10,7 @@ import base64
 import binascii
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -26,6 +26,21 @@ IMAGE_HEAD_CHARS = 400_000
 MESSAGE_TOKENS = 4
 #: Longest answer where the caller names none; a model's own limit may be lower.
 DEFAULT_OUTPUT_TOKENS = 16_384
+
+#: What a request says of itself and not of its conversation.
+OF_THE_REQUEST = frozenset(
+    (
+        "logprobs",
+        "metadata",
+        "modalities",
+        "model",
+        "n",
+        "service_tier",
+        "store",
+        "stream",
+        "stream_options",
+    )
+)
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 
@@ -203,6 +218,11 @@ class Conversation(Frozen):
             if self.tool_choice.function.name not in names:
                 raise ValueError(f'tool_choice names "{self.tool_choice.function.name}", which is none of the tools')
         return self
+
+    @classmethod
+    def of(cls, body: Mapping[str, Any]) -> Conversation:
+        """That of a whole request, without what is about the request itself. Raises ValidationError."""
+        return cls.model_validate({name: value for name, value in body.items() if name not in OF_THE_REQUEST})
 
     @property
     def schema(self) -> dict[str, Any] | None:  # type: ignore[override]

@@ -73,17 +73,19 @@ class ImagesSource(Frozen):
 
 
 class Items(Frozen):
-    """Where the items come from: exactly one of the three."""
+    """Where the items come from: exactly one of the four."""
 
     path: Path | None = None
     files: FilesSource | None = None
     images: ImagesSource | None = None
+    #: The id of a file that was uploaded to the fleet.
+    file: str | None = None
 
     @model_validator(mode="after")
     def _one(self) -> Items:
-        given = [name for name in ("path", "files", "images") if getattr(self, name) is not None]
+        given = [name for name in ("path", "files", "images", "file") if getattr(self, name) is not None]
         if len(given) != 1:
-            raise ValueError(f"give exactly one of path, files and images (given: {', '.join(given) or 'none'})")
+            raise ValueError(f"give exactly one of path, files, images and file (given: {', '.join(given) or 'none'})")
         return self
 
 

@@ -239,7 +239,7 @@ def _conversation(step: Step, item: Any) -> Conversation | None:
     if not isinstance(body, Mapping):
         raise BadInputError("The item has no conversation: it needs a body of messages.")
     try:
-        return Conversation.model_validate({name: value for name, value in body.items() if name != "model"})
+        return Conversation.of(body)
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
         where = ".".join(map(str, first["loc"]))

@@ -20,9 +20,11 @@ from fleet.config import Environment, FleetConfig, config_path, load_config
 from fleet.context import Context
 from fleet.errors import BadInputError
 from fleet.executor import Executor
+from fleet.files import Files
 from fleet.prices import Usage, cost_nano_usd
 from fleet.providers.base import Provider
 from fleet.rounds import Rounds
+from fleet.shelf import Shelf
 from fleet.store import COORDINATOR, JobStore
 from queues.app import QueueSettings, build_app
 from queues.claims import Claims
@@ -108,6 +110,10 @@ class Runtime:
     @cached_property
     def blobs(self) -> Blobs:
         return Blobs(self.environment.fleet_blobs)
+
+    @cached_property
+    def files(self) -> Files:
+        return Files(Shelf(self.link, NAMESPACE, "files"), self.blobs, self.acceptance.admission)
 
     @cached_property
     def gates(self) -> Gates:

@@ -25,7 +25,7 @@ from fleet.client import FleetClient
 from fleet.config import Frozen
 from fleet.control import Control
 from fleet.errors import JobNotFoundError
-from fleet.jobs import MAX_STEPS, JobSpec, Step
+from fleet.jobs import MAX_STEPS, Items, JobSpec, Step
 from fleet.receipt import Receipt
 from fleet.store import Job
 from fleet.views import JobView, job_view
@@ -72,10 +72,19 @@ class NewStep(Step):
     output: Annotated[dict[str, Any], BeforeValidator(_short)] | None = None
 
 
-class NewJob(JobSpec):
-    """A job as a service submits it: its items are in it. Files of the machine that serves this are nobody's items."""
+class Uploaded(Items):
+    """Items in a file that was uploaded (`POST /v1/files`): .jsonl, .ndjson, .json, .csv, .parquet, or a .zip of files."""
 
-    items: tuple[Any, ...] = ()
+    file: Annotated[str, Field(max_length=100)]
+    path: None = None
+    files: None = None
+    images: None = None
+
+
+class NewJob(JobSpec):
+    """A job as a service submits it: its items are in it, or uploaded. Files of the machine that serves this are nobody's."""
+
+    items: Uploaded | tuple[Any, ...] = ()
     steps: Annotated[tuple[NewStep, ...], Field(max_length=MAX_STEPS)] = ()
     budget_usd: Annotated[Decimal, Field(gt=0, le=MAX_BUDGET_USD)] | None = None
 

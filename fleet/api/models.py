@@ -42,11 +42,11 @@ async def listing(request: Request, _: Reader) -> Models:
     return Models(data=tuple(Model(id=name) for name in named))
 
 
-@router.get("/{model}", responses=REFUSALS)
-async def look(request: Request, _: Reader, model: Annotated[str, Path(max_length=200)]) -> Model:
+@router.get("/{model_id}", responses=REFUSALS)
+async def look(request: Request, _: Reader, model_id: Annotated[str, Path(max_length=200)]) -> Model:
     """One of them."""
-    tier_of(model, _config(request))
-    return Model(id=model)
+    tier_of(model_id, _config(request))
+    return Model(id=model_id)
 
 
 def _config(request: Request) -> FleetConfig:

@@ -15,12 +15,13 @@ from fastapi.responses import Response
 from prometheus_client.exposition import choose_encoder
 from starlette.requests import Request
 
-from fleet.api import completions, jobs, models, problems, responses
+from fleet.api import batches, completions, files, jobs, models, problems, responses
 from fleet.api.answers import Desk
 from fleet.api.auth import Admin, Gatekeeper, is_loopback
 from fleet.api.bodies import AT_ONCE
 from fleet.api.events import Feeds
 from fleet.audit import Audit
+from fleet.batches import Batches
 from fleet.client import FleetClient
 from fleet.control import Control
 from fleet.errors import BadInputError
@@ -49,11 +50,13 @@ def build(runtime: Runtime, *, loopback: bool) -> FastAPI:
     app.state.control = Control(runtime)
     app.state.desk = desk
     app.state.audit = Audit(runtime.link, NAMESPACE)
+    checks = {"/v1/chat/completions": batches.chat_problem}
+    app.state.batches = Batches(app.state.client, app.state.control, checks)
     app.state.turns = asyncio.Semaphore(AT_ONCE)
     app.state.feeds = Feeds(runtime.store, runtime.jobs)
     app.state.gatekeeper = Gatekeeper(Keys(runtime.link, NAMESPACE), loopback=loopback)
     problems.install(app)
-    for routes in (jobs, models, completions, responses):
+    for routes in (jobs, models, completions, responses, files, batches):
         app.include_router(routes.router)
 
     @app.get("/healthz", tags=["process"])

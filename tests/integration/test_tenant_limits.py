@@ -10,9 +10,8 @@ from typing import Any
 import openai
 import pytest
 
-from tests.integration.test_api import _stored
 from tests.integration.test_openai_chat import SAY, client
-from tests.support.api import JOB, Api, on_api
+from tests.support.api import JOB, Api, on_api, stored
 from tests.support.cli import Folder
 from tests.support.sim import RunningSim
 from tests.support.valkey import Valkey
@@ -62,9 +61,9 @@ def test_so_many_bytes_in_a_day(valkey: Valkey, tmp_path: Path, sim: RunningSim)
         items = JOB | {"items": ["x" * 400]}
         statuses = [(await api.ask("POST", "/v1/jobs", key, json=items))[0] for _ in range(3)]
         assert statuses == [202, 202, 429]
-        before = await _stored(api)
+        before = await stored(api)
         assert (await api.ask("POST", "/v1/jobs", key, json=items))[0] == 429
-        assert {name for name in await _stored(api) if b"audit" not in name} == {
+        assert {name for name in await stored(api) if b"audit" not in name} == {
             name for name in before if b"audit" not in name
         }
 
