@@ -22,6 +22,7 @@ from fleet.executor import Executor
 from fleet.prices import Usage, cost_nano_usd
 from fleet.providers.base import Provider
 from fleet.rounds import Rounds
+from fleet.signing import Secrets
 from fleet.store import COORDINATOR, JobStore
 from queues.app import QueueSettings, build_app
 from queues.claims import Claims
@@ -29,6 +30,7 @@ from queues.gate import Gates
 from queues.limits import Limiter
 from queues.link import Link
 from queues.messages import Publisher
+from queues.outbox import Outbox
 from queues.store import Store
 from queues.survey import Surveyor
 from queues.tiers import Tier
@@ -99,6 +101,14 @@ class Runtime:
     @cached_property
     def jobs(self) -> JobStore:
         return JobStore(self.store)
+
+    @cached_property
+    def outbox(self) -> Outbox:
+        return Outbox(self.link, NAMESPACE)
+
+    @cached_property
+    def secrets(self) -> Secrets:
+        return Secrets(self.link, NAMESPACE)
 
     @cached_property
     def blobs(self) -> Blobs:

@@ -12,7 +12,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from redis.exceptions import OutOfMemoryError, ResponseError
+from yarl import URL
 
+from fleet.addresses import endpoint_of
 from fleet.errors import BadInputError, JobNotFoundError, KeyReusedError, NotAcceptedError, StoreUnavailableError
 from fleet.items import ItemIndex
 from fleet.jobs import JobSpec, JobStatus, Step
@@ -113,6 +115,8 @@ class JobStore:
             "simulated": int(simulated),
             "created_at": now,
         }
+        if spec.webhook is not None:
+            document["hook"] = endpoint_of(URL(spec.webhook))[0]
         start = NewSubtask(id=f"{job_id}/plan.1", task=PLAN_TASK, tier=COORDINATOR, payload="")
         try:
             await self.admission.keeps_on_disk()

@@ -76,9 +76,10 @@ end
 -- Something was not as it should be and was put right; `queues/survey.py` names what.
 local function count(tier, what) redis.call('HINCRBY', key('righted'), tier .. ':' .. what, 1) end
 
--- What happens to a job, for whoever follows it: so many of the latest, and some more. A value that is nil is not told.
+-- What happens to a job, for whoever follows it: so many of the latest, and some more. A value that is nil is not told. The id of
+-- the event.
 local MOST_EVENTS = 10000
-local function happened(job, kind, ...) redis.call('XADD', key('ev', job), 'MAXLEN', '~', MOST_EVENTS, '*', 'kind', kind, ...) end
+local function happened(job, kind, ...) return redis.call('XADD', key('ev', job), 'MAXLEN', '~', MOST_EVENTS, '*', 'kind', kind, ...) end
 
 local function ring() if redis.call('LLEN', key('wake')) == 0 then redis.call('LPUSH', key('wake'), 1) end end
 
