@@ -27,7 +27,7 @@ TOTAL_S, CONNECT_S = 20.0, 10.0
 MAX_REDIRECTS = 3
 REDIRECTS = (301, 302, 303, 307, 308)
 #: Names that are resolved at once. The threads are these lookups' own: a name server that is slow on purpose delays nobody else.
-LOOKUPS = 4
+LOOKUPS = 32
 #: Compressed answers would have two sizes.
 HEADERS = {"User-Agent": "tierfleet", "Accept-Encoding": "identity"}
 

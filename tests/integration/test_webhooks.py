@@ -24,8 +24,9 @@ from fleet.jobs import JobStatus
 from fleet.outside import Outside
 from fleet.providers.base import Completion, ModelRequest, Started
 from fleet.runtime import NAMESPACE
-from fleet.webhooks import BACKOFF_S, JITTER, TO_ONE_HOST, Deliverer
+from fleet.webhooks import BACKOFF_S, JITTER, LONGEST_ASKED_S, TO_ONE_HOST, Deliverer
 from queues.outbox import Notice
+from tests.support.api import served
 from tests.support.bench import Bench, bench, config
 from tests.support.processes import FleetProcess
 from tests.support.receiver import Received, Receiver, receiving
@@ -275,21 +276,31 @@ def test_after_a_day_it_is_given_up_and_kept(on_hooks: OnHooks) -> None:
     on_hooks(scenario)
 
 
-def test_each_try_is_later_and_a_receiver_may_ask_for_later_still(on_hooks: OnHooks) -> None:
+@pytest.mark.parametrize(
+    ("asked", "least_s", "most_s"),
+    [
+        (None, 10 * (1 - JITTER), 10 * (1 + JITTER)),
+        ("0", 10 * (1 - JITTER), 10 * (1 + JITTER)),
+        ("400", 400, 400),
+        ("99999999", LONGEST_ASKED_S, LONGEST_ASKED_S),
+        ("-5", 10 * (1 - JITTER), 10 * (1 + JITTER)),
+        ("soon", 10 * (1 - JITTER), 10 * (1 + JITTER)),
+    ],
+)
+def test_the_next_try_is_later_and_a_receiver_may_ask_for_later_still(
+    on_hooks: OnHooks, asked: str | None, least_s: float, most_s: float
+) -> None:
     async def scenario(opened: Hooks) -> None:
-        opened.receiver.statuses = [503, 503]
+        opened.receiver.statuses = [503]
+        opened.receiver.headers = {} if asked is None else {"Retry-After": asked}
         await opened.fleet.run(await opened.submit())
-        for asked, least, most in ((None, 5 * (1 - JITTER), 5 * (1 + JITTER)), ("400", 400, 400), ("9" * 8, 3600, 3600)):
-            opened.receiver.statuses = [503]
-            opened.receiver.headers = {} if asked is None else {"Retry-After": asked}
-            await asyncio.gather(*await opened.deliverer(backoff_s=(5.0, 0.0, 0.0, 0.0)).begin())
-            (notice,) = await opened.notices()
-            assert notice.due is not None
-            assert least - 2 < notice.due - await opened.fleet.runtime.store.now() <= most
-            assert await opened.delivered() == []  # it is not due
-            await opened.fleet.runtime.outbox.again(notice.id)
-            if asked is None:  # what is asked for again begins again: the next ones have had a try
-                await asyncio.gather(*await opened.deliverer(backoff_s=(0.0,) * 9).begin())
+        before = await opened.fleet.runtime.store.now()
+        await asyncio.gather(*await opened.deliverer(backoff_s=(10.0,)).begin())
+        after = await opened.fleet.runtime.store.now()
+        (notice,) = await opened.notices()
+        assert notice.due is not None
+        assert before + least_s - 0.01 <= notice.due <= after + most_s + 0.01
+        assert await opened.delivered() == []
 
     on_hooks(scenario)
 
@@ -426,6 +437,21 @@ def test_an_address_inside_is_refused_when_the_job_is_submitted_and_when_it_is_c
         assert notice.state == "due"
         assert "not public" in (notice.last or "")
         assert opened.receiver.received == []
+
+    on_hooks(scenario)
+
+
+def test_the_api_refuses_such_an_address_and_shows_none(on_hooks: OnHooks) -> None:
+    async def scenario(opened: Hooks) -> None:
+        async with served(opened.fleet) as api:
+            job = {"name": "test", "items": ITEMS, "steps": [STEP]}
+            status, problem, _ = await api.ask("POST", "/v1/jobs", json=job | {"webhook": "http://10.0.0.1/its-secret-path"})
+            assert (400 <= status < 500, problem["detail"][:9]) == (True, "webhook: ")
+            assert "its-secret-path" not in json.dumps(problem)
+            status, accepted, _ = await api.ask("POST", "/v1/jobs", json=job | {"webhook": opened.receiver.url})
+            assert status == 202
+            _, shown, _ = await api.ask("GET", f"/v1/jobs/{accepted['id']}")
+            assert "its-secret-path" not in json.dumps(shown)
 
     on_hooks(scenario)
 

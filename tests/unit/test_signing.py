@@ -2,6 +2,14 @@
 
 from __future__ import annotations
 
+import base64
+import hmac
+import re
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
 from fleet.signing import headers, signature
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
@@ -25,3 +33,16 @@ def test_two_secrets_make_two_signatures_the_current_one_first() -> None:
     assert first == EXPECTED
     assert second.startswith("v1,")
     assert (sent["webhook-id"], sent["webhook-timestamp"]) == (ID, str(TIMESTAMP))
+
+
+def test_the_few_lines_of_the_readme_verify_it() -> None:
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    (code,) = re.findall(r"```python\n(def verified.*?)```", readme, re.DOTALL)
+    names: dict[str, Any] = {"base64": base64, "hmac": hmac, "time": time, "Mapping": Mapping}
+    exec(code, names)  # noqa: S102  our own
+    now = int(time.time())
+    sent = headers(["whsec_" + "A" * 32, SECRET], ID, now, BODY)
+    assert names["verified"](SECRET, sent, BODY)
+    assert not names["verified"](SECRET, sent, BODY + b" ")
+    assert not names["verified"]("whsec_" + "B" * 32, sent, BODY)
+    assert not names["verified"](SECRET, headers([SECRET], ID, now - 301, BODY), BODY)
