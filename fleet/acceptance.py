@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from redis.exceptions import OutOfMemoryError, ResponseError
+from yarl import URL
 
+from fleet.addresses import endpoint_of
 from fleet.config import TenantConfig
 from fleet.errors import KeyReusedError, NotAcceptedError, StoreUnavailableError, TenantLimitError
 from fleet.items import NO_ITEMS, ItemIndex
@@ -167,7 +169,7 @@ class Acceptance:
 
 
 def _document(new: Submission, items: ItemIndex, status: JobStatus, now: float) -> dict[str, str | int | float]:
-    return {
+    document: dict[str, str | int | float] = {
         "tenant": new.tenant,
         "spec": new.spec.model_dump_json(),
         "items": items.model_dump_json(),
@@ -176,3 +178,6 @@ def _document(new: Submission, items: ItemIndex, status: JobStatus, now: float) 
         "simulated": int(new.simulated),
         "created_at": now,
     }
+    if new.spec.webhook is not None:
+        document["hook"] = endpoint_of(URL(new.spec.webhook))[0]
+    return document

@@ -13,9 +13,10 @@ from typing import Any
 
 from fleet.acceptance import Submission, within
 from fleet.accounts import AccountLimits, account_limits, accounts_of
+from fleet.addresses import check_address
 from fleet.choices import paces
 from fleet.config import FleetConfig, TenantConfig
-from fleet.errors import BadInputError, NotAcceptedError, TenantLimitError
+from fleet.errors import AddressRefusedError, BadInputError, NotAcceptedError, TenantLimitError
 from fleet.items import NO_ITEMS, ItemIndex, ItemReader, pack_items
 from fleet.jobs import Items, JobSpec, JobStatus, Outcome
 from fleet.ledger import LedgerEntry
@@ -265,6 +266,11 @@ def check(spec: JobSpec, config: FleetConfig) -> None:
         raise BadInputError('A step has "each: items" but the job has no items; give items: [...] or a source.')
     if isinstance(spec.items, Items) and spec.items.file is None:
         check_source(spec.items)
+    if spec.webhook is not None:
+        try:
+            check_address(spec.webhook, config.outside.allowed)
+        except AddressRefusedError as error:
+            raise AddressRefusedError(f"webhook: {error}") from None
 
 
 def _shown(item: Any, position: int) -> Any:

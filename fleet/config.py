@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from fleet.addresses import Endpoint, endpoint
 from fleet.documents import nearest, parse, read_yaml
 from fleet.errors import BadInputError
 
@@ -96,12 +97,31 @@ class TenantConfig(Frozen):
     usd_per_day: Annotated[Decimal, Field(gt=0)] | None = None
 
 
+class OutsideConfig(Frozen):
+    """What users may have asked: webhooks, and whatever else is at an address that they name."""
+
+    #: HOST:PORT of what may be asked although it is inside, as it stands in the URL; for every tenant.
+    allow: tuple[str, ...] = ()
+
+    @field_validator("allow")
+    @classmethod
+    def _endpoints(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for text in value:
+            endpoint(text)
+        return value
+
+    @property
+    def allowed(self) -> frozenset[Endpoint]:
+        return frozenset(endpoint(text) for text in self.allow)
+
+
 class FleetConfig(Frozen):
     providers: dict[str, ProviderConfig] = {"openai": ProviderConfig()}
     models: dict[str, ModelConfig]
     tiers: dict[str, TierConfig]
     #: Those that are not named here have what `TenantConfig` says.
     tenants: dict[str, TenantConfig] = {}
+    outside: OutsideConfig = OutsideConfig()
     #: Members of one chord; a gate over more is a tree.
     gate_width: Annotated[int, Field(ge=2, le=1000)] = 200
     #: How long a claim lives without being renewed.

@@ -36,6 +36,14 @@ class KeyReusedError(BadInputError):
     """An idempotency key stands for something else already; nothing was started."""
 
 
+class AddressRefusedError(BadInputError):
+    """An address that a user named is none the fleet asks: no usable URL, or one that leads into its own network."""
+
+
+class OutsideError(FleetError):
+    """What a user named was not reached, or did not answer in time or as it should; it may later."""
+
+
 class StoreUnavailableError(FleetError):
     """The store or the broker did not answer; what was accepted before is still there."""
 

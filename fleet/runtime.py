@@ -25,6 +25,7 @@ from fleet.prices import Usage, cost_nano_usd
 from fleet.providers.base import Provider
 from fleet.rounds import Rounds
 from fleet.shelf import Shelf
+from fleet.signing import Secrets
 from fleet.store import COORDINATOR, JobStore
 from queues.app import QueueSettings, build_app
 from queues.claims import Claims
@@ -32,6 +33,7 @@ from queues.gate import Gates
 from queues.limits import Limiter
 from queues.link import Link
 from queues.messages import Publisher
+from queues.outbox import Outbox
 from queues.store import Store
 from queues.survey import Surveyor
 from queues.tiers import Tier
@@ -106,6 +108,14 @@ class Runtime:
     @cached_property
     def acceptance(self) -> Acceptance:
         return Acceptance(self.store)
+
+    @cached_property
+    def outbox(self) -> Outbox:
+        return Outbox(self.link, NAMESPACE)
+
+    @cached_property
+    def secrets(self) -> Secrets:
+        return Secrets(self.link, NAMESPACE)
 
     @cached_property
     def blobs(self) -> Blobs:

@@ -20,6 +20,7 @@ from fleet.control import Control
 from fleet.errors import FleetError
 from fleet.jobs import AUTO, Outcome
 from fleet.keys import Principal
+from fleet.outside import Outside
 from fleet.replies import NoReplyError, PausedError, Replies
 from fleet.replies import Request as Asked
 from fleet.runtime import Runtime
@@ -41,8 +42,14 @@ class Desk:
     def __init__(self, runtime: Runtime, control: Control) -> None:
         self.runtime = runtime
         self.replies = Replies(runtime)
+        self.outside = Outside(runtime.config.outside.allowed)
         self._control = control
         self._limits: dict[str, tuple[float, Standing]] = {}
+
+    async def aclose(self) -> None:
+        """Wait for nothing any more."""
+        await self.replies.aclose()
+        await self.outside.aclose()
 
     async def begin(self, request: Request, asked: Asked, principal: Principal, *, durable: bool = False) -> str:
         """Ask for a reply; the id of its job."""

@@ -20,6 +20,7 @@ from fleet.api.answers import SILENT_S, Desk, cap_of, pieces, streamed
 from fleet.api.auth import Submitter
 from fleet.api.openai_errors import REFUSALS, OpenAIError, OpenAIRoute, refusal_of, takes
 from fleet.api.parameters import body_of, read, tier_of
+from fleet.api.pictures import fetched
 from fleet.config import Frozen
 from fleet.conversation import Conversation
 from fleet.jobs import Outcome
@@ -81,14 +82,16 @@ class ChatRequest(Conversation):
 async def complete(request: Request, principal: Submitter) -> Response:
     """An answer to a conversation, once a model's was accepted. Headers tell the job, the tier that answered, and the cost."""
     desk: Desk = request.app.state.desk
-    asked = read(ChatRequest, await body_of(request), others=OTHERS)
+    body = await body_of(request)
+    await fetched(body.get("messages"), desk.outside)
+    asked = read(ChatRequest, body, others=OTHERS)
     if asked.stream_options is not None and not asked.stream:
         raise OpenAIError(400, "The 'stream_options' parameter is only for streams.", param="stream_options")
     tier = tier_of(asked.model, desk.runtime.config)
     kind = (asked.metadata or {}).get("kind", KIND)
     subtask = Asked(asked.conversation, tier, kind, {"object": "chat.completion"}, cap_of(request))
     job_id = await desk.begin(request, subtask, principal)
-    del subtask
+    del subtask, body
     created = int(time.time())
     if not asked.stream:
         outcome = await desk.reply(request, job_id)

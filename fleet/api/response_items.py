@@ -91,8 +91,8 @@ class ResponseRequest(Frozen):
         return given | {"object": "response", "store": self.store is not False, "background": bool(self.background)}
 
 
-def conversation_of(asked: ResponseRequest, before: Iterable[Mapping[str, Any]] = ()) -> Conversation:
-    """The conversation that a request asks for; `before`: the messages of the response that it follows.
+def chat_of(asked: ResponseRequest, before: Iterable[Mapping[str, Any]] = ()) -> dict[str, Any]:
+    """What a request asks for, in the form of a conversation; `before`: the messages of the response that it follows.
 
     Raises:
         OpenAIError: 400, an item of the input cannot be passed on.
@@ -114,6 +114,11 @@ def conversation_of(asked: ResponseRequest, before: Iterable[Mapping[str, Any]] 
     }
     for name in ("temperature", "top_p", "user", "safety_identifier", "prompt_cache_key"):
         chat[name] = getattr(asked, name)
+    return chat
+
+
+def conversation_of(chat: Mapping[str, Any]) -> Conversation:
+    """The conversation of that form. Raises OpenAIError: 400, it is none."""
     try:
         return Conversation.model_validate(chat)
     except ValidationError as error:

@@ -18,8 +18,9 @@ from fleet.api.answers import SILENT_S, Desk, cap_of, pieces, streamed
 from fleet.api.auth import Reader, Submitter, own
 from fleet.api.openai_errors import REFUSALS, OpenAIError, OpenAIRoute, takes
 from fleet.api.parameters import body_of, read, tier_of
+from fleet.api.pictures import fetched
 from fleet.api.problems import ProblemError
-from fleet.api.response_items import ResponseRequest, conversation_of, event, output_of, usage_of
+from fleet.api.response_items import ResponseRequest, chat_of, conversation_of, event, output_of, usage_of
 from fleet.errors import BadInputError, JobNotFoundError
 from fleet.jobs import JobStatus, Outcome
 from fleet.keys import Principal
@@ -64,8 +65,10 @@ async def create(request: Request, principal: Submitter) -> Response:
         before = await _said(desk, asked.previous_response_id, principal)
     echo, kind = asked.echo(), (asked.metadata or {}).get("kind", KIND)
     background = bool(asked.background)
+    chat = chat_of(asked, before)
+    await fetched(chat["messages"], desk.outside)
     subtask = Asked(
-        conversation_of(asked, before),
+        conversation_of(chat),
         tier,
         kind,
         echo | {"model": asked.model},
@@ -75,7 +78,7 @@ async def create(request: Request, principal: Submitter) -> Response:
     job_id = await desk.begin(request, subtask, principal, durable=background)
     job = await desk.runtime.jobs.load(job_id)
     stream = bool(asked.stream)
-    del asked, subtask, before
+    del asked, subtask, before, chat
     if background:
         return JSONResponse(_object(job, None), headers=await desk.headers(job_id, None, tier))
     if not stream:

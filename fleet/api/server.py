@@ -41,7 +41,7 @@ def build(runtime: Runtime, *, loopback: bool) -> FastAPI:
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
-        await desk.replies.aclose()
+        await desk.aclose()
 
     app = FastAPI(
         title="tierfleet", version="1", description=DESCRIPTION, docs_url=None, redoc_url=None, lifespan=lifespan

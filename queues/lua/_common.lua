@@ -78,9 +78,10 @@ end
 -- Something was not as it should be and was put right; `queues/survey.py` names what.
 local function count(tier, what) redis.call('HINCRBY', key('righted'), tier .. ':' .. what, 1) end
 
--- What happens to a job, for whoever follows it: so many of the latest, and some more. A value that is nil is not told.
+-- What happens to a job, for whoever follows it: so many of the latest, and some more. A value that is nil is not told. The id of
+-- the event.
 local MOST_EVENTS = 10000
-local function happened(job, kind, ...) redis.call('XADD', key('ev', job), 'MAXLEN', '~', MOST_EVENTS, '*', 'kind', kind, ...) end
+local function happened(job, kind, ...) return redis.call('XADD', key('ev', job), 'MAXLEN', '~', MOST_EVENTS, '*', 'kind', kind, ...) end
 
 -- What a tenant sent and used, day by day: of the last few days.
 local DAYS_KEPT_S = 3 * 86400

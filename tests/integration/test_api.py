@@ -140,8 +140,8 @@ def test_what_is_anothers_does_not_exist(valkey: Valkey, tmp_path: Path, sim: Ru
             file = await api.upload(keys[tenant], REQUESTS, "requests.jsonl", "batch")
             asked = {"input_file_id": file, "endpoint": "/v1/chat/completions", "completion_window": "24h"}
             batch = (await api.ask("POST", "/v1/batches", keys[tenant], json=asked))[1]["id"]
-            asked = {"model": "nano", "input": "x", "background": True}
-            response = (await api.ask("POST", "/v1/responses", keys[tenant], json=asked))[1]["id"]
+            begun = {"model": "nano", "input": "x", "background": True}
+            response = (await api.ask("POST", "/v1/responses", keys[tenant], json=begun))[1]["id"]
             ids[tenant] = {"jobs": job, "files": file, "batches": batch, "responses": response}
         before, disk = await stored(api), on_disk(tmp_path)
         for asking in tenants:

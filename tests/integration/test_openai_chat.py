@@ -141,7 +141,7 @@ REFUSED: list[tuple[str, dict[str, Any], int, str | None, str | None]] = [
         },
         400,
         "messages[0].content[0].image_url.url",
-        "invalid_value",
+        "invalid_image_url",
     ),
     (
         "a schema that is none",

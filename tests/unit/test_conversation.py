@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from fleet.api.response_items import ResponseRequest, conversation_of, output_of
+from fleet.api.response_items import ResponseRequest, chat_of, conversation_of, output_of
 from fleet.checks import Rejected, check_reply
 from fleet.conversation import Conversation
 from fleet.jobs import Step
@@ -154,7 +154,7 @@ def test_the_items_of_a_response_are_messages() -> None:
             "reasoning": {"effort": "low"},
         }
     )
-    kept = conversation_of(asked).kept()
+    kept = conversation_of(chat_of(asked)).kept()
     assert [message["role"] for message in kept["messages"]] == [
         *("system", "user", "assistant", "tool", "tool", "assistant")
     ]
