@@ -25,6 +25,10 @@ class KeyReusedError(BadInputError):
     """An idempotency key stands for something else already; nothing was started."""
 
 
+class MessageRefusedError(FleetError):
+    """A message of the broker holds no job of a producer of ours; the text has nothing of the message in it."""
+
+
 class StoreUnavailableError(FleetError):
     """The store or the broker did not answer; what was accepted before is still there."""
 

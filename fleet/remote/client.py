@@ -26,7 +26,7 @@ from fleet.remote.events import Event, events_in
 from fleet.remote.mapping import map_job, models
 from fleet.remote.pools import Asked, BlockingPool, LoopPool
 from fleet.remote.specs import Spec, body, body_of
-from fleet.remote.wire import PAUSES_S, Wire
+from fleet.remote.wire import Wire
 from fleet.stored import read, read_json
 from fleet.views import JobView
 
@@ -204,9 +204,9 @@ class AsyncJob:
                 failure = self._wire.broken(error)
             else:
                 return
-            if not ended or broken == len(PAUSES_S):
+            if not ended:
                 raise failure
-            await self._wire.pause(broken)
+            await self._wire.pause(broken, failure)
             broken += 1
 
     async def receipt(self) -> Receipt:
@@ -263,9 +263,7 @@ class AsyncJob:
                 if status in FINAL:
                     return
                 failure = self._wire.broken(httpx2.RemoteProtocolError("the stream ended before the job"))
-            if silent == len(PAUSES_S):
-                raise failure
-            await self._wire.pause(silent)
+            await self._wire.pause(silent, failure)
             silent += 1
 
     def _left_s(self, deadline: float) -> float:

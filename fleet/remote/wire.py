@@ -85,8 +85,10 @@ class Wire:
         if rest:
             raise httpx2.RemoteProtocolError("the last line was cut off")
 
-    async def pause(self, number: int, at_least_s: float = 0.0) -> None:
-        """Wait before the next try after `number` others, from 0."""
+    async def pause(self, number: int, failure: FleetError, at_least_s: float = 0.0) -> None:
+        """Wait before another try, after `number` pauses; once there were enough of them, raise what the last try failed of."""
+        if number == len(PAUSES_S):
+            raise failure
         await self.pool.sleep(max(at_least_s, PAUSES_S[number] * random.uniform(0.5, 1.0)))  # noqa: S311  no secret
 
     def broken(self, error: httpx2.TransportError) -> ApiUnreachableError:
@@ -96,7 +98,8 @@ class Wire:
 
     async def _answered(self, asked: Asked, *, repeatable: bool, stream: bool) -> httpx2.Response:
         """An answer that is one. Errors are raised outside their handlers: those of the library hold the request, and the key."""
-        for number in range(len(PAUSES_S) + 1):
+        pauses = 0
+        while True:
             wait_s = 0.0
             try:
                 response = await self.pool.send(asked, stream=stream)
@@ -106,13 +109,14 @@ class Wire:
             else:
                 if response.status_code == 204 or (response.is_success and _media(response) == asked.media):
                     return response
+                await self.pool.drop(response)
                 failure = self._refusal(response)
                 again = response.status_code in UNDONE or (repeatable and response.status_code >= 500)
                 wait_s = _retry_after_s(response)
-            if not again or wait_s > MOST_S or number == len(PAUSES_S):
-                break
-            await self.pause(number, wait_s)
-        raise failure
+            if not again or wait_s > MOST_S:
+                raise failure
+            await self.pause(pauses, failure, wait_s)
+            pauses += 1
 
     def _refusal(self, response: httpx2.Response) -> FleetError:
         status = response.status_code
