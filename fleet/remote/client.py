@@ -18,7 +18,7 @@ from urllib.parse import quote, urlencode
 import httpx2
 from pydantic import BaseModel
 
-from fleet.errors import BadInputError, NotEndedError
+from fleet.errors import ApiUnreachableError, BadInputError, NotEndedError
 from fleet.jobs import JobStatus, Outcome
 from fleet.receipt import Receipt
 from fleet.remote.address import address
@@ -236,13 +236,15 @@ class AsyncJob:
         status: str | None = None
         silent = 0
         while True:
+            asked = Asked(
+                path=f"{self._path}/events",
+                headers={} if after is None else {"Last-Event-ID": after},
+                media="text/event-stream",
+                silence_s=SILENCE_S,
+                until=deadline,
+            )
             try:
-                asked = Asked(
-                    path=f"{self._path}/events",
-                    headers={} if after is None else {"Last-Event-ID": after},
-                    media="text/event-stream",
-                    silence_s=SILENCE_S if deadline is None else min(SILENCE_S, self._left_s(deadline)),
-                )
+                self._check(asked)
                 async with self._wire.stream(asked) as answer:
                     if answer.status_code == 204:
                         return
@@ -255,8 +257,10 @@ class AsyncJob:
                             if event is not None:
                                 after, status = event.id, event.status or status
                                 yield event
-                            if deadline is not None:
-                                self._left_s(deadline)
+                            self._check(asked)
+            except ApiUnreachableError:
+                self._check(asked)
+                raise
             except httpx2.TransportError as error:
                 failure = self._wire.broken(error)
             else:
@@ -266,11 +270,9 @@ class AsyncJob:
             await self._wire.pause(silent, failure)
             silent += 1
 
-    def _left_s(self, deadline: float) -> float:
-        left_s = deadline - time.monotonic()
-        if left_s <= 0:
+    def _check(self, asked: Asked) -> None:
+        if asked.late:
             raise NotEndedError(f"The job {self.id} did not end in the time that was given for it; it goes on.")
-        return left_s
 
     async def _get(self, what: str, model: type[B]) -> B:
         return read(model, (await self._wire.ask(Asked(path=self._path + what), repeatable=True)).json())

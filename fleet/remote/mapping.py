@@ -62,7 +62,9 @@ def output_schema(model: type[BaseModel]) -> dict[str, Any]:
     from fleet.providers.structured import is_strict  # noqa: PLC0415
 
     schema = model.model_json_schema()
-    strict: dict[str, Any] = _closed(schema)
+    # A model that holds itself is a reference to itself; vendors want an object there.
+    name = str(schema.get("$ref", "")).rpartition("/")[2]
+    strict: dict[str, Any] = _closed({**schema["$defs"][name], "$defs": schema["$defs"]} if name else schema)
     return strict if is_strict(strict) else schema
 
 

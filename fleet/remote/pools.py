@@ -35,13 +35,20 @@ class Asked:
     media: str = "application/json"
     #: Longest silence before the answer, or between two pieces of it, in seconds.
     silence_s: float = 60.0
+    #: The moment (monotonic) after which nothing is waited for, nor tried again.
+    until: float | None = None
+
+    @property
+    def late(self) -> bool:
+        return self.until is not None and time.monotonic() >= self.until
 
     def built(self, client: httpx2.Client | httpx2.AsyncClient) -> httpx2.Request:
         """As a request of `client`."""
+        silence_s = self.silence_s if self.until is None else min(self.silence_s, max(0.001, self.until - time.monotonic()))
         headers = {"Accept": self.media, **self.headers}
         if self.body is not None:
             headers["Content-Type"] = "application/json"
-        timeout = httpx2.Timeout(connect=CONNECT_S, write=WRITE_S, read=self.silence_s, pool=CONNECT_S)
+        timeout = httpx2.Timeout(connect=CONNECT_S, write=WRITE_S, read=silence_s, pool=CONNECT_S)
         return client.build_request(self.method, self.path, content=self.body, headers=headers, timeout=timeout)
 
 

@@ -113,7 +113,7 @@ class Wire:
                 failure = self._refusal(response)
                 again = response.status_code in UNDONE or (repeatable and response.status_code >= 500)
                 wait_s = _retry_after_s(response)
-            if not again or wait_s > MOST_S:
+            if not again or wait_s > MOST_S or asked.late:
                 raise failure
             await self.pause(pauses, failure, wait_s)
             pauses += 1
