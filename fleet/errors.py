@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from queues.limits import Told
@@ -72,7 +73,8 @@ class NotEndedError(FleetError, TimeoutError):
     """A job did not end in the time that was given for it; it goes on."""
 
 
-class MapFailure(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class MapFailure:
     """An item of a `map` without a result: its place, from 0, and why."""
 
     index: int

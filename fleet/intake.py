@@ -90,7 +90,9 @@ class Intake:
         try:
             return await self._client.submit(spec, tenant=envelope.tenant, once=envelope.nonce)
         except BadInputError as error:  # what it says may quote the job
-            raise MessageRefusedError(f"the fleet cannot run the job that {envelope.key} signed ({type(error).__name__})") from None
+            raise MessageRefusedError(
+                f"the fleet cannot run the job that {envelope.key} signed ({type(error).__name__})"
+            ) from None
 
     async def _check_signature(self, envelope: Envelope) -> None:
         found = await self._keys.signer(envelope.key)
@@ -113,7 +115,9 @@ def _envelope(given: object) -> Envelope:
     try:
         return Envelope.model_validate(given)
     except ValidationError as error:
-        fields = ", ".join(sorted({str(one["loc"][0]) for one in error.errors() if one["loc"]} & Envelope.model_fields.keys()))
+        fields = ", ".join(
+            sorted({str(one["loc"][0]) for one in error.errors() if one["loc"]} & Envelope.model_fields.keys())
+        )
         raise MessageRefusedError(f"it has no envelope of ours; look at {fields or 'its arguments'}") from None
 
 

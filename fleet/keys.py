@@ -62,7 +62,9 @@ class Keys:
         if not given or given - set(SCOPES):
             raise BadInputError(f"A key needs scopes out of {', '.join(SCOPES)}.")
         if "sign" in given and len(given) > 1:
-            raise BadInputError("A key to sign with has no other scope: the store keeps it as it is, so it must open nothing.")
+            raise BadInputError(
+                "A key to sign with has no other scope: the store keeps it as it is, so it must open nothing."
+            )
         if len(name) > MAX_NAME:
             raise BadInputError(f"The name of a key has at most {MAX_NAME} characters.")
         principal = Principal(f"key_{secrets.token_hex(6)}", check_tenant(tenant), given, name, now)

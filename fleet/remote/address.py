@@ -24,7 +24,9 @@ def address(url: str | None, key: str | None) -> tuple[str, dict[str, str]]:
     if key is None and environment.fleet_api_key is not None:
         key = environment.fleet_api_key.get_secret_value()
     if key is not None and not _KEY.fullmatch(key):
-        raise BadInputError("The key of the API (FLEET_API_KEY) has characters that no key has; `fleet keys create` makes one.")
+        raise BadInputError(
+            "The key of the API (FLEET_API_KEY) has characters that no key has; `fleet keys create` makes one."
+        )
     url = url or environment.fleet_api_url or _in_this_folder(environment)
     headers = {"User-Agent": "tierfleet"}
     return _checked(url), headers | ({} if key is None else {"Authorization": f"Bearer {key}"})
@@ -50,5 +52,7 @@ def _checked(url: str) -> str:
         fits = False
     # What stands before an @ is a password, and would be shown with the URL.
     if not fits or "@" in parts.netloc or parts.query or parts.fragment:
-        raise BadInputError("The address of the API (FLEET_API_URL) has to be http:// or https://, a host, and no more than a path.")
+        raise BadInputError(
+            "The address of the API (FLEET_API_URL) has to be http:// or https://, a host, and no more than a path."
+        )
     return url.rstrip("/")

@@ -44,7 +44,9 @@ class Asked:
 
     def built(self, client: httpx2.Client | httpx2.AsyncClient) -> httpx2.Request:
         """As a request of `client`."""
-        silence_s = self.silence_s if self.until is None else min(self.silence_s, max(0.001, self.until - time.monotonic()))
+        silence_s = (
+            self.silence_s if self.until is None else min(self.silence_s, max(0.001, self.until - time.monotonic()))
+        )
         headers = {"Accept": self.media, **self.headers}
         if self.body is not None:
             headers["Content-Type"] = "application/json"

@@ -38,6 +38,7 @@ def body_of(spec: Spec) -> bytes:
     Raises:
         BadInputError: the file, the source of its items or a value cannot be used; or it is over 10,000,000 bytes.
     """
+    items: Any
     if isinstance(spec, (str, Path)):
         job = load_job(Path(spec))
         given, items = job.model_dump(mode="json", exclude_defaults=True), job.items
@@ -66,7 +67,9 @@ def body(given: Mapping[str, Any]) -> bytes:
 
 def _read(source: Items) -> list[Any]:
     if source.images is not None:
-        raise BadInputError("Pictures cannot be sent in a job; run `fleet submit` where the fleet's store can be reached.")
+        raise BadInputError(
+            "Pictures cannot be sent in a job; run `fleet submit` where the fleet's store can be reached."
+        )
     items: list[Any] = []
     skipped: list[Skipped] = []
     size = 0

@@ -123,7 +123,8 @@ class Wire:
         problem = _problem(response)
         if problem is None:
             return ApiError(
-                f"{self.url} answered {status}, and not as a fleet's API does; is that its address (FLEET_API_URL)?", status
+                f"{self.url} answered {status}, and not as a fleet's API does; is that its address (FLEET_API_URL)?",
+                status,
             )
         errors = problem.get("errors")
         told = [str(problem.get("detail", "no reason was given"))]

@@ -101,9 +101,10 @@ def test_everything_else_is_refused_without_a_word_of_it(valkey: Valkey, tmp_pat
 
 
 def test_a_key_to_sign_with_opens_nothing_at_the_api(valkey: Valkey, tmp_path: Path, sim: RunningSim) -> None:
-    async def scenario(api: Api, _: Intake, keys: Keys, key_id: str, key: str) -> None:
+    async def scenario(api: Api, intake: Intake, keys: Keys, key_id: str, key: str) -> None:
         for method, path in (("GET", "/v1/jobs"), ("POST", "/v1/jobs"), ("GET", "/metrics")):
             assert (await api.ask(method, path, key, json=JOB if method == "POST" else None))[0] == 403
+        assert await intake.take(enveloped(key_id, key, JOB))
         assert [one.key_id for one in await keys.all()] == [key_id]
         admin, _ = await keys.create("default", ["admin"], "", 0.0)
         assert await keys.signer(admin.key_id) is None

@@ -17,7 +17,13 @@ EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "intake_message.jso
 def enveloped(key_id: str, key: str, job: Any, **fields: Any) -> dict[str, Any]:
     """An envelope, signed as it is described."""
     text = job if isinstance(job, str) else json.dumps(job)
-    envelope: dict[str, Any] = {"key": key_id, "tenant": "default", "issued_at": int(time.time()), "nonce": "once", "job": text}
+    envelope: dict[str, Any] = {
+        "key": key_id,
+        "tenant": "default",
+        "issued_at": int(time.time()),
+        "nonce": "once",
+        "job": text,
+    }
     envelope |= fields
     order = ("key", "tenant", "issued_at", "nonce", "job")
     signed = "\n".join(["fleet.submit_job.v1", *(str(envelope[name]) for name in order)])

@@ -72,7 +72,12 @@ class Reply:
 
     def written(self) -> bytes:
         length = len(self.body) + (100 if self.cut else 0)
-        head = [f"HTTP/1.1 {self.status} X", f"Content-Type: {self.media}", f"Content-Length: {length}", "Connection: close"]
+        head = [
+            f"HTTP/1.1 {self.status} X",
+            f"Content-Type: {self.media}",
+            f"Content-Length: {length}",
+            "Connection: close",
+        ]
         return "\r\n".join([*head, *self.headers, "", ""]).encode() + self.body
 
 
