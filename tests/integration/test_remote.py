@@ -210,9 +210,10 @@ def test_events_go_on_where_the_connection_broke(valkey: Valkey, tmp_path: Path,
         async with between(api) as (proxy, url), face.client(url) as client:
             job = await face.do(lambda: client.submit(JOB))
             seen: list[Any] = []
+            cuts = 0
             async for event in face.each(job.events):
                 seen.append(event)
-                assert proxy.cut() >= 1
+                cuts += bool(proxy.cut())  # two events may have come at once
                 if len(seen) == 1:
                     await face.do(job.pause)
                 elif event.status == "paused":
@@ -229,6 +230,7 @@ def test_events_go_on_where_the_connection_broke(valkey: Valkey, tmp_path: Path,
                 "status",
             ]
             assert seen == await face.all(job.events), "each once, in order"
+            assert cuts >= 3
 
     on_api(scenario, valkey, tmp_path, sim)
 
