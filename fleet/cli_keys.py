@@ -30,7 +30,9 @@ keys = typer.Typer(help="API keys: who may act for which tenant.", no_args_is_he
 @keys.command()
 def create(
     tenant: Annotated[str, typer.Option(help="For whom it acts.")] = DEFAULT,
-    scope: Annotated[list[str] | None, typer.Option(help="submit, read or admin; more than one may be given.")] = None,
+    scope: Annotated[
+        list[str] | None, typer.Option(help="submit, read, admin (more than one may be given) or sign.")
+    ] = None,
     name: Annotated[str, typer.Option(help="What it is for.")] = "",
     output: Output = "text",
 ) -> None:

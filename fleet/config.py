@@ -183,6 +183,9 @@ class Environment(BaseSettings):
     fleet_state: Path = Path(".fleet")
     #: Base URL of the simulated provider that stands in while there is neither key nor base URL.
     fleet_sim_url: str | None = None
+    #: Where the client finds a fleet's API, and the key it shows there.
+    fleet_api_url: str | None = None
+    fleet_api_key: SecretStr | None = None
     #: HOST:PORT where the coordinator shows its metrics; not set, it listens nowhere.
     fleet_metrics_address: str | None = None
     openai_api_key: SecretStr | None = None

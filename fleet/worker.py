@@ -13,14 +13,17 @@ from typing import Any
 from celery import signals
 
 from fleet import tasks
+from fleet.client import FleetClient
 from fleet.config import Environment
 from fleet.context import Context
 from fleet.duties import Duties
+from fleet.intake import INTAKE_TASK, Intake
 from fleet.janitor import Janitor
+from fleet.keys import Keys
 from fleet.metrics_endpoint import MetricsEndpoint
 from fleet.outside import Outside
 from fleet.runner import Runner
-from fleet.runtime import Runtime
+from fleet.runtime import NAMESPACE, Runtime
 from fleet.store import COORDINATOR
 from fleet.webhooks import Deliverer
 from queues.bridge import background
@@ -51,6 +54,7 @@ def _deliverer() -> Deliverer:
 
 
 tasks.register(app, _work)
+tasks.register_intake(app, INTAKE_TASK, Intake(FleetClient(runtime), Keys(runtime.link, NAMESPACE)).take)
 
 
 @signals.celeryd_after_setup.connect(weak=False)
