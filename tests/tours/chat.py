@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import uuid
 from typing import Any
 
 import openai
@@ -240,10 +241,11 @@ def idempotency(to: Target) -> None:
             model=to.model, messages=[{"role": "user", "content": text}], extra_headers={"Idempotency-Key": key}
         ).id
 
-    first = asked("tour-1", FACTS)
-    assert asked("tour-1", FACTS) == first
-    assert asked("tour-2", FACTS) != first
-    refused(openai.ConflictError, lambda: asked("tour-1", "Something else."))
+    key = uuid.uuid4().hex
+    first = asked(key, FACTS)
+    assert asked(key, FACTS) == first
+    assert asked(uuid.uuid4().hex, FACTS) != first
+    refused(openai.ConflictError, lambda: asked(key, "Something else."))
 
 
 STOPS = {

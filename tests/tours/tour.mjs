@@ -5,6 +5,7 @@
 // The stops bear the names of those in Python's tour.
 
 import assert from 'node:assert/strict';
+import { randomUUID } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
 
@@ -241,12 +242,15 @@ const STOPS = {
   },
 
   async idempotency() {
-    const asked = async (key, content) =>
-      (await completions.create({ model, messages: [{ role: 'user', content }] }, { idempotencyKey: key })).id;
-    const first = await asked('tour-node-1', FACTS);
-    assert.equal(await asked('tour-node-1', FACTS), first);
-    assert.notEqual(await asked('tour-node-2', FACTS), first);
-    await refused(OpenAI.ConflictError, () => asked('tour-node-1', 'Something else.'));
+    const asked = async (key, content) => {
+      const options = { headers: { 'Idempotency-Key': key } };
+      return (await completions.create({ model, messages: [{ role: 'user', content }] }, options)).id;
+    };
+    const key = randomUUID();
+    const first = await asked(key, FACTS);
+    assert.equal(await asked(key, FACTS), first);
+    assert.notEqual(await asked(randomUUID(), FACTS), first);
+    await refused(OpenAI.ConflictError, () => asked(key, 'Something else.'));
   },
 
   async response() {
