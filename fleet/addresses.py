@@ -137,10 +137,12 @@ def _parsed(text: str) -> URL:
         raise AddressRefusedError("This is no URL; https://example.com/hook would be one.") from None
     if url.scheme not in ("https", "http"):
         raise AddressRefusedError("The URL does not start with https:// or http://.")
-    if "@" in re.split("[/?#]", text.partition("//")[2])[0]:
+    authority = re.split("[/?#]", text.partition("//")[2])[0]
+    if "@" in authority:
         raise AddressRefusedError("The URL has a user name or a password in it, which is not sent; leave it out.")
     host = url.raw_host or ""
-    if url.port == 0 or not _is_host(host):
+    # Brackets around what is no IPv6 address are for forms of addresses that do not exist yet.
+    if url.port == 0 or not _is_host(host) or ("[" in authority and ":" not in host):
         raise AddressRefusedError("The URL has no host, or one that is no name and no IP address in its usual form.")
     return url
 

@@ -102,7 +102,7 @@ class Deliverer:
             await self._tried(notice)
         except RedisError as error:
             logger.warning("left to be delivered again: webhook=%s: %s", notice.id, error)
-        except Exception as error:
+        except Exception as error:  # one that cannot be sent keeps no other from it; its text may be the address
             logger.error("left to be delivered again: webhook=%s: internal error: %s", notice.id, type(error).__name__)  # noqa: TRY400
 
     async def _tried(self, notice: Notice) -> None:

@@ -1,12 +1,13 @@
 """The outbox: what happened to jobs and somebody outside is to be told of, until they were, or it was given up.
 
-A notice is written by the script that changes the job (queues/lua/_outbox.lua), under a name that stays. Whoever tells of it takes
-it for a while; one who dies leaves it due again, so it is told of at least once. It knows hosts as names that share a lane; who
-is told, and how, is not its to know. Notices are kept for a week.
+A notice is written by the script that changes the job (queues/lua/_outbox.lua), under a name that stays. Whoever tells of it
+takes it for a while; one who dies leaves it due again, so it is told of at least once. It knows hosts as names that share a lane;
+who is told, and how, is not its to know. Notices are kept for a week.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -53,7 +54,7 @@ class Outbox:
         self._namespace = namespace
 
     async def take(self, most: int, *, of_one_host: int, under_way: Mapping[str, int], lease_s: float) -> list[Notice]:
-        """Up to `most` notices that are due, for `lease_s`: of one host so many that, with those `under_way`, there are no more."""
+        """Up to `most` notices that are due, for `lease_s`: of one host so many, with those `under_way`."""
         pairs = [part for pair in under_way.items() for part in pair]
         flat = await self._call("outbox_claim", most, of_one_host, round(lease_s * 1000), *pairs, idempotent=False)
         taken = {id_.decode(): fence for id_, fence in zip(flat[::2], flat[1::2], strict=True)}
@@ -88,14 +89,16 @@ class Outbox:
 
     async def _load(self, ids: Iterable[str]) -> list[Notice]:
         """Those that are still known."""
-        notices = []
-        for id_ in ids:
-            flat = await self._link.execute("HGETALL", self._key("obe", id_), idempotent=True)
-            fields = {name.decode(): value.decode() for name, value in zip(flat[::2], flat[1::2], strict=True)}
-            if fields:
-                due = await self._link.execute("ZSCORE", self._key("ob", fields["host"]), id_, idempotent=True)
-                notices.append(_notice(id_, fields, due))
-        return notices
+        found = await asyncio.gather(*(self._notice(id_) for id_ in ids))
+        return [notice for notice in found if notice is not None]
+
+    async def _notice(self, id_: str) -> Notice | None:
+        flat = await self._link.execute("HGETALL", self._key("obe", id_), idempotent=True)
+        fields = {name.decode(): value.decode() for name, value in zip(flat[::2], flat[1::2], strict=True)}
+        if not fields:
+            return None
+        due = await self._link.execute("ZSCORE", self._key("ob", fields["host"]), id_, idempotent=True)
+        return _notice(id_, fields, due)
 
     async def _call(self, script: str, *args: str | int, idempotent: bool = True) -> Any:
         return await self._link.call(script, [self._namespace], args, idempotent=idempotent)

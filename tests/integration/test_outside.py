@@ -132,21 +132,18 @@ def test_the_systems_own_names_are_resolved_and_refused_too() -> None:
 @pytest.mark.parametrize(
     "location",
     [
-        *(
-            "http://127.0.0.1:{port}/",
-            "//127.0.0.1:{port}/",
-            "http://[::1]:{port}/",
-            "http://2130706433:{port}/",
-            "http://localhost:{port}/",
-        ),
-        *(
-            "http://169.254.169.254/latest/meta-data/",
-            "http://user:password@8.8.8.8/",
-            "file:///etc/passwd",
-            "http://8.8.8.8:25/",
-            "http://[/",
-        ),
-        *("http://inside.test/", "gopher://127.0.0.1:{port}/", "\\\\127.0.0.1:{port}/"),
+        "http://127.0.0.1:{port}/",
+        "//127.0.0.1:{port}/",
+        "http://[::1]:{port}/",
+        "http://2130706433:{port}/",
+        "http://localhost:{port}/",
+        "http://169.254.169.254/latest/meta-data/",
+        "http://inside.test/",
+        "http://user:password@8.8.8.8/",
+        "http://8.8.8.8:25/",
+        "file:///etc/passwd",
+        "gopher://127.0.0.1:{port}/",
+        "http://[/",
     ],
 )
 def test_a_redirect_is_checked_like_a_first_address(location: str) -> None:
