@@ -7,7 +7,6 @@ lives in an environment of its own; what it finds is printed, and ends the run.
 from __future__ import annotations
 
 import argparse
-import asyncio
 import contextlib
 import subprocess
 import sys
@@ -16,15 +15,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from fleet.config import FleetConfig
-from fleet.keys import Keys
-from fleet.runtime import NAMESPACE
-from fleet.sim.settings import SimSettings
-from queues.link import Link
-from tests.support.processes import FleetProcess
-from tests.support.sim import MODELS, fleet_config, running_sim
-from tests.support.valkey import Valkey, free_port
-from tests.support.worker import until
+from tests.support.serving import served
+from tests.support.valkey import Valkey
 
 ROOT = Path(__file__).resolve().parents[2]
 SCHEMATHESIS = ROOT / ".venv-fuzz" / "bin" / "schemathesis"
@@ -33,38 +25,14 @@ SCHEMATHESIS = ROOT / ".venv-fuzz" / "bin" / "schemathesis"
 BEYOND_THE_SCHEMA = "positive_data_acceptance"
 #: Seconds of one run with its seed, beyond which it hangs.
 LONGEST_S = 1_200
-WORKERS = ("nano", "mini", "flagship")
 
 
 @contextlib.contextmanager
-def served(folder: Path) -> Iterator[tuple[str, str, list[FleetProcess]]]:
-    """A fleet with its API: base URL, a key that may do everything, and the processes."""
-    settings = SimSettings(speed=1000, invalid_output=dict.fromkeys(MODELS, 0.0))
-    config: FleetConfig = fleet_config()
-    valkey = Valkey(folder)
-    port = free_port()
-    processes: list[FleetProcess] = []
+def stopping(valkey: Valkey) -> Iterator[Valkey]:
     try:
-        with running_sim(folder / "sim", settings, config) as sim:
-            for words in (("coordinator",), *(("worker", "--tier", tier) for tier in WORKERS)):
-                processes.append(FleetProcess(valkey, folder, config, sim.url, *words))
-                processes[-1].ready(valkey, words[-1])
-            api = FleetProcess(valkey, folder, config, sim.url, "api", "--port", str(port))
-            processes.append(api)
-            until(lambda: port in api.listens_on(), "the API to listen", api)
-            yield f"http://127.0.0.1:{port}", asyncio.run(_key(valkey.url)), processes
+        yield valkey
     finally:
-        for process in reversed(processes):
-            process.stop()
         valkey.stop()
-
-
-async def _key(url: str) -> str:
-    link = Link.from_url(url)
-    try:
-        return (await Keys(link, NAMESPACE).create("default", ("submit", "read", "admin"), "fuzz", 0.0))[1]
-    finally:
-        await link.aclose()
 
 
 def run(url: str, key: str, seed: int, examples: int) -> int:
@@ -83,15 +51,19 @@ def main() -> int:
     parser.add_argument("--examples", type=int, default=15, help="Of each operation and phase in a run.")
     parser.add_argument("--seed", type=int, default=1, help="Of the first run.")
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="fuzz-") as name, served(Path(name)) as (url, key, processes):
+    with (
+        tempfile.TemporaryDirectory(prefix="fuzz-") as name,
+        stopping(Valkey(Path(name))) as store,
+        served(Path(name), store) as fleet,
+    ):
         began, runs = time.monotonic(), 0
         while runs == 0 or time.monotonic() - began < arguments.seconds:
-            code = run(url, key, arguments.seed + runs, arguments.examples)
+            code = run(fleet.url, fleet.key, arguments.seed + runs, arguments.examples)
             runs += 1
-            ended = [process.log.name for process in processes if process.process.poll() is not None]
+            ended = [process.log.name for process in fleet.processes if process.process.poll() is not None]
             if code or ended:
                 print(f"fuzz: seed {arguments.seed + runs - 1} found something (exit code {code}, ended: {ended})")
-                print(processes[-1].log.read_text()[-5_000:])
+                print(fleet.processes[-1].log.read_text()[-5_000:])
                 return 1
     print(f"fuzz_runs: {runs}")
     print(f"fuzz_seconds: {time.monotonic() - began:.0f}")
