@@ -78,6 +78,8 @@ def calls(asked: Asked, room: int) -> tuple[FunctionCall, ...]:
     `room`: tokens of its answer, as a bound for each call's arguments.
     """
     offer = asked.offer
+    if not offer.functions:
+        return ()
     said = _words(asked.question)
     meant = [(len(said & _words(f"{each.name} {each.description}")), each) for each in offer.functions]
     called = [each for shared, each in meant if shared]

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
-import sys
+from collections.abc import Callable
 
 import pytest
 
 from fleet.sim.settings import SimSettings
 from tests.conformance.conftest import Sims
-from tests.support.node import modules, node
-from tests.support.sim import MODELS, ROOT
+from tests.support.sim import MODELS
+from tests.tours.run import node_tour, python_tour, stops_of
 from tests.tours.tour import STOPS
 
 KEY = "sk-tour"
 #: What only the fleet's own API has.
 NOT_SIMULATED = {"fleet-headers", "idempotency", "files", "batch", "batch-errors", "batch-cancel"}
-#: What Python's tour does in several stops, Node's does in one.
+#: What the other client's tour does in a stop of its own, or what is about Python.
 PYTHON_ONLY = {"json-schema", "async", "previous", "response-errors"}
 SIMULATED = [name for name in STOPS if name not in NOT_SIMULATED]
 
@@ -29,52 +28,19 @@ def url(sims: Sims) -> str:
     return sims(settings).url
 
 
-def toured(url: str, *command: str) -> dict[str, str]:
-    """Stop by stop, what the tour said of it."""
-    done = subprocess.run(
-        command,
-        cwd=ROOT,
-        env={
-            "PATH": os.environ["PATH"],
-            "PYTHONPATH": str(ROOT),
-            "OPENAI_BASE_URL": url,
-            "OPENAI_API_KEY": KEY,
-        },
-        capture_output=True,
-        text=True,
-        timeout=150,
-        check=False,
-    )
-    said = {stop: word for word, stop in map(str.split, done.stdout.splitlines())}
-    assert done.returncode == ("FAILED" in said.values()), done.stdout + done.stderr
-    assert "FAILED" not in said.values(), done.stdout + done.stderr
-    return said
-
-
 def test_python(url: str) -> None:
-    assert list(toured(url, sys.executable, "-m", "tests.tours.tour", "--model", MODELS[0], *SIMULATED)) == SIMULATED
+    assert stops_of(python_tour(url, KEY, "--model", MODELS[0], *SIMULATED)) == SIMULATED
 
 
 def test_node(url: str) -> None:
-    modules()
     wanted = [name for name in SIMULATED if name not in PYTHON_ONLY]
-    assert list(toured(url, node(), "tests/tours/tour.mjs", "--model", MODELS[0], *wanted)) == wanted
+    assert stops_of(node_tour(url, KEY, "--model", MODELS[0], *wanted)) == wanted
 
 
-@pytest.mark.parametrize("command", [[sys.executable, "-m", "tests.tours.tour"], ["node", "tests/tours/tour.mjs"]])
-def test_a_tour_fails_loudly(command: list[str], url: str) -> None:
-    if command[0] == "node":
-        modules()
-        command = [node(), *command[1:]]
-    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "OPENAI_BASE_URL": url, "OPENAI_API_KEY": KEY}
-
-    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [*command, *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60, check=False
-        )
-
+@pytest.mark.parametrize("tour", [python_tour, node_tour])
+def test_a_tour_fails_loudly(tour: Callable[..., subprocess.CompletedProcess[str]], url: str) -> None:
     # The simulated provider has no files.
-    failed = run("--model", MODELS[0], "files", "models")
+    failed = tour(url, KEY, "--model", MODELS[0], "files", "models")
     assert (failed.returncode, failed.stdout) == (1, "FAILED files\nok models\n")
     assert "Unknown request URL" in failed.stderr
-    assert run("--model", MODELS[0], "nowhere").returncode == 2
+    assert tour(url, KEY, "--model", MODELS[0], "nowhere").returncode == 2
