@@ -22,8 +22,28 @@ class JobNotFoundError(BadInputError):
     """No job has the given id in this store."""
 
 
+class TenantLimitError(FleetError):
+    """A tenant has under way, has sent or has spent all that it may.
+
+    Args:
+        retry_after_s: seconds until there may be room again.
+    """
+
+    def __init__(self, message: str, retry_after_s: float) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
 class KeyReusedError(BadInputError):
     """An idempotency key stands for something else already; nothing was started."""
+
+
+class AddressRefusedError(BadInputError):
+    """An address that a user named is none the fleet asks: no usable URL, or one that leads into its own network."""
+
+
+class OutsideError(FleetError):
+    """What a user named was not reached, or did not answer in time or as it should; it may later."""
 
 
 class MessageRefusedError(FleetError):

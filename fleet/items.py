@@ -20,6 +20,7 @@ from fleet.display import clean
 from fleet.errors import BadInputError
 from fleet.jobs import Items
 from fleet.sources import Skipped, read_source
+from fleet.uploads import Upload, read_upload
 
 MAX_ITEMS = 10_000_000
 #: Skipped entries that are named; the rest is only counted.
@@ -46,7 +47,10 @@ class ItemIndex(Frozen):
         return self.count
 
 
-def pack_items(spec_items: Items | tuple[Any, ...], blobs: Blobs, name: str) -> ItemIndex:
+NO_ITEMS = ItemIndex(blob="", offsets="", count=0)
+
+
+def pack_items(spec_items: Items | tuple[Any, ...] | Upload, blobs: Blobs, name: str) -> ItemIndex:
     """Read the job's items, one after the other, into the blob `name` (and its offsets into `name`.idx).
 
     A line, row, file or picture that cannot be used is skipped and counted, never an exception.
@@ -57,8 +61,9 @@ def pack_items(spec_items: Items | tuple[Any, ...], blobs: Blobs, name: str) -> 
     """
     count = skipped_count = 0
     skipped: list[Skipped] = []
+    source = read_upload(spec_items, blobs) if isinstance(spec_items, Upload) else read_source(spec_items, blobs)
     with blobs.append_writer(name) as lines, blobs.append_writer(f"{name}.idx") as offsets:
-        for found in read_source(spec_items, blobs):
+        for found in source:
             if isinstance(found, Skipped):
                 skipped_count += 1
                 if len(skipped) < MAX_SKIPPED_NAMED:
@@ -165,8 +170,10 @@ def _parsed(index: ItemIndex, begin: int, line: bytes) -> Any:
         raise BlobError(f'"{index.blob}" is damaged at byte {begin}; pack the items again.') from error
 
 
-def _nothing(spec_items: Items | tuple[Any, ...], skipped: list[Skipped], skipped_count: int) -> str:
-    if not isinstance(spec_items, Items):
+def _nothing(spec_items: Items | tuple[Any, ...] | Upload, skipped: list[Skipped], skipped_count: int) -> str:
+    if isinstance(spec_items, Upload):
+        where = spec_items.name
+    elif not isinstance(spec_items, Items):
         where = "The list of items"
     elif spec_items.path is not None:
         where = str(spec_items.path)

@@ -14,7 +14,7 @@ import stat
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, BinaryIO
 
 from fleet.blobs import Blobs
@@ -58,6 +58,10 @@ def read_source(source: Items | tuple[Any, ...], blobs: Blobs) -> Iterator[Packe
         yield from _images(source.images, blobs)
     elif source.path is not None:
         yield from _path(source.path)
+    else:
+        raise BadInputError(
+            "items.file names a file that was uploaded to a fleet; only a job submitted there can have it."
+        )
 
 
 def check_source(source: Items) -> None:
@@ -70,7 +74,7 @@ def check_source(source: Items) -> None:
 def _inline(items: tuple[Any, ...]) -> Iterator[Packed]:
     for number, item in enumerate(items, start=1):
         try:
-            packed = _packed(item)
+            packed = pack(item)
         except (TypeError, ValueError, RecursionError) as error:
             raise BadInputError(f"items.{number - 1} cannot be written as JSON: {error}.") from error
         if len(packed.line) > MAX_LINE_BYTES:
@@ -89,48 +93,51 @@ def _path(path: Path) -> Iterator[Packed | Skipped]:
             raise BadInputError(f"{path} {what}; give a folder or a file ending in {', '.join(_SUFFIXES)}.")
         with path.open("rb") as file:
             if suffix == ".json":
-                yield from _json(path, file)
+                yield from json_list(path, file)
             elif suffix == ".csv":
-                yield from _csv(path, file)
+                yield from csv_rows(path, file)
             else:
-                yield from _json_lines(path, file)
+                yield from json_lines(path, file)
     except OSError as error:
         raise BadInputError(f"{path} cannot be read: {error.strerror or error}.") from error
 
 
-def _json_lines(path: Path, file: BinaryIO) -> Iterator[Packed | Skipped]:
-    for number, line in _lines(file):
+def json_lines(path: PurePath, file: BinaryIO) -> Iterator[Packed | Skipped]:
+    """An item for each line; `path` is what the file is called, here and below."""
+    for number, line in lines(file):
         where = f"{path.name}:{number}"
         if line is None:
             yield Skipped(path=where, reason=_TOO_LONG)
         elif line.strip():
             try:
-                yield _packed(_parsed(line))
+                yield pack(parsed(line))
             except (ValueError, RecursionError) as error:
-                yield Skipped(path=where, reason=_why(error))
+                yield Skipped(path=where, reason=why(error))
 
 
-def _json(path: Path, file: BinaryIO) -> Iterator[Packed | Skipped]:
+def json_list(path: PurePath, file: BinaryIO) -> Iterator[Packed | Skipped]:
+    """The items of one list. Raises BadInputError: it is none, or too large."""
     text = file.read(MAX_JSON_BYTES + 1)
     if len(text) > MAX_JSON_BYTES:
         raise BadInputError(f"{path} is over {MAX_JSON_BYTES:,} bytes; write it as JSON lines (.jsonl), an item each.")
     try:
-        data = _parsed(text)
+        data = parsed(text)
     except (ValueError, RecursionError) as error:
-        raise BadInputError(f"{path} is not JSON: {_why(error)}.") from error
+        raise BadInputError(f"{path} is not JSON: {why(error)}.") from error
     if not isinstance(data, list):
         raise BadInputError(f"{path} has to hold a list of items; it holds one {type(data).__name__}.")
     for number, item in enumerate(data):
         where = f"{path.name}[{number}]"
         try:
-            packed = _packed(item)
+            packed = pack(item)
         except (ValueError, RecursionError) as error:
-            yield Skipped(path=where, reason=_why(error))
+            yield Skipped(path=where, reason=why(error))
             continue
         yield packed if len(packed.line) <= MAX_LINE_BYTES else Skipped(path=where, reason=_TOO_LONG)
 
 
-def _csv(path: Path, file: BinaryIO) -> Iterator[Packed | Skipped]:
+def csv_rows(path: PurePath, file: BinaryIO) -> Iterator[Packed | Skipped]:
+    """A mapping for each row, by the names in the first line. Raises BadInputError: it is no CSV."""
     # The csv module has one limit for the whole process; a support ticket is easily longer than its default.
     csv.field_size_limit(MAX_LINE_BYTES)
     rows = csv.reader(_csv_text(path, file))
@@ -147,22 +154,22 @@ def _csv(path: Path, file: BinaryIO) -> Iterator[Packed | Skipped]:
             elif any("\udc80" <= character <= "\udcff" for cell in row for character in cell):
                 yield Skipped(path=where, reason="not UTF-8")
             else:
-                yield _packed(dict(zip(header, row, strict=True)))
+                yield pack(dict(zip(header, row, strict=True)))
     except csv.Error as error:
         raise BadInputError(
             f"{path}, line {rows.line_num}: {error}; a quote above is probably never closed."
         ) from error
 
 
-def _csv_text(path: Path, file: BinaryIO) -> Iterator[str]:
-    for number, line in _lines(file):
+def _csv_text(path: PurePath, file: BinaryIO) -> Iterator[str]:
+    for number, line in lines(file):
         if line is None:
             raise BadInputError(f"{path}, line {number} is over {MAX_LINE_BYTES:,} bytes; is it CSV?")
         # What is no UTF-8 survives as lone surrogates, so that only its own row is skipped.
         yield line.decode("utf-8", "surrogateescape")
 
 
-def _lines(file: BinaryIO) -> Iterator[tuple[int, bytes | None]]:
+def lines(file: BinaryIO) -> Iterator[tuple[int, bytes | None]]:
     """Each line with its number, from 1; None instead of a line over the cap. A byte order mark is dropped."""
     number = 0
     while line := file.readline(MAX_LINE_BYTES + 1):
@@ -182,17 +189,21 @@ def _files(source: FilesSource) -> Iterator[Packed | Skipped]:
         data = _content(source.root, found.path, source.max_bytes) if found.problem is None else found.problem
         if isinstance(data, str):
             yield Skipped(path=_named(found.path), reason=data)
-            continue
-        try:
-            text = data.decode("utf-8-sig")
-        except UnicodeDecodeError:
-            text = "\0"
-        if "\0" in text:
-            yield Skipped(path=found.path, reason="not UTF-8 text")
-        elif not text.strip():
-            yield Skipped(path=found.path, reason="empty")
         else:
-            yield _packed({"path": found.path, "text": text, "bytes": len(data)})
+            yield text_item(found.path, data)
+
+
+def text_item(path: str, data: bytes) -> Packed | Skipped:
+    """The item of a text file; skipped where it is none."""
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        text = "\0"
+    if "\0" in text:
+        return Skipped(path=path, reason="not UTF-8 text")
+    if not text.strip():
+        return Skipped(path=path, reason="empty")
+    return pack({"path": path, "text": text, "bytes": len(data)})
 
 
 def _images(source: ImagesSource, blobs: Blobs) -> Iterator[Packed | Skipped]:
@@ -200,15 +211,19 @@ def _images(source: ImagesSource, blobs: Blobs) -> Iterator[Packed | Skipped]:
         data = _content(source.root, found.path, source.max_bytes) if found.problem is None else found.problem
         if isinstance(data, str):
             yield Skipped(path=_named(found.path), reason=data)
-            continue
-        media_type = _media_type(data)
-        if media_type is None:
-            yield Skipped(path=found.path, reason="no PNG, JPEG, GIF or WebP picture" if data else "empty")
-            continue
-        name = f"images/{hashlib.sha256(data).hexdigest()}"
-        if not blobs.exists(name):
-            blobs.put(name, data)
-        yield _packed({"path": found.path, "media_type": media_type, "bytes": len(data), "image": name})
+        else:
+            yield picture_item(found.path, data, blobs)
+
+
+def picture_item(path: str, data: bytes, blobs: Blobs) -> Packed | Skipped:
+    """The item of a picture, whose bytes go into `blobs`; skipped where it is none."""
+    media_type = media_type_of(data)
+    if media_type is None:
+        return Skipped(path=path, reason="no PNG, JPEG, GIF or WebP picture" if data else "empty")
+    name = f"images/{hashlib.sha256(data).hexdigest()}"
+    if not blobs.exists(name):
+        blobs.put(name, data)
+    return pack({"path": path, "media_type": media_type, "bytes": len(data), "image": name})
 
 
 def _content(root: Path, path: str, max_bytes: int) -> bytes | str:
@@ -225,7 +240,8 @@ def _content(root: Path, path: str, max_bytes: int) -> bytes | str:
     return f"over {max_bytes:,} bytes" if len(data) > max_bytes else data
 
 
-def _media_type(data: bytes) -> str | None:
+def media_type_of(data: bytes) -> str | None:
+    """Of a picture, by how it begins; None for anything else."""
     if data.startswith(b"\x89PNG\r\n\x1a\n"):
         return "image/png"
     if data.startswith(b"\xff\xd8\xff"):
@@ -235,7 +251,8 @@ def _media_type(data: bytes) -> str | None:
     return "image/webp" if data[:4] == b"RIFF" and data[8:12] == b"WEBP" else None
 
 
-def _parsed(text: bytes) -> Any:
+def parsed(text: bytes) -> Any:
+    """JSON of an item. Raises ValueError, RecursionError: it is none; `why` says it in words."""
     return json.loads(text.decode("utf-8-sig"), parse_constant=_no_number)
 
 
@@ -243,7 +260,8 @@ def _no_number(word: str) -> Any:
     raise ValueError(f"{word} is no JSON number")
 
 
-def _packed(item: Any) -> Packed:
+def pack(item: Any) -> Packed:
+    """An item as a line. Raises TypeError, ValueError, RecursionError: it cannot be written as JSON."""
     text = json.dumps(item, ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_yaml_value)
     return Packed(text.encode("utf-8", "replace"))
 
@@ -259,7 +277,8 @@ def _named(path: str) -> str:
     return path.encode("utf-8", "replace").decode()
 
 
-def _why(error: Exception) -> str:
+def why(error: Exception) -> str:
+    """What is wrong with a line that cannot be read."""
     if isinstance(error, UnicodeDecodeError):
         return f"not UTF-8 (byte {error.start})"
     if isinstance(error, RecursionError):

@@ -45,7 +45,7 @@ class JobView(Frozen):
 async def job_view(client: FleetClient, job_id: str, *, waits: bool = False) -> JobView:
     """A job as it stands. Raises JobNotFoundError, LinkError."""
     job = await client.job(job_id)
-    progress = await client.progress(job_id)
+    progress = await client.progress(job)
     tiers = progress.tiers.values()
     return JobView(
         id=job.id,

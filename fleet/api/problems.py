@@ -17,7 +17,14 @@ from pydantic import BaseModel, Field
 from redis.exceptions import RedisError
 from starlette.exceptions import HTTPException
 
-from fleet.errors import BadInputError, FleetError, JobNotFoundError, KeyReusedError, StoreUnavailableError
+from fleet.errors import (
+    BadInputError,
+    FleetError,
+    JobNotFoundError,
+    KeyReusedError,
+    StoreUnavailableError,
+    TenantLimitError,
+)
 from queues.link import passes
 
 logger = logging.getLogger(__name__)
@@ -70,14 +77,11 @@ def install(app: FastAPI) -> None:
             parts.setdefault("schemas", {})["Problem"] = Problem.model_json_schema()
             parts["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
             found["security"] = [{"key": []}]
+            _hoist(found["paths"], parts["schemas"])
             app.openapi_schema = found
         return app.openapi_schema
 
     app.openapi = schema  # type: ignore[method-assign]
-
-    @app.exception_handler(HTTPException)
-    async def refused(_: Request, error: HTTPException) -> Response:
-        return problem(error.status_code, str(error.detail), headers=error.headers)
 
     @app.exception_handler(RequestValidationError)
     async def invalid(_: Request, error: RequestValidationError) -> Response:
@@ -87,30 +91,47 @@ def install(app: FastAPI) -> None:
         ]
         return problem(422, "The request does not fit; see errors.", errors=errors)
 
-    @app.exception_handler(FleetError)
-    async def failed(_: Request, error: FleetError) -> Response:
+    async def failed(_: Request, error: Exception) -> Response:
+        status, detail, headers = told(error)
+        return problem(status, detail, headers=headers)
+
+    for kind in (HTTPException, FleetError, RedisError, OSError, Exception):
+        app.add_exception_handler(kind, failed)
+
+
+def _hoist(part: Any, schemas: dict[str, Any]) -> None:
+    """Move definitions that stand with their schema to where references look for them."""
+    if isinstance(part, dict):
+        schemas |= part.pop("$defs", {})
+        for inner in part.values():
+            _hoist(inner, schemas)
+    elif isinstance(part, list):
+        for inner in part:
+            _hoist(inner, schemas)
+
+
+def told(error: Exception) -> tuple[int, str, Mapping[str, str]]:
+    """What a caller is told of an error: the status, a sentence, and headers; what they need not know is logged."""
+    if isinstance(error, HTTPException):
+        return error.status_code, str(error.detail), error.headers or {}
+    if isinstance(error, FleetError):
+        if isinstance(error, TenantLimitError):
+            return 429, str(error), {"Retry-After": f"{error.retry_after_s:.0f}"}
         if isinstance(error, StoreUnavailableError):
-            return problem(503, str(error), headers={"Retry-After": str(COME_AGAIN_S)})
+            return 503, str(error), {"Retry-After": str(COME_AGAIN_S)}
         for kind, status in ((JobNotFoundError, 404), (KeyReusedError, 409), (BadInputError, 422)):
             if isinstance(error, kind):
-                return problem(status, str(error))
+                return status, str(error), {}
         logger.error("a request failed: %s", error)
-        return problem(500, "The fleet could not do this; its log says why.")
-
-    @app.exception_handler(RedisError)
-    async def away(_: Request, error: RedisError) -> Response:
+        return 500, "The fleet could not do this; its log says why.", {}
+    if isinstance(error, RedisError):
         if not passes(error):
             logger.error("the store refused: %s", error)
-            return problem(500, "The store refused this; the log of the API says why.")
+            return 500, "The store refused this; the log of the API says why.", {}
         logger.warning("the store does not answer: %s", error)
-        return problem(503, "The store does not answer; try again.", headers={"Retry-After": str(COME_AGAIN_S)})
-
-    @app.exception_handler(OSError)
-    async def full(_: Request, error: OSError) -> Response:
+        return 503, "The store does not answer; try again.", {"Retry-After": str(COME_AGAIN_S)}
+    if isinstance(error, OSError):
         logger.error("the blob folder cannot be written to: %s", error)
-        return problem(507, "The fleet has no room for the items; nothing was accepted.")
-
-    @app.exception_handler(Exception)
-    async def broken(_: Request, error: Exception) -> Response:
-        logger.error("a request failed on an error of our own", exc_info=error)
-        return problem(500, f"internal error: {type(error).__name__}")
+        return 507, "The fleet has no room for the items; nothing was accepted.", {}
+    logger.error("a request failed on an error of our own", exc_info=error)
+    return 500, f"internal error: {type(error).__name__}", {}

@@ -6,6 +6,7 @@ import asyncio
 import base64
 import io
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ import pytest
 
 from fleet.keys import Keys
 from fleet.runtime import NAMESPACE
-from tests.support.api import JOB, Api, on_api
+from fleet.tenants import tenant_of
+from tests.support.api import JOB, REQUESTS, Api, on_api, on_disk, stored
 from tests.support.sim import RunningSim
 from tests.support.valkey import Valkey
 
@@ -29,8 +31,26 @@ ROUTES = [
     ("POST", "/v1/jobs/{id}/resume"),
     ("POST", "/v1/jobs/{id}/retry"),
     ("GET", "/metrics"),
+    ("POST", "/v1/files"),
+    ("GET", "/v1/files"),
+    ("GET", "/v1/files/{id}"),
+    ("GET", "/v1/files/{id}/content"),
+    ("DELETE", "/v1/files/{id}"),
+    ("POST", "/v1/batches"),
+    ("GET", "/v1/batches"),
+    ("GET", "/v1/batches/{id}"),
+    ("POST", "/v1/batches/{id}/cancel"),
+    ("GET", "/v1/models"),
+    ("GET", "/v1/models/{id}"),
+    ("POST", "/v1/chat/completions"),
+    ("POST", "/v1/responses"),
+    ("GET", "/v1/responses/{id}"),
+    ("POST", "/v1/responses/{id}/cancel"),
 ]
-OF_ONE_JOB = [(method, path) for method, path in ROUTES if "{id}" in path]
+#: Models are everybody's.
+OF_ONE = [(method, path) for method, path in ROUTES if "{id}" in path and "models" not in path]
+#: What speaks OpenAI's language: its errors are theirs.
+OPENAI = ("/v1/files", "/v1/batches", "/v1/models", "/v1/chat", "/v1/responses")
 OPEN = {"/healthz", "/readyz", "/openapi.json"}
 
 
@@ -73,7 +93,7 @@ def test_every_route_is_in_the_tables_here(valkey: Valkey, tmp_path: Path, sim: 
     async def scenario(api: Api) -> None:
         _, schema, _ = await api.ask("GET", "/openapi.json")
         routes = {
-            (method.upper(), path.replace("{job_id}", "{id}"))
+            (method.upper(), re.sub(r"\{\w+_id\}", "{id}", path))
             for path, methods in schema["paths"].items()
             for method in methods
         }
@@ -100,11 +120,12 @@ def test_without_a_key_of_ours_nothing_is_answered(valkey: Valkey, tmp_path: Pat
             for method, path in ROUTES:
                 for body in (None, b"{", DEEP):
                     status, problem, told = await api.ask(method, path.format(id="j1"), headers=headers, data=body)
-                    assert (status, problem["status"], told["WWW-Authenticate"]) == (401, 401, "Bearer"), (
-                        path,
-                        headers,
-                    )
-                    assert told["Content-Type"] == "application/problem+json"
+                    assert (status, told["WWW-Authenticate"]) == (401, "Bearer"), (path, headers)
+                    if path.startswith(OPENAI):
+                        assert problem["error"]["code"] == "invalid_api_key"
+                        assert told["x-request-id"].startswith("req_")
+                    else:
+                        assert (problem["status"], told["Content-Type"]) == (401, "application/problem+json")
 
     on_api(scenario, valkey, tmp_path, sim)
 
@@ -113,18 +134,43 @@ def test_what_is_anothers_does_not_exist(valkey: Valkey, tmp_path: Path, sim: Ru
     async def scenario(api: Api) -> None:
         tenants = ("acme", "default", "acme-2")
         keys = {tenant: await api.key(tenant, "admin") for tenant in tenants}
-        jobs = {tenant: (await api.ask("POST", "/v1/jobs", keys[tenant], json=JOB))[1]["id"] for tenant in tenants}
-        before = await _stored(api)
+        ids: dict[str, dict[str, str]] = {}
+        for tenant in tenants:
+            job = (await api.ask("POST", "/v1/jobs", keys[tenant], json=JOB))[1]["id"]
+            file = await api.upload(keys[tenant], REQUESTS, "requests.jsonl", "batch")
+            asked = {"input_file_id": file, "endpoint": "/v1/chat/completions", "completion_window": "24h"}
+            batch = (await api.ask("POST", "/v1/batches", keys[tenant], json=asked))[1]["id"]
+            begun = {"model": "nano", "input": "x", "background": True}
+            response = (await api.ask("POST", "/v1/responses", keys[tenant], json=begun))[1]["id"]
+            ids[tenant] = {"jobs": job, "files": file, "batches": batch, "responses": response}
+        before, disk = await stored(api), on_disk(tmp_path)
         for asking in tenants:
             for owner in tenants:
                 if asking != owner:
-                    for method, path in OF_ONE_JOB:
-                        status, problem, _ = await api.ask(method, path.format(id=jobs[owner]), keys[asking])
-                        assert (status, problem["detail"]) == (404, f'There is no job "{jobs[owner]}".'), path
-        assert await _stored(api) == before
+                    for method, path in OF_ONE:
+                        id_ = ids[owner][path.split("/")[2]]
+                        status, problem, _ = await api.ask(method, path.format(id=id_), keys[asking])
+                        told = problem["error"]["message"] if path.startswith(OPENAI) else problem["detail"]
+                        assert (status, told.startswith(("There is no ", "Response with id")), id_ in told) == (
+                            404,
+                            True,
+                            True,
+                        ), path
+                    # Nor can it be named as the input of something else.
+                    named = {"input_file_id": ids[owner]["files"], "endpoint": "/v1/chat/completions"}
+                    batch = named | {"completion_window": "24h"}
+                    assert (await api.ask("POST", "/v1/batches", keys[asking], json=batch))[0] == 400
+                    follows = {"model": "nano", "input": "x", "previous_response_id": ids[owner]["responses"]}
+                    assert (await api.ask("POST", "/v1/responses", keys[asking], json=follows))[0] == 400
+                    uploaded = JOB | {"items": {"file": ids[owner]["files"]}}
+                    assert (await api.ask("POST", "/v1/jobs", keys[asking], json=uploaded))[0] == 422
+        assert (await stored(api), on_disk(tmp_path)) == (before, disk)
         for tenant in tenants:
             _, page, _ = await api.ask("GET", "/v1/jobs", keys[tenant])
-            assert [one["id"] for one in page["jobs"]] == [jobs[tenant]]
+            assert [tenant_of(one["id"]) for one in page["jobs"]] == [tenant] * 2
+            for kind in ("files", "batches"):
+                _, listed, _ = await api.ask("GET", f"/v1/{kind}", keys[tenant])
+                assert [one["id"] for one in listed["data"]] == [ids[tenant][kind]]
 
     on_api(scenario, valkey, tmp_path, sim)
 
@@ -132,7 +178,7 @@ def test_what_is_anothers_does_not_exist(valkey: Valkey, tmp_path: Path, sim: Ru
 def test_a_scope_lets_do_what_it_says_and_no_more(valkey: Valkey, tmp_path: Path, sim: RunningSim) -> None:
     async def scenario(api: Api) -> None:
         reads, submits = await api.key("default", "read"), await api.key("default", "submit")
-        writing = [route for route in ROUTES if route[0] == "POST"]
+        writing = [route for route in ROUTES if route[0] != "GET"]
         reading = [route for route in ROUTES if route[0] == "GET" and route[1] != "/metrics"]
         assert await _statuses(api, reads, writing) == {403}
         assert await _statuses(api, submits, reading) == {403}
@@ -241,6 +287,9 @@ REFUSED: list[tuple[str, bytes, int]] = [
     ("deeper than we go", b'{"name": "x", "items": [' + b"[" * 80 + b"]" * 80 + b'], "steps": []}', 400),
     ("too large", b'"' + b"x" * 10_000_001 + b'"', 413),
     ("a file of this machine", json.dumps(JOB | {"items": {"path": "/etc/passwd"}}).encode(), 422),
+    ("a file that nobody uploaded", json.dumps(JOB | {"items": {"file": "file-" + "0" * 27}}).encode(), 422),
+    ("a path as a file", json.dumps(JOB | {"items": {"file": "../../etc/shadow"}}).encode(), 422),
+    ("a folder beside a file", json.dumps(JOB | {"items": {"file": "file-1", "path": "/etc"}}).encode(), 422),
     ("a folder of this machine", json.dumps(JOB | {"items": {"files": {"root": "/etc"}}}).encode(), 422),
     ("an unknown key", json.dumps(JOB | {"itmes": []}).encode(), 422),
     ("an unknown tier", json.dumps(JOB | {"steps": [JOB["steps"][0] | {"tier": "nanno"}]}).encode(), 422),
@@ -256,23 +305,16 @@ def test_what_cannot_be_a_job_is_refused_and_leaves_nothing(
 ) -> None:
     async def scenario(api: Api) -> None:
         key = await api.key()
-        before = await _stored(api)
+        before = await stored(api)
         headers = {"Content-Type": "application/json", "Idempotency-Key": "once"}
         code, problem, told = await api.ask("POST", "/v1/jobs", key, data=io.BytesIO(body), headers=headers)
         assert (code, problem["status"], told["Content-Type"]) == (status, status, "application/problem+json")
         assert "passwd" not in json.dumps(problem)
-        assert await _stored(api) == before
-        assert not list((tmp_path / "blobs").rglob("*"))
+        assert await stored(api) == before
+        assert not on_disk(tmp_path)
 
     on_api(scenario, valkey, tmp_path, sim)
 
 
 async def _statuses(api: Api, key: str, routes: list[tuple[str, str]]) -> set[int]:
     return {(await api.ask(method, path.format(id="j1"), key))[0] for method, path in routes}
-
-
-async def _stored(api: Api) -> dict[bytes, bytes]:
-    """Every key of the store but for what moves by itself, and what it holds."""
-    execute = api.fleet.runtime.link.execute
-    names = [name for name in await execute("KEYS", "*") if not name.startswith((b"fleet:w:", b"fleet:beat"))]
-    return {name: await execute("DUMP", name) for name in names}

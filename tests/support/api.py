@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +24,16 @@ from tests.support.worker import eventually
 
 STEP = {"id": "write", "each": "items", "tier": "nano", "prompt": "Write {{ item }}.", "max_output_tokens": 50}
 JOB: dict[str, Any] = {"name": "test", "items": ["a", "b"], "steps": [STEP]}
+
+
+def requests(count: int, **body: Any) -> bytes:
+    """A file of so many requests for a batch."""
+    asked = {"model": "nano", "messages": [{"role": "user", "content": "Write a line."}]} | body
+    envelope = {"method": "POST", "url": "/v1/chat/completions", "body": asked}
+    return b"".join(json.dumps({"custom_id": f"r{i}"} | envelope).encode() + b"\n" for i in range(count))
+
+
+REQUESTS = requests(2)
 
 
 @dataclass
@@ -46,14 +58,38 @@ class Api:
             body: Any = await answer.text()
             if "json" in answer.content_type and not answer.content_type.endswith("jsonl"):
                 body = await answer.json(content_type=None)
-            return answer.status, body, {str(name): value for name, value in answer.headers.items()}
+            return answer.status, body, answer.headers
+
+    async def upload(self, key: str | None, data: bytes, name: str, purpose: str = "user_data") -> str:
+        """The id of a new file."""
+        form = aiohttp.FormData()
+        form.add_field("purpose", purpose)
+        form.add_field("file", io.BytesIO(data), filename=name)
+        status, file, _ = await self.ask("POST", "/v1/files", key, data=form)
+        assert status == 200, file
+        return str(file["id"])
+
+
+async def stored(api: Api) -> dict[bytes, bytes]:
+    """Every key of the store but for what moves by itself, and what it holds."""
+    execute = api.fleet.runtime.link.execute
+    names = [
+        name for name in await execute("KEYS", "*") if not name.startswith((b"fleet:w:", b"fleet:beat", b"fleet:audit"))
+    ]
+    return {name: await execute("DUMP", name) for name in names}
+
+
+def on_disk(folder: Path) -> dict[str, bytes]:
+    """Every file in the blob folder of the bench in `folder`, half-written ones too."""
+    blobs = folder / "blobs"
+    return {str(path.relative_to(blobs)): path.read_bytes() for path in blobs.rglob("*") if path.is_file()}
 
 
 @contextlib.asynccontextmanager
 async def served(fleet: Bench, *, loopback: bool = True) -> AsyncIterator[Api]:
     """`loopback`: False, and it takes itself for one that others can reach."""
     port = free_port()
-    settings = uvicorn.Config(build(fleet.runtime, loopback=loopback), port=port, log_config=None, lifespan="off")
+    settings = uvicorn.Config(build(fleet.runtime, loopback=loopback), port=port, log_config=None, lifespan="on")
     server = uvicorn.Server(settings)
     serving = asyncio.create_task(server._serve())  # without its signal handlers
 
@@ -62,7 +98,7 @@ async def served(fleet: Bench, *, loopback: bool = True) -> AsyncIterator[Api]:
 
     await eventually(started, "the API")
     try:
-        async with aiohttp.ClientSession() as session:
+        async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
             yield Api(fleet, f"http://127.0.0.1:{port}", session)
     finally:
         server.should_exit = True
@@ -76,15 +112,23 @@ def on_api(
     sim: RunningSim,
     *,
     loopback: bool = True,
+    working: bool = False,
     **fields: Any,
 ) -> None:
-    """Run a scenario against the API of a bench of its own."""
+    """Run a scenario against the API of a bench of its own; `working`: jobs run while it lasts."""
 
     async def run() -> None:
         async with (
             bench(valkey, folder, config(**fields), sim=sim.url) as fleet,
             served(fleet, loopback=loopback) as api,
         ):
-            await scenario(api)
+            work = asyncio.create_task(fleet.work()) if working else None
+            try:
+                await scenario(api)
+            finally:
+                if work is not None:
+                    work.cancel()
+                    with contextlib.suppress(asyncio.CancelledError):
+                        await work
 
     asyncio.run(run())
