@@ -47,7 +47,7 @@ class Envelope(BaseModel):
     #: For whom the job is; the key's tenant.
     tenant: _Word
     #: Seconds since 1970.
-    issued_at: int
+    issued_at: Annotated[int, Field(ge=0, lt=2**53)]
     #: The job's idempotency key: the same one with the same job is the same job, also over HTTP.
     nonce: _Word
     #: The job as JSON, items and all: text, so that what was signed is what is read.

@@ -137,5 +137,6 @@ def _settings(url: str, headers: Mapping[str, str]) -> dict[str, Any]:
         "headers": dict(headers),
         "mounts": OWN_MACHINE,
         # A stream keeps its connection for as long as a job runs.
-        "limits": httpx2.Limits(max_connections=None, max_keepalive_connections=20),
+        # One that is not used is let go before the API does (uvicorn: after 5 s), so that no request meets its end.
+        "limits": httpx2.Limits(max_connections=None, max_keepalive_connections=20, keepalive_expiry=3.0),
     }

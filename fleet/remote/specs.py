@@ -26,7 +26,7 @@ from fleet.sources import Skipped, read_source
 
 logger = logging.getLogger(__name__)
 
-#: A job as users give it: what INTERFACE calls a job, or the path of a YAML file with one.
+#: A job as users give it: a mapping of the form that README shows, or the path of a YAML file with one.
 Spec = Mapping[str, Any] | Path | str
 #: The API takes no more (`fleet.api.bodies`).
 MAX_BODY_BYTES = 10_000_000

@@ -149,14 +149,15 @@ def test_events_end_with_the_job_and_not_with_the_stream(face: Face) -> None:
     assert type(found) is ApiUnreachableError
 
 
-def test_waiting_has_an_end_although_the_server_is_silent(face: Face) -> None:
+@pytest.mark.parametrize("begun", [b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n", b""])
+def test_waiting_has_an_end_although_the_server_is_silent(face: Face, begun: bytes) -> None:
     async def scenario() -> None:
         hung_up = asyncio.Event()
 
         async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             head = await reader.readuntil(b"\r\n\r\n")
             if b"/events" in head:
-                writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n")
+                writer.write(begun)
                 await reader.read()
                 hung_up.set()
             else:
@@ -181,3 +182,11 @@ def test_a_key_that_no_header_can_have_is_refused_before_it_is_sent(face: Face) 
     found, _ = against(face, [], submit, asked=0)
     assert type(found) is BadInputError
     assert "printable" in str(found)
+
+
+def test_what_is_on_this_machine_is_asked_without_a_proxy(face: Face, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, f"http://127.0.0.1:{free_port()}")
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    assert against(face, [view()], lambda _, job: face.do(job.status), asked=1)[0].status == "completed"

@@ -38,6 +38,8 @@ def test_the_message_in_the_examples_is_signed_as_they_say() -> None:
     [
         {"issued_at": 1.5},
         {"issued_at": True},
+        {"issued_at": 2**53},
+        {"issued_at": -1},
         {"issued_at": "1764150000"},
         {"nonce": "a\nb"},
         {"nonce": ""},
