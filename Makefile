@@ -5,13 +5,15 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 # What `make bench` sets beside us does not agree with us on versions: environments of its own, made on first use.
 PEERS  := .venv-peers/.ready .venv-litellm/.ready
+# The vendor's Node client, which the tests use where there is npm; without it they skip what is about Node.
+NODE   := $(if $(shell command -v npm),tests/tours/node_modules/.ready)
 
-.PHONY: demo test lint chaos chaos-long bench bench-pipeline bench-scale bench-limits lock clean
+.PHONY: demo test lint node chaos chaos-long bench bench-pipeline bench-scale bench-limits bench-api fuzz lock clean
 
 demo: $(READY)
 	$(BIN)/fleet demo --out out/demo
 
-test: lint
+test: lint $(NODE)
 	$(BIN)/pytest
 
 lint: $(READY)
@@ -20,9 +22,17 @@ lint: $(READY)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+node: $(NODE)
+
 # About four minutes: a fleet of processes under 200 kills and every other fault, then its books.
 chaos: $(READY)
 	$(BIN)/python -m tests.chaos
+
+# Requests made up from the API's own OpenAPI: `make fuzz SECONDS=600 EXAMPLES=100`.
+SECONDS  ?= 60
+EXAMPLES ?= 15
+fuzz: $(READY) .venv-fuzz/.ready
+	$(BIN)/python -m tests.fuzz --seconds $(SECONDS) --examples $(EXAMPLES)
 
 # Open-ended: `make chaos-long KILLS=10000`.
 KILLS ?= 2000
@@ -46,6 +56,10 @@ bench-scale: $(READY)
 bench-limits: $(READY)
 	$(BIN)/python -m benchmarks.limits
 
+# About four minutes.
+bench-api: $(READY) .venv-litellm/.ready
+	$(BIN)/python -m benchmarks.api
+
 # Hashed requirements that name no index host; needs `uv`.
 LOCK := uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header
 lock:
@@ -53,9 +67,10 @@ lock:
 	$(LOCK) pyproject.toml --group dev -o requirements/dev.txt
 	$(LOCK) requirements/peers.in -o requirements/peers.txt
 	$(LOCK) requirements/litellm.in -o requirements/litellm.txt
+	$(LOCK) requirements/fuzz.in -o requirements/fuzz.txt
 
 clean:
-	rm -rf $(VENV) .venv-peers .venv-litellm build dist out
+	rm -rf $(VENV) .venv-peers .venv-litellm .venv-fuzz build dist out tests/tours/node_modules
 
 $(READY): requirements/dev.txt pyproject.toml
 	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("tierfleet needs Python 3.11 or newer; set PYTHON=/path/to/it")'
@@ -67,4 +82,8 @@ $(READY): requirements/dev.txt pyproject.toml
 .venv-%/.ready: requirements/%.txt
 	test -x .venv-$*/bin/python || $(PYTHON) -m venv .venv-$*
 	.venv-$*/bin/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements/$*.txt
+	touch $@
+
+tests/tours/node_modules/.ready: tests/tours/package-lock.json
+	npm ci --silent --prefix tests/tours
 	touch $@

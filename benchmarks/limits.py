@@ -177,7 +177,7 @@ async def _first_call(client: FleetClient, job_id: str) -> float:
 async def _until(fleet: Fleet, client: FleetClient, job_id: str, moment: float, what: str) -> None:
     while (left := moment - time.time()) > 0:
         fleet.processes.check()
-        progress = await client.progress(job_id)
+        progress = await client.progress(await client.job(job_id))
         print(f"\r{what}: {progress.final:,} done, {left:.0f} s left  ", end="", file=sys.stderr, flush=True)
         await asyncio.sleep(min(1.0, left))
     print(file=sys.stderr)

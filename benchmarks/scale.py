@@ -99,7 +99,7 @@ class Scale:
         print(f"\r{figures}", flush=True)
         if job.status is not JobStatus.COMPLETED:
             raise FailedError(f"The job of {count:,} items is {job.status}: {job.error}")
-        if (final := (await self._client.progress(job_id)).final) != count:
+        if (final := (await self._client.progress(await self._client.job(job_id))).final) != count:
             raise FailedError(f"The job of {count:,} items is completed with {final:,} subtasks done.")
         return figures
 
@@ -115,7 +115,7 @@ class Scale:
             most = max(most, seen, key=sum)
             if job.status.final:
                 return job, most
-            before, done = done, (await self._client.progress(job_id)).final
+            before, done = done, (await self._client.progress(await self._client.job(job_id))).final
             if done != before:
                 moved_at = time.monotonic()
             elif time.monotonic() - moved_at > STILL_S:

@@ -23,6 +23,7 @@ from fleet.batch_lines import BodyCheck, LineProblem, Requests, check_requests
 from fleet.batch_records import FINAL, Batch, Counts, Kept, NewBatch, Problems
 from fleet.client import FleetClient
 from fleet.control import Control
+from fleet.conversation import DEFAULT_OUTPUT_TOKENS
 from fleet.display import clean
 from fleet.errors import BadInputError, JobNotFoundError, NotAcceptedError
 from fleet.files import StoredFile
@@ -48,23 +49,15 @@ class BatchEndedError(BadInputError):
 
 def batch_job(batch: Batch) -> JobSpec:
     """The job of a batch: each line of its file is an item, and each item a request."""
+    tier = batch.model or AUTO
     step = Step(
         id="answer",
+        kind="batch",
         each="items",
-        tier=batch.model or AUTO,
-        prompt="{{ item.body.messages[-1].content }}",
-        output={
-            "type": "object",
-            "required": ["message", "finish_reason"],
-            "properties": {
-                "message": {
-                    "type": "object",
-                    "required": ["role", "content"],
-                    "properties": {"role": {"enum": ["assistant"]}, "content": {"type": "string"}},
-                },
-                "finish_reason": {"enum": ["stop"]},
-            },
-        },
+        tier=tier,
+        max_tier=None if tier == AUTO else tier,
+        conversation="item",
+        max_output_tokens=DEFAULT_OUTPUT_TOKENS,
     )
     return JobSpec(name="batch", items=Items(file=batch.input_file_id), steps=(step,), priority="background")
 

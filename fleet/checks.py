@@ -11,6 +11,7 @@ from typing import Any
 
 import jsonschema
 
+from fleet.conversation import Conversation
 from fleet.providers.base import Completion
 
 MAX_ANSWER_CHARS = 2_000_000
@@ -39,6 +40,43 @@ def check(completion: Completion, schema: Mapping[str, Any] | None) -> Any:
     if schema is None:
         return completion.text
     return parse(completion.text, schema)
+
+
+def check_reply(completion: Completion, conversation: Conversation) -> dict[str, Any]:
+    """The accepted reply in a conversation: `{message: {role, content, refusal, tool_calls?}, finish_reason}`.
+
+    Whoever leads a conversation is told of a refusal, or that the limit they gave was reached, and decides what comes next; what
+    claims to be whole has to say something, in the form that was asked for.
+
+    Raises:
+        Rejected: it is empty, no JSON, against the schema, or calls something that is none of the tools.
+    """
+    said = completion.message or {}
+    content, calls, refusal = said.get("content"), said.get("tool_calls") or (), said.get("refusal")
+    if content is not None and len(content) > MAX_ANSWER_CHARS:
+        raise Rejected(f"the answer is over {MAX_ANSWER_CHARS:,} characters")
+    message: dict[str, Any] = {"role": "assistant", "content": content, "refusal": refusal}
+    if calls:
+        message["tool_calls"] = [_called(call, conversation) for call in calls]
+    elif completion.finish == "empty":
+        raise Rejected(_UNFINISHED["empty"])
+    elif completion.finish == "stop" and conversation.schema is not None:
+        parse(completion.text, conversation.schema)
+        fenced = _FENCE.match(completion.text)
+        message["content"] = fenced.group(1) if fenced else completion.text
+    return {"message": message, "finish_reason": completion.reason or "stop"}
+
+
+def _called(call: Any, conversation: Conversation) -> dict[str, Any]:
+    try:
+        id_, name, arguments = call["id"], call["function"]["name"], call["function"]["arguments"]
+    except (KeyError, TypeError):
+        raise Rejected("the answer calls a tool in a form that is none of the protocol's") from None
+    if not all(isinstance(part, str) for part in (id_, name, arguments)):
+        raise Rejected("the answer calls a tool in a form that is none of the protocol's")
+    if name not in {tool.function.name for tool in conversation.tools or ()}:
+        raise Rejected("the answer calls something that is none of the tools")
+    return {"id": id_, "type": "function", "function": {"name": name, "arguments": arguments}}
 
 
 def parse(text: str, schema: Mapping[str, Any]) -> Any:

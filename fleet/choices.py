@@ -52,7 +52,7 @@ def choose(config: FleetConfig, tier: str, name: str, request: ModelRequest, *, 
     tokens = request.upper_bound() + OVERHEAD_TOKENS
     most = Usage(input_tokens=2 * (tokens - request.max_output_tokens), output_tokens=request.max_output_tokens)
     worst = Worst(most, cost_nano_usd(name, model, most))
-    if reattaches:
+    if reattaches and request.conversation is None:
         background = runs_in_background(config.tiers[tier], request.max_output_tokens, worst.cost_nano_usd)
         request = replace(request, background=background)
     return Choice(name, model, request, tokens, worst)

@@ -20,6 +20,7 @@ from fleet.accounts import AccountLimits, limits_table
 from fleet.blobs import Blobs
 from fleet.cli_jobs import jobs
 from fleet.cli_keys import keys
+from fleet.cli_webhooks import told, webhooks
 from fleet.client import FleetClient, check
 from fleet.config import Environment
 from fleet.display import clean
@@ -47,6 +48,7 @@ app = typer.Typer(
 )
 app.add_typer(jobs, name="jobs")
 app.add_typer(keys, name="keys")
+app.add_typer(webhooks, name="webhooks")
 app.registered_commands += processes.commands.registered_commands
 
 JobFile = Annotated[Path, typer.Argument(help="A job in YAML.", metavar="JOB.yaml")]
@@ -234,9 +236,9 @@ def _run(spec: JobSpec, out: Path | None) -> None:
         async def to_the_end(client: FleetClient) -> Any:
             job_id = await client.submit(spec)
             console.print(f"job {job_id}: {clean(spec.name)}")
-            if spec.webhook is not None:
-                console.print("the webhook is kept with the job; calling it is not built yet")
             await follow(client, job_id, console, fleet)
+            if spec.webhook is not None:
+                console.print(await told(client, job_id), markup=False)
             charges = fleet.charges if fleet is not None else None
             return await finished(client, job_id, out, charges)
 

@@ -11,11 +11,13 @@ import time
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
+from fleet.acceptance import Submission, within
 from fleet.accounts import AccountLimits, account_limits, accounts_of
+from fleet.addresses import check_address
 from fleet.choices import paces
 from fleet.config import FleetConfig, TenantConfig
-from fleet.errors import BadInputError, NotAcceptedError
-from fleet.items import ItemIndex, pack_items, read_item
+from fleet.errors import AddressRefusedError, BadInputError, NotAcceptedError, TenantLimitError
+from fleet.items import NO_ITEMS, ItemIndex, ItemReader, pack_items
 from fleet.jobs import Items, JobSpec, JobStatus, Outcome
 from fleet.ledger import LedgerEntry
 from fleet.packing import label_of
@@ -42,7 +44,6 @@ AWAY_S = 60.0
 _NOT_SHOWN = ("text", "image")
 #: For how long a key stands for a job.
 PROMISED_S = 7 * 24 * 3600.0
-NO_ITEMS = ItemIndex(blob="", offsets="", count=0)
 
 
 class FleetClient:
@@ -62,6 +63,7 @@ class FleetClient:
         Raises:
             BadInputError: a tier, recipe or item source cannot be used; nothing was accepted.
             KeyReusedError: `once` stands for another job.
+            TenantLimitError: the tenant has under way, has sent or has spent all that it may.
             LinkError: the store does not answer.
         """
         check(spec, self.runtime.config)
@@ -69,7 +71,7 @@ class FleetClient:
         promise = None if once is None else _promise(tenant, once, spec)
         try:
             accepted = await self._create(job_id, spec, tenant, promise)
-        except (BadInputError, NotAcceptedError):
+        except (BadInputError, NotAcceptedError, TenantLimitError):
             await asyncio.to_thread(self.runtime.blobs.remove_folder, job_id)
             raise
         if accepted != job_id:
@@ -78,7 +80,7 @@ class FleetClient:
         return accepted
 
     async def _create(self, job_id: str, spec: JobSpec, tenant: str, once: Once | None) -> str:
-        items = NO_ITEMS
+        items: ItemIndex = NO_ITEMS
         source: Items | tuple[Any, ...] | Upload = spec.items
         if isinstance(source, Items) and source.file is not None:
             files = self.runtime.files
@@ -89,10 +91,10 @@ class FleetClient:
                 # They are in their blob: whoever works on the job reads the rest of it often.
                 spec = spec.model_copy(update={"items": ()})
         simulated = self.runtime.environment.simulated
-        weight = self.runtime.config.tenants.get(tenant, TenantConfig()).weight
-        return await self.runtime.jobs.create(
-            job_id, spec, items, tenant=tenant, weight=weight, simulated=simulated, once=once
-        )
+        its = self.runtime.config.tenants.get(tenant, TenantConfig())
+        sent = self.runtime.blobs.size(items.blob) if items is not NO_ITEMS else 0
+        new = Submission(job_id, spec, tenant, its.weight, simulated, within(its, sent), once)
+        return await self.runtime.acceptance.create(new, items)
 
     async def latest(
         self, most: int, *, tenant: str | None = None, before: float | None = None
@@ -104,10 +106,9 @@ class FleetClient:
         """The job now; JobNotFoundError when there is none."""
         return await self.runtime.jobs.load(job_id)
 
-    async def progress(self, job_id: str) -> Progress:
-        """Where a job stands."""
-        store = self.runtime.store
-        job = await self.runtime.jobs.load(job_id)
+    async def progress(self, job: Job) -> Progress:
+        """Where a job stands, as it was loaded just now."""
+        store, job_id = self.runtime.store, job.id
         counts, tally = await store.counts(job_id), await store.tally(job_id)
         unopened = self._unopened(job, counts)
         names = [*self.runtime.config.tiers, *(tier for tier in counts if tier != COORDINATOR)]
@@ -195,7 +196,7 @@ class FleetClient:
         away_since: float | None = None
         while True:
             try:
-                progress = await self.progress(job_id)
+                progress = await self.progress(await self.job(job_id))
             except LinkError:
                 away_since = away_since or time.monotonic()
                 if time.monotonic() - away_since > AWAY_S:
@@ -210,10 +211,11 @@ class FleetClient:
 
     async def outcomes(self, job: Job) -> AsyncIterator[Outcome]:
         """One outcome per subtask, item by item."""
+        reader = ItemReader(self.runtime.blobs)
         async for place, outcome in self.runtime.archive.outcomes(job):
             item = None
             if place.item is not None:
-                item = _shown(read_item(self.runtime.blobs, job.items, place.item), place.item)
+                item = _shown(reader.read(job.items, place.item), place.item)
             yield outcome.model_copy(update={"item": item})
 
     def ledger(self, job: Job) -> AsyncIterator[LedgerEntry]:
@@ -256,6 +258,7 @@ def _tier_progress(by_state: Mapping[str, int], unopened: int) -> TierProgress:
 
 def check(spec: JobSpec, config: FleetConfig) -> None:
     """BadInputError when a job that is well-formed cannot run on a fleet of this configuration."""
+    spec.check_asks()
     spec.check_tiers(config)
     if spec.recipe is not None:
         recipe(spec.recipe)
@@ -263,6 +266,11 @@ def check(spec: JobSpec, config: FleetConfig) -> None:
         raise BadInputError('A step has "each: items" but the job has no items; give items: [...] or a source.')
     if isinstance(spec.items, Items) and spec.items.file is None:
         check_source(spec.items)
+    if spec.webhook is not None:
+        try:
+            check_address(spec.webhook, config.outside.allowed)
+        except AddressRefusedError as error:
+            raise AddressRefusedError(f"webhook: {error}") from None
 
 
 def _shown(item: Any, position: int) -> Any:

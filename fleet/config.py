@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from fleet.addresses import Endpoint, endpoint
 from fleet.documents import nearest, parse, read_yaml
 from fleet.errors import BadInputError
 
@@ -88,6 +89,30 @@ class TenantConfig(Frozen):
 
     #: Its part of the fleet where several want all of it, to that of one with 1; of jobs that are submitted from now on.
     weight: Annotated[float, Field(ge=0.01, le=100)] = 1.0
+    #: Jobs, and calls that wait for their answers, that it may have under way at a time; None: any number.
+    open_jobs: Count | None = None
+    #: Bytes of items and conversations that it may send in a day, and dollars spent in a day after which nothing new is
+    #: accepted of it; days are UTC's.
+    bytes_per_day: Count | None = None
+    usd_per_day: Annotated[Decimal, Field(gt=0)] | None = None
+
+
+class OutsideConfig(Frozen):
+    """What users may have asked: webhooks, and whatever else is at an address that they name."""
+
+    #: HOST:PORT of what may be asked although it is inside, as it stands in the URL; for every tenant.
+    allow: tuple[str, ...] = ()
+
+    @field_validator("allow")
+    @classmethod
+    def _endpoints(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for text in value:
+            endpoint(text)
+        return value
+
+    @property
+    def allowed(self) -> frozenset[Endpoint]:
+        return frozenset(endpoint(text) for text in self.allow)
 
 
 class FleetConfig(Frozen):
@@ -96,6 +121,7 @@ class FleetConfig(Frozen):
     tiers: dict[str, TierConfig]
     #: Those that are not named here have what `TenantConfig` says.
     tenants: dict[str, TenantConfig] = {}
+    outside: OutsideConfig = OutsideConfig()
     #: Members of one chord; a gate over more is a tree.
     gate_width: Annotated[int, Field(ge=2, le=1000)] = 200
     #: How long a claim lives without being renewed.
@@ -157,6 +183,9 @@ class Environment(BaseSettings):
     fleet_state: Path = Path(".fleet")
     #: Base URL of the simulated provider that stands in while there is neither key nor base URL.
     fleet_sim_url: str | None = None
+    #: Where the client finds a fleet's API, and the key it shows there.
+    fleet_api_url: str | None = None
+    fleet_api_key: SecretStr | None = None
     #: HOST:PORT where the coordinator shows its metrics; not set, it listens nowhere.
     fleet_metrics_address: str | None = None
     openai_api_key: SecretStr | None = None

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from queues.limits import Told
@@ -20,8 +22,32 @@ class JobNotFoundError(BadInputError):
     """No job has the given id in this store."""
 
 
+class TenantLimitError(FleetError):
+    """A tenant has under way, has sent or has spent all that it may.
+
+    Args:
+        retry_after_s: seconds until there may be room again.
+    """
+
+    def __init__(self, message: str, retry_after_s: float) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
 class KeyReusedError(BadInputError):
     """An idempotency key stands for something else already; nothing was started."""
+
+
+class AddressRefusedError(BadInputError):
+    """An address that a user named is none the fleet asks: no usable URL, or one that leads into its own network."""
+
+
+class OutsideError(FleetError):
+    """What a user named was not reached, or did not answer in time or as it should; it may later."""
+
+
+class MessageRefusedError(FleetError):
+    """A message of the broker holds no job of a producer of ours; the text has nothing of the message in it."""
 
 
 class StoreUnavailableError(FleetError):
@@ -38,6 +64,58 @@ class PlanError(FleetError):
 
 class BudgetExceededError(FleetError):
     """The next call could cost more than the job's budget has left, and no running call could free some."""
+
+
+class ApiError(FleetError):
+    """The fleet's API did not do what a client asked for; the text is what it said, `status` its HTTP status.
+
+    What has a class of its own in the fleet is raised as that over HTTP too: JobNotFoundError (404), KeyReusedError (409),
+    BadInputError (400, 413, 422), StoreUnavailableError (503, 507).
+    """
+
+    def __init__(self, message: str, status: int | None) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class NotAllowedError(ApiError):
+    """The key is none of the fleet's (401), or may not do this (403)."""
+
+
+class ApiUnreachableError(ApiError):
+    """No answer came, so `status` is None: whether what was asked for was done is not known."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, None)
+
+
+class NotEndedError(FleetError, TimeoutError):
+    """A job did not end in the time that was given for it; it goes on."""
+
+
+@dataclass(frozen=True, slots=True)
+class MapFailure:
+    """An item of a `map` without a result: its place, from 0, and why."""
+
+    index: int
+    reason: str
+
+
+class MapError(FleetError):
+    """Some items of a `map` have no result. Nothing is lost: the others are in here, and the job keeps all it has.
+
+    Args:
+        message: what happened to the job as a whole.
+        job_id: the job; one that has ended can be asked for what failed again, with `client.job(job_id).retry()`.
+        results: by item, the model, or None.
+        failures: the items without one, in order.
+    """
+
+    def __init__(self, message: str, *, job_id: str, results: Sequence[Any], failures: Sequence[MapFailure]) -> None:
+        super().__init__(message)
+        self.job_id = job_id
+        self.results = list(results)
+        self.failures = list(failures)
 
 
 ProviderErrorKind = Literal[

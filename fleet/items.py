@@ -47,6 +47,9 @@ class ItemIndex(Frozen):
         return self.count
 
 
+NO_ITEMS = ItemIndex(blob="", offsets="", count=0)
+
+
 def pack_items(spec_items: Items | tuple[Any, ...] | Upload, blobs: Blobs, name: str) -> ItemIndex:
     """Read the job's items, one after the other, into the blob `name` (and its offsets into `name`.idx).
 

@@ -5,7 +5,6 @@ It owns the rules a job has to keep before anything is spent; it knows no store,
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Mapping
 from decimal import Decimal
@@ -13,22 +12,21 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import jsonschema
 from pydantic import BaseModel, Field, field_validator, model_validator
 
 from fleet import templates
 from fleet.config import Count, FleetConfig, Frozen
+from fleet.conversation import Conversation
 from fleet.documents import nearest, parse, read_yaml
 from fleet.errors import BadInputError
 from fleet.prices import NANO_PER_USD, Usage
+from fleet.schemas import check_schema
 
 AUTO = "auto"
 _ID = re.compile(r"[a-z][a-z0-9_]{0,63}")
 #: Names a template has besides the outputs of its needs.
 TEMPLATE_NAMES = frozenset({"item", "items", "goal"})
 MAX_STEPS = 50
-MAX_SCHEMA_CHARS = 100_000
-JSON_TYPES = frozenset(("array", "boolean", "integer", "null", "number", "object", "string"))
 
 
 class JobStatus(StrEnum):
@@ -99,10 +97,12 @@ class Step(Frozen):
     tier: str = AUTO
     #: What routing and quality figures are kept by; the id when left out.
     kind: str | None = None
-    needs: Annotated[tuple[str, ...], Field(max_length=MAX_STEPS)] = ()
+    needs: tuple[str, ...] = ()
     when: str | None = None
     instructions: str = ""
-    prompt: str
+    prompt: str = ""
+    #: Asked instead of a prompt: a whole conversation; `item`: that of each item, which has it as its `body`.
+    conversation: Literal["item"] | Conversation | None = None
     #: JSON schema of the answer; left out: free text.
     output: dict[str, Any] | None = None
     max_tier: str | None = None
@@ -125,20 +125,7 @@ class Step(Frozen):
     @classmethod
     def _schema(cls, value: dict[str, Any] | None) -> dict[str, Any] | None:
         if value is not None:
-            if len(json.dumps(value, default=str)) > MAX_SCHEMA_CHARS:
-                raise ValueError(f"a schema of over {MAX_SCHEMA_CHARS:,} characters")
-            for kinds in _lists_of_types(value):
-                if len(kinds) > len(JSON_TYPES) or not set(map(str, kinds)) <= JSON_TYPES:
-                    raise ValueError("not a JSON schema: a list of types has at most one of each")
-            try:
-                jsonschema.Draft202012Validator.check_schema(value)
-            except (OverflowError, RecursionError) as error:
-                raise ValueError("not a JSON schema: a pattern in it cannot be used") from error
-            except jsonschema.SchemaError as error:
-                raise ValueError(f"not a JSON schema: {error.message}") from error
-            for reference in _references(value):
-                if not reference.startswith("#"):
-                    raise ValueError(f'the reference "{reference}" leads outside the schema; only "#/..." is followed')
+            check_schema(value)
         return value
 
     @model_validator(mode="after")
@@ -195,6 +182,18 @@ class JobSpec(Frozen):
             raise ValueError("give steps, or a goal to plan them from")
         check_steps(self.steps)
         return self
+
+    def check_asks(self) -> None:
+        """BadInputError when a step asks a model for nothing, or for two things, or for the items' own without items."""
+        for step in self.steps:
+            if (step.conversation is None) == (not step.prompt.strip()):
+                raise BadInputError(f"steps.{step.id} needs a prompt, or a conversation instead of one.")
+            if step.conversation is not None and (step.output is not None or step.instructions):
+                raise BadInputError(
+                    f"steps.{step.id}: a conversation has its instructions and its output's form in it."
+                )
+            if step.conversation == "item" and step.each is None:
+                raise BadInputError(f"steps.{step.id}: a conversation of each item needs each: items.")
 
     def check_tiers(self, config: FleetConfig) -> None:
         """BadInputError when a step names a tier the configuration does not have, or a ceiling below its start."""
@@ -307,25 +306,3 @@ def resolve_paths(spec: JobSpec, base: Path) -> JobSpec:
             resolved = source.model_copy(update={"root": base / source.root})  # type: ignore[attr-defined]
             items = items.model_copy(update={name: resolved})
     return spec.model_copy(update={"items": items})
-
-
-def _lists_of_types(schema: Any) -> Iterable[list[Any]]:
-    if isinstance(schema, dict):
-        if isinstance(schema.get("type"), list):
-            yield schema["type"]
-        for value in schema.values():
-            yield from _lists_of_types(value)
-    elif isinstance(schema, list):
-        for value in schema:
-            yield from _lists_of_types(value)
-
-
-def _references(schema: Any) -> Iterable[str]:
-    if isinstance(schema, dict):
-        for key, value in schema.items():
-            if key in ("$ref", "$dynamicRef") and isinstance(value, str):
-                yield value
-            yield from _references(value)
-    elif isinstance(schema, list):
-        for value in schema:
-            yield from _references(value)

@@ -1,6 +1,7 @@
 """API keys: who may act for which tenant, and what they may do. A key is shown once; the store has its HMAC alone.
 
-It owns the record of keys in the store; what a scope lets one do is for the routes to say.
+A key to sign with is the exception: a signature is checked with the key itself, so the store has that, and it opens nothing
+at the API. It owns the record of keys in the store; what a scope lets one do is for the routes, and `fleet.intake`, to say.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from fleet.errors import BadInputError
 from fleet.tenants import check_tenant
 from queues.link import Link
 
-Scope = Literal["submit", "read", "admin"]
+Scope = Literal["submit", "read", "admin", "sign"]
 SCOPES: tuple[Scope, ...] = get_args(Scope)
 PREFIX = "flk_"
 #: Longest name of a key, for whoever lists them.
@@ -35,8 +36,8 @@ class Principal:
     created_at: float
 
     def may(self, scope: Scope) -> bool:
-        """`admin` may do everything."""
-        return scope in self.scopes or "admin" in self.scopes
+        """`admin` may do everything that is done with a key in the request."""
+        return scope in self.scopes or ("admin" in self.scopes and scope != "sign")
 
 
 class Keys:
@@ -55,17 +56,23 @@ class Keys:
         """A new key: what is known of it, and the key itself, which nobody will ever see again.
 
         Raises:
-            BadInputError: no such scope, no scope, or no name for a tenant.
+            BadInputError: no such scope, no scope, one beside `sign`, or no name for a tenant.
         """
         given = frozenset(scopes)
         if not given or given - set(SCOPES):
             raise BadInputError(f"A key needs scopes out of {', '.join(SCOPES)}.")
+        if "sign" in given and len(given) > 1:
+            raise BadInputError(
+                "A key to sign with has no other scope: the store keeps it as it is, so it must open nothing."
+            )
         if len(name) > MAX_NAME:
             raise BadInputError(f"The name of a key has at most {MAX_NAME} characters.")
         principal = Principal(f"key_{secrets.token_hex(6)}", check_tenant(tenant), given, name, now)
         key = PREFIX + secrets.token_urlsafe(32)
         digest = await self._digest(key)
-        fields = ("id", principal.key_id, "tenant", tenant, "scopes", json.dumps(sorted(given)), "name", name)
+        fields = ["id", principal.key_id, "tenant", tenant, "scopes", json.dumps(sorted(given)), "name", name]
+        if "sign" in given:
+            fields += ["signs", key]
         await self._link.execute("HSET", self._key("key", digest), *fields, "created_at", repr(now), idempotent=True)
         await self._link.execute("HSET", self._key("keys"), principal.key_id, digest, idempotent=True)
         await self._link.execute("SET", self._key("keys", "ever"), 1, idempotent=True)
@@ -76,6 +83,15 @@ class Keys:
         if not key.startswith(PREFIX) or len(key) > 200:
             return None
         return await self._load(await self._digest(key))
+
+    async def signer(self, key_id: str) -> tuple[Principal, bytes] | None:
+        """Whose key this is, and the key, if it is one to sign with; None where it is not, or there is none."""
+        digest = await self._link.execute("HGET", self._key("keys"), key_id, idempotent=True)
+        if digest is None:
+            return None
+        key = await self._link.execute("HGET", self._key("key", digest.decode()), "signs", idempotent=True)
+        principal = await self._load(digest.decode())
+        return None if key is None or principal is None or not principal.may("sign") else (principal, key)
 
     async def all(self) -> list[Principal]:
         """Every key, the oldest first."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,8 +34,6 @@ PHASE_TASK = "fleet.open_phase.v1"
 
 #: Bytes of an item to a token of its prompt, about.
 BYTES_PER_TOKEN = 4
-#: The sizes of items are read together where so much of what is read is asked for.
-NEAR = 10
 #: Rounds that are kept in memory, of at most so many subtasks each.
 KEPT_ROUNDS, KEPT_SUBTASKS = 4, 20_000
 
@@ -222,24 +220,31 @@ class Rounds:
         What the outputs of needs will add to a prompt nobody knows yet.
         """
         places = [Place.of(one.id) for one in all_]
-        items = [place.item for place in places if place.item is not None]
-        first = min(items, default=0)
-        # Those of the plan follow each other; what runs again may be far apart.
-        near = len(items) > 0 and max(items) - first < NEAR * len(items)
-        known = sizes(self._blobs, job.items, first, max(items) - first + 1) if near else []
+        known = self._sizes(job, {place.item for place in places if place.item is not None})
         fixed, reads = {}, set()
         for step in {place.step: job.step(place.step) for place in places}.values():
             fixed[step.id] = step.max_output_tokens + estimate_tokens(step.instructions + step.prompt)
-            if "item" in templates.names_used(step.prompt):
+            if step.conversation == "item" or "item" in templates.names_used(step.prompt):
                 reads.add(step.id)
         subtasks = []
         for index, (one, place) in enumerate(zip(all_, places, strict=True)):
             cost = fixed[place.step]
             if place.item is not None and place.step in reads:
-                size = known[place.item - first] if near else sizes(self._blobs, job.items, place.item, 1)[0]
-                cost += size // BYTES_PER_TOKEN
+                cost += known[place.item] // BYTES_PER_TOKEN
             subtasks.append(self._subtask(job, shard, index, one, cost))
         return subtasks
+
+    def _sizes(self, job: Job, items: Collection[int]) -> dict[int, int]:
+        """The bytes of items, read in runs of such as stand next to each other: those of a plan are one run."""
+        found: dict[int, int] = {}
+        run: list[int] = []
+        for item in [*sorted(items), None]:
+            if run and item != run[-1] + 1:
+                found |= zip(run, sizes(self._blobs, job.items, run[0], len(run)), strict=True)
+                run = []
+            if item is not None:
+                run.append(item)
+        return found
 
     def _subtask(self, job: Job, shard: Shard, index: int, one: Again, cost: int) -> NewSubtask:
         place = Place.of(one.id)

@@ -12,9 +12,12 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from pydantic import ValidationError
+
 from fleet import checks, templates
 from fleet.blobs import BlobError
 from fleet.context import Context, passes
+from fleet.conversation import Conversation
 from fleet.drain import GiveBack
 from fleet.entries import Call, Purpose
 from fleet.errors import BadInputError, BudgetExceededError, ProviderError
@@ -132,19 +135,28 @@ class Runner:
             values[need] = outcome.output
         if step.when is not None and not templates.holds(step.when, values):
             return await self._end(claim, "skipped", trail, error=f"when: {step.when}")
-        request = ask(
-            templates.render(step.prompt, values) + _rejections(trail),
-            instructions=step.instructions,
-            images=self._images(values.get("item")),
-            schema=step.output,
-            schema_name=step.id,
-            max_output_tokens=step.max_output_tokens,
-        )
+        conversation = _conversation(step, values.get("item"))
+        if conversation is None:
+            request = ask(
+                templates.render(step.prompt, values) + _rejections(trail),
+                instructions=step.instructions,
+                images=self._images(values.get("item")),
+                schema=step.output,
+                schema_name=step.id,
+                max_output_tokens=step.max_output_tokens,
+            )
+        else:
+            whole = conversation.followed_by(said) if (said := _rejections(trail).strip()) else conversation
+            limit = min(step.max_output_tokens, conversation.most_output_tokens)
+            request = ask("", conversation=whole, max_output_tokens=limit)
         purpose = Purpose(job.id, claim.id, claim, step.id, step.label, "work", claim.tier, record=payload["record"])
         call = await self._context.executor.call(purpose, request)
         trail.add(call)
         try:
-            output = checks.check(call.completion, step.output)
+            if conversation is None:
+                output = checks.check(call.completion, step.output)
+            else:
+                output = checks.check_reply(call.completion, conversation)
         except checks.Rejected as rejection:
             return await self._rejected(claim, step, trail, call, str(rejection))
         return await self._end(
@@ -217,6 +229,21 @@ class _Items:
         if not 0 <= i < len(self._index):
             raise IndexError(i)
         return self._reader.read(self._index, i)
+
+
+def _conversation(step: Step, item: Any) -> Conversation | None:
+    """What a step asks instead of a prompt. Raises BadInputError: its item has no conversation."""
+    if step.conversation != "item":
+        return step.conversation
+    body = item.get("body") if isinstance(item, Mapping) else None
+    if not isinstance(body, Mapping):
+        raise BadInputError("The item has no conversation: it needs a body of messages.")
+    try:
+        return Conversation.of(body)
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        raise BadInputError(f"The item's conversation cannot be used: {where}: {first['msg']}.") from None
 
 
 def _rejections(trail: Trail) -> str:

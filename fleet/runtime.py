@@ -13,6 +13,7 @@ from celery import Celery
 from kombu.exceptions import OperationalError
 
 from fleet import choices, providers
+from fleet.acceptance import Acceptance
 from fleet.archive import Archive
 from fleet.blobs import Blobs
 from fleet.config import Environment, FleetConfig, config_path, load_config
@@ -24,6 +25,7 @@ from fleet.prices import Usage, cost_nano_usd
 from fleet.providers.base import Provider
 from fleet.rounds import Rounds
 from fleet.shelf import Shelf
+from fleet.signing import Secrets
 from fleet.store import COORDINATOR, JobStore
 from queues.app import QueueSettings, build_app
 from queues.claims import Claims
@@ -31,6 +33,7 @@ from queues.gate import Gates
 from queues.limits import Limiter
 from queues.link import Link
 from queues.messages import Publisher
+from queues.outbox import Outbox
 from queues.store import Store
 from queues.survey import Surveyor
 from queues.tiers import Tier
@@ -103,12 +106,24 @@ class Runtime:
         return JobStore(self.store)
 
     @cached_property
+    def acceptance(self) -> Acceptance:
+        return Acceptance(self.store)
+
+    @cached_property
+    def outbox(self) -> Outbox:
+        return Outbox(self.link, NAMESPACE)
+
+    @cached_property
+    def secrets(self) -> Secrets:
+        return Secrets(self.link, NAMESPACE)
+
+    @cached_property
     def blobs(self) -> Blobs:
         return Blobs(self.environment.fleet_blobs)
 
     @cached_property
     def files(self) -> Files:
-        return Files(Shelf(self.link, NAMESPACE, "files"), self.blobs, self.jobs.admission)
+        return Files(Shelf(self.link, NAMESPACE, "files"), self.blobs, self.acceptance.admission)
 
     @cached_property
     def gates(self) -> Gates:

@@ -7,26 +7,21 @@ from __future__ import annotations
 
 import json
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from redis.exceptions import OutOfMemoryError, ResponseError
-
-from fleet.errors import BadInputError, JobNotFoundError, KeyReusedError, NotAcceptedError, StoreUnavailableError
+from fleet.errors import BadInputError, JobNotFoundError
 from fleet.items import ItemIndex
 from fleet.jobs import JobSpec, JobStatus, Step
 from fleet.shards import Phase, phases
 from fleet.stored import read, read_json
 from fleet.tenants import DEFAULT, tenant_of
-from queues.admission import Admission, NotDurableError, Once
 from queues.store import Store
 from queues.subtasks import Claim, NewSubtask
 
 PLAN_TASK = "fleet.plan_job.v1"
 COORDINATOR = "coordinator"
-#: Weight of a job in the fair order among its tenant's jobs.
-SHARES = {"interactive": 16.0, "normal": 4.0, "background": 1.0}
 #: Plans kept in memory by a worker; a plan never changes once it is written.
 CACHED_PLANS = 64
 
@@ -57,6 +52,8 @@ class Job:
     window: int
     #: How the plan is cut; empty until it is written.
     phases: tuple[Phase, ...]
+    #: Of a job of one subtask that came in by somebody else's protocol: what was asked for there.
+    asked: Mapping[str, Any] | None = None
 
     def step(self, step_id: str) -> Step:
         return next(step for step in self.steps if step.id == step_id)
@@ -81,81 +78,7 @@ class JobStore:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._link = store.link
-        self.admission = Admission(store.link, store.namespace)
         self._plans: OrderedDict[str, Job] = OrderedDict()
-
-    async def create(
-        self,
-        job_id: str,
-        spec: JobSpec,
-        items: ItemIndex,
-        *,
-        tenant: str,
-        weight: float,
-        simulated: bool,
-        once: Once | None = None,
-    ) -> str:
-        """Accept a job: once this returns, its document and the subtask that plans it are on the store's disk.
-
-        `weight`: its tenant's among tenants. The id of the job: of an earlier one, where the same was asked for under `once`.
-
-        Raises:
-            KeyReusedError: something else was asked for under `once`.
-            StoreUnavailableError: the store is full, or keeps nothing on disk; nothing, or nothing durable, was written.
-        """
-        now = await self._store.now()
-        document: dict[str, str | int | float] = {
-            "tenant": tenant,
-            "spec": spec.model_dump_json(),
-            "items": items.model_dump_json(),
-            "status": JobStatus.PLANNING,
-            "round": 1,
-            "simulated": int(simulated),
-            "created_at": now,
-        }
-        start = NewSubtask(id=f"{job_id}/plan.1", task=PLAN_TASK, tier=COORDINATOR, payload="")
-        try:
-            await self.admission.keeps_on_disk()
-        except NotDurableError as error:
-            raise NotAcceptedError(str(error)) from error
-        try:
-            accepted = await self.admission.accept(
-                job_id,
-                start,
-                tenant=tenant,
-                share=SHARES[spec.priority],
-                weight=weight,
-                cap=spec.budget_nano_usd,
-                document=(f"job:{job_id}", document),
-                index=("jobs", now),
-                once=once,
-            )
-            if accepted is None:
-                raise KeyReusedError(
-                    "Another job was submitted with this Idempotency-Key; use a new key for every job, and the same one only "
-                    "to submit the same job again."
-                )
-            await self.admission.on_disk()
-        except OutOfMemoryError as error:
-            raise NotAcceptedError(
-                "The store is full, so the job was not accepted and nothing of it is kept; give the store more memory "
-                "(maxmemory) or finish other jobs first."
-            ) from error
-        except ResponseError as error:
-            if not str(error).startswith("MISCONF"):  # how a server whose disk is full refuses to write
-                raise
-            raise NotAcceptedError(
-                "The store cannot write to its disk, so the job was not accepted and nothing of it is kept; make room on "
-                "the store's disk, then submit again."
-            ) from error
-        except NotDurableError as error:
-            # An earlier job, which the same was asked for, is not this one's to take back.
-            if accepted == job_id and await self.admission.retract(job_id, start.id, f"job:{job_id}", "jobs", once):
-                raise NotAcceptedError(str(error)) from error
-            raise StoreUnavailableError(
-                f"{error} The job {accepted} is there already, and may be lost if the store loses its power now."
-            ) from error
-        return accepted
 
     async def load(self, job_id: str) -> Job:
         """The job as it stands now.
@@ -193,6 +116,7 @@ class JobStore:
             width=width,
             window=int(fields.get("window", 1)),
             phases=tuple(phases(steps, len(items), width)) if steps else (),
+            asked=json.loads(fields["asked"]) if "asked" in fields else None,
         )
 
     async def planned(self, job_id: str) -> Job:
@@ -200,7 +124,7 @@ class JobStore:
         job = self._plans.get(job_id)
         if job is None:
             job = await self.load(job_id)
-            if job.steps:
+            if job.steps and job.asked is None:  # of one subtask: nobody will ask for its plan again
                 self._plans[job_id] = job
                 if len(self._plans) > CACHED_PLANS:
                     self._plans.popitem(last=False)

@@ -2,30 +2,39 @@
 
 Arguments and results are ids and statuses. A message that is not ours to act on ends in `Ignore()`, so that it counts
 in no chord; a store that does not answer ends there too, and the reconciler sends the subtask again.
+
+The one exception is `fleet.submit_job.v1`, by which producers of their own accord send whole jobs through the broker
+(`fleet.intake`): its argument is shown to nobody, and nobody would send it again, so it goes back into its queue instead.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 from celery import Celery
-from celery.exceptions import Ignore
+from celery.exceptions import Ignore, Reject
 from redis.exceptions import RedisError
 
 from fleet.duties import Duties
+from fleet.errors import MessageRefusedError, StoreUnavailableError
 from fleet.retry import RETRY_TASK
 from fleet.rounds import END_TASK, PHASE_TASK, REVIEW_TASK, RUN_TASK, SHARD_TASK
 from fleet.runner import NotOurs, Runner
 from fleet.store import PLAN_TASK
 from queues.bridge import await_
 from queues.claims import ClaimLost
+from queues.discreet import Discreet
 from queues.gate import GATHER_TASK
 
 logger = logging.getLogger(__name__)
 
 Work = Callable[[str, str], Awaitable[dict[str, str]]]
+
+#: Seconds before a message is put back whose job could not be taken in now.
+PUT_BACK_S = 5.0
 
 
 def register(app: Celery, connect: Callable[[], tuple[Runner, Duties]]) -> None:
@@ -54,4 +63,27 @@ async def _guarded(work: Work, subtask_id: str, tier: str) -> dict[str, str]:
         logger.debug("nothing to do: subtask=%s tier=%s: %s", subtask_id, tier, reason)
     except (ClaimLost, RedisError) as problem:
         logger.warning("left to the reconciler: subtask=%s tier=%s: %s", subtask_id, tier, problem)
+    raise Ignore
+
+
+def register_intake(app: Celery, name: str, take: Callable[[object], Awaitable[str]]) -> None:
+    """Register the task that takes jobs in."""
+
+    @app.task(name=name, bind=True, shared=False, Request=Discreet)
+    def task(self: Any, *_: Any, **given: Any) -> dict[str, str]:
+        return await_(_taken(take(given.get("envelope"))))
+
+
+async def _taken(taking: Awaitable[str]) -> dict[str, str]:
+    """The job's id. Nothing that is logged, or raised for Celery to log, quotes the message."""
+    try:
+        return {"job": await taking}
+    except MessageRefusedError as reason:
+        logger.warning("a job that came over the broker is refused: %s", reason)
+    except (RedisError, StoreUnavailableError, OSError) as problem:
+        logger.warning("a job that came over the broker goes back into its queue: %s", type(problem).__name__)
+        await asyncio.sleep(PUT_BACK_S)
+        raise Reject(requeue=True) from None
+    except Exception as error:
+        logger.error("a job that came over the broker is dropped, an error of our own: %s", type(error).__name__)  # noqa: TRY400
     raise Ignore

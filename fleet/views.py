@@ -5,11 +5,13 @@ It asks `fleet.client`; it prints nothing.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from fleet.client import FleetClient
 from fleet.config import Frozen
 from fleet.waits import Wait
+
+if TYPE_CHECKING:  # `fleet.remote` reads views where there is no store to ask
+    from fleet.client import FleetClient
 
 
 class Counts(Frozen):
@@ -43,7 +45,7 @@ class JobView(Frozen):
 async def job_view(client: FleetClient, job_id: str, *, waits: bool = False) -> JobView:
     """A job as it stands. Raises JobNotFoundError, LinkError."""
     job = await client.job(job_id)
-    progress = await client.progress(job_id)
+    progress = await client.progress(job)
     tiers = progress.tiers.values()
     return JobView(
         id=job.id,

@@ -1,7 +1,7 @@
 """`celery -A fleet.worker`: one worker process of the fleet, for the tiers whose queues it consumes.
 
-The coordinator is the worker of the queue `coordinator`: beside planning it runs the dispatcher and the reconciler, and
-shows the fleet's metrics.
+The coordinator is the worker of the queue `coordinator`: beside planning it runs the dispatcher and the reconciler, calls the
+webhooks, and shows the fleet's metrics.
 """
 
 from __future__ import annotations
@@ -13,14 +13,19 @@ from typing import Any
 from celery import signals
 
 from fleet import tasks
+from fleet.client import FleetClient
 from fleet.config import Environment
 from fleet.context import Context
 from fleet.duties import Duties
+from fleet.intake import INTAKE_TASK, Intake
 from fleet.janitor import Janitor
+from fleet.keys import Keys
 from fleet.metrics_endpoint import MetricsEndpoint
+from fleet.outside import Outside
 from fleet.runner import Runner
-from fleet.runtime import Runtime
+from fleet.runtime import NAMESPACE, Runtime
 from fleet.store import COORDINATOR
+from fleet.webhooks import Deliverer
 from queues.bridge import background
 from queues.claims import Claims
 from queues.dispatcher import Dispatcher
@@ -44,7 +49,12 @@ def _work() -> tuple[Runner, Duties]:
     return Runner(_context()), Duties(_context())
 
 
+def _deliverer() -> Deliverer:
+    return Deliverer(runtime.outbox, runtime.jobs, runtime.secrets, Outside(runtime.config.outside.allowed))
+
+
 tasks.register(app, _work)
+tasks.register_intake(app, INTAKE_TASK, Intake(FleetClient(runtime), Keys(runtime.link, NAMESPACE)).take)
 
 
 @signals.celeryd_after_setup.connect(weak=False)
@@ -82,5 +92,6 @@ def _services(instance: Any, **_: Any) -> None:
         background.add(dispatcher.run)
         background.add(Reconciler(runtime.store).run)
         background.add(lambda: Janitor(_context()).run())
+        background.add(lambda: _deliverer().run())
         if (address := runtime.environment.metrics_address) is not None:
             background.add(MetricsEndpoint(runtime.surveyor, *address).serve)

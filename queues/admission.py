@@ -32,6 +32,31 @@ class Once:
     keep_s: float
 
 
+@dataclass(frozen=True, slots=True)
+class Ends:
+    """A job that ends with the subtask it starts with."""
+
+    #: Whose mailbox the subtask's id is put into then; '-': nobody's.
+    tell: str
+    #: For how long the job, and the record of its entries, are kept from then on.
+    keep_s: float
+    record: str
+
+
+@dataclass(frozen=True, slots=True)
+class Within:
+    """What a tenant may have under way at a time, and send and use in a day; None: any number. And what this job sends."""
+
+    open_jobs: int | None = None
+    bytes_per_day: int | None = None
+    amount_per_day: int | None = None
+    bytes: int = 0
+
+
+class OverLimitError(Exception):
+    """A tenant has all that it may have; the text is of what: `jobs`, `bytes` or `amount`."""
+
+
 class Admission:
     """Admits jobs over one `Link`. Errors: `queues.link.LinkError` when the store does not answer."""
 
@@ -49,15 +74,22 @@ class Admission:
         weight: float,
         cap: int | None,
         document: tuple[str, Mapping[str, str | int | float]],
-        index: tuple[str, float],
+        index: tuple[str, float] = ("", 0.0),
         once: Once | None = None,
+        ends: Ends | None = None,
+        within: Within = Within(),
     ) -> str | None:
         """Open a job with its document, its place in an index, its quota's cap and the subtask that starts it, or nothing.
 
         `share`: its weight among its tenant's jobs; `weight`: its tenant's among tenants; `document`: key below the namespace
-        and fields; `index`: key and score.
+        and fields; `index`: key and score; `ends`: the job ends with the subtask that starts it.
+
+        `within`: what its tenant may have.
 
         The job's id; that of an earlier one which the same was asked for under `once`; None where that was something else.
+
+        Raises:
+            OverLimitError: the tenant has all that it may have; nothing was written.
         """
         fields = [part for pair in document[1].items() for part in pair]
         head = [
@@ -73,8 +105,14 @@ class Admission:
             weight,
         ]
         promise = ("", "", 0) if once is None else (once.key, once.digest, round(once.keep_s * 1000))
-        reply: bytes = await self._call("accept", *head, *promise, *fields)
-        return reply.decode() or None
+        end = ("", 0, "") if ends is None else (ends.tell, round(ends.keep_s * 1000), ends.record)
+        limits = (within.open_jobs, within.bytes_per_day, within.amount_per_day)
+        most = ["" if limit is None else limit for limit in limits]
+        what = (*head, *promise, start.payload, start.cost, *end, *most, within.bytes, *fields)
+        reply: str = (await self._call("accept", *what)).decode()
+        if reply.startswith("!"):
+            raise OverLimitError(reply[1:])
+        return reply or None
 
     async def keeps_on_disk(self) -> float:
         """Seconds after which what was written is surely on the disk of the store, beside what `on_disk` waits for.

@@ -17,6 +17,7 @@ costs one dictionary look-up. The names are the steps of a subtask's life, in or
 | answered | the answer is there, nothing of it is written |
 | finished | the end is written, the message is not acknowledged and its chord part not counted |
 | reviewed | the verdict is there, the job has not moved on |
+| told | a webhook's receiver has answered, nothing of it is written |
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ NAMES = (
     "answered",
     "finished",
     "reviewed",
+    "told",
 )
 
 

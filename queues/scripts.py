@@ -1,7 +1,7 @@
 """Owns loading the package's Lua scripts by name. Knows no connection: `link` and `transport` run what it loads.
 
 A script is `queues/lua/<name>.lua`; `_common.lua`, if there is one, is put in front of each, and `_permits.lua` behind that
-in front of those that deal in permits.
+in front of those that deal in permits, `_outbox.lua` in front of those that write into the outbox.
 """
 
 from __future__ import annotations
@@ -30,7 +30,11 @@ def load(name: str) -> Script:
         known = sorted(entry.name[:-4] for entry in folder.iterdir() if entry.name.endswith(".lua"))
         raise ValueError(f"There is no Lua script called {name!r}; queues/lua has: {', '.join(known) or 'none'}.")
     source = path.read_bytes()
-    for prelude, of_it in (("_permits.lua", name.startswith("permit") or name == "release"), ("_common.lua", True)):
+    for prelude, of_it in (
+        ("_permits.lua", name.startswith("permit") or name == "release"),
+        ("_outbox.lua", name.startswith("outbox") or name in ("advance", "stop")),
+        ("_common.lua", True),
+    ):
         if of_it and (folder / prelude).is_file():
             source = (folder / prelude).read_bytes() + b"\n" + source
     return Script(name=name, source=source, sha=hashlib.sha1(source, usedforsecurity=False).hexdigest())

@@ -13,6 +13,7 @@ from typing import Annotated
 from urllib.parse import urlsplit
 
 from fastapi import Depends, Path, Request
+from redis.exceptions import RedisError
 
 from fleet.api.problems import ProblemError
 from fleet.keys import Keys, Principal, Scope
@@ -60,6 +61,18 @@ async def identify(request: Request) -> Principal:
         gatekeeper: Gatekeeper = request.app.state.gatekeeper
         known = request.state.principal = await gatekeeper.principal(request)
     return known
+
+
+async def still_known(request: Request) -> bool:
+    """Whether whoever asked would be let in now: a key may be revoked while its owner listens. True while nobody can say."""
+    gatekeeper: Gatekeeper = request.app.state.gatekeeper
+    try:
+        await gatekeeper.principal(request)
+    except ProblemError:
+        return False
+    except RedisError:
+        return True
+    return True
 
 
 def may(scope: Scope) -> Callable[[Request], Awaitable[Principal]]:

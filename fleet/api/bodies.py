@@ -7,16 +7,23 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import math
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 from fastapi import Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from fastapi.routing import APIRoute
+from redis.exceptions import RedisError
 
 from fleet.api.auth import identify
 from fleet.api.problems import ProblemError
+from fleet.audit import Audit
+from fleet.keys import Principal
+
+logger = logging.getLogger(__name__)
 
 MAX_BODY_BYTES = 10_000_000
 MAX_DEPTH = 64
@@ -24,8 +31,9 @@ MAX_DEPTH = 64
 MAX_DIGITS = 50
 #: Seconds for a body to come.
 PATIENCE_S = 30.0
-#: Bodies that are read and looked at side by side: what they take of memory is bounded by that.
+#: Bodies over `LARGE_BYTES` that are read and looked at side by side: what they take of memory is bounded by that.
 AT_ONCE = 8
+LARGE_BYTES = 100_000
 
 
 class BoundedRequest(Request):
@@ -34,8 +42,7 @@ class BoundedRequest(Request):
     async def body(self) -> bytes:
         """Raises ProblemError: it is too large, or too slow."""
         if not hasattr(self, "_body"):
-            told = self.headers.get("content-length", "0")
-            if told.isdecimal() and int(told[:20]) > MAX_BODY_BYTES:
+            if _told(self) > MAX_BODY_BYTES:
                 raise _too_large()
             parts, length = [], 0
             try:
@@ -53,25 +60,68 @@ class BoundedRequest(Request):
     async def json(self) -> Any:
         """Raises ProblemError: it is no JSON, or too large or too deep."""
         if not hasattr(self, "_json"):
-            self._json = await asyncio.to_thread(_parsed, await self.body())
+            body = await self.body()
+            # A small one is read in less time than a thread takes to begin.
+            self._json = await asyncio.to_thread(_parsed, body) if len(body) > LARGE_BYTES else _parsed(body)
         return self._json
 
 
 class BoundedRoute(APIRoute):
-    """A route whose callers are known and whose requests are bounded."""
+    """A route whose callers are known, whose requests are bounded, and whose changes are noted in the audit log."""
+
+    #: Whether a large body has its turn until it is answered, or its reader takes one.
+    until_answered = True
 
     def get_route_handler(self) -> Callable[[Request], Awaitable[Response]]:  # type: ignore[override]
         handler = super().get_route_handler()
 
         async def bounded(request: Request) -> Response:
-            await identify(request)
-            if request.method != "POST" or self.body_field is None:  # one that reads no body, or reads it as it comes
+            principal = await identify(request)
+            if request.method == "GET":
                 return await handler(request)
-            turns: asyncio.Semaphore = request.app.state.turns
-            async with turns:
-                return await handler(BoundedRequest(request.scope, request.receive))
+            bounded_request = BoundedRequest(request.scope, request.receive)
+            outcome, target = "failed", str(next(iter(request.path_params.values()), ""))
+            try:
+                if not self.until_answered or not large(request):
+                    response = await handler(bounded_request)
+                else:
+                    turns: asyncio.Semaphore = request.app.state.turns
+                    async with turns:
+                        response = await handler(bounded_request)
+                outcome = str(response.status_code)
+                target = target or response.headers.get("x-fleet-job", response.headers.get("location", ""))
+            except RequestValidationError:
+                outcome = "refused"
+                raise
+            except Exception as error:
+                outcome = str(getattr(error, "status_code", getattr(error, "status", type(error).__name__)))
+                raise
+            finally:
+                await _note(request, principal, f"{request.method} {self.path_format}", target[:200], outcome)
+            return response
 
         return bounded
+
+
+async def _note(request: Request, principal: Principal, action: str, target: str, outcome: str) -> None:
+    audit: Audit = request.app.state.audit
+    try:
+        await audit.note(principal.tenant, principal.key_id, action, target, outcome)
+    except RedisError as error:  # it is done, whether or not it can be written down
+        logger.warning("not noted: %s did %s to %s (%s): %s", principal.key_id, action, target, outcome, error)
+
+
+def large(request: Request) -> bool:
+    """Whether a body is large, or does not say how large it is."""
+    return _told(request) > LARGE_BYTES
+
+
+def _told(request: Request) -> int:
+    """How many bytes a body says it has; a server takes no more than that."""
+    if request.headers.get("transfer-encoding") is not None:
+        return LARGE_BYTES + 1
+    told = request.headers.get("content-length", "0")
+    return int(told[:20]) if told.isdecimal() else MAX_BODY_BYTES + 1
 
 
 def _parsed(body: bytes) -> Any:

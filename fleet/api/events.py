@@ -11,17 +11,23 @@ import contextlib
 import json
 import logging
 import re
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 
 from redis.exceptions import RedisError
 
+from fleet.errors import JobNotFoundError
 from fleet.jobs import JobStatus
+from fleet.store import JobStore
 from queues.store import Store
 
 logger = logging.getLogger(__name__)
 
 #: Seconds between looks at the store, and after which a silent stream shows that it lives.
 LOOK_S, KEEP_ALIVE_S = 0.25, 15.0
+#: Looks without news after which the job itself is asked whether it has ended: an earlier version tells of no end.
+SILENT_LOOKS = 20
+#: Listeners of one process.
+MOST_LISTENERS = 5_000
 #: Seconds without the store after which listeners are let go; they come again and go on where they were.
 AWAY_S = 30.0
 FIRST = "0-0"
@@ -34,8 +40,9 @@ Event = tuple[str, dict[str, str]]
 class Feed:
     """The events of one job, as far as they were read."""
 
-    def __init__(self, store: Store, job_id: str) -> None:
+    def __init__(self, store: Store, jobs: JobStore, job_id: str) -> None:
         self._store = store
+        self._jobs = jobs
         self._job_id = job_id
         self._log: list[Event] = []
         self._news = asyncio.Event()
@@ -74,6 +81,7 @@ class Feed:
     async def _read(self) -> None:
         loop = asyncio.get_running_loop()
         answered_at = loop.time()
+        silent = 0
         try:
             while True:
                 try:
@@ -86,16 +94,26 @@ class Feed:
                     found = []
                 if found:
                     self._log += found
-                    self._ended = False
+                    self._ended, silent = False, 0
                     self._tell()
                     continue
+                silent += 1
                 # What is filed after its end is an event, too.
-                if not self._ended and ended(self._log):
+                if not self._ended and (ended(self._log) or (silent % SILENT_LOOKS == 0 and await self._is_over())):
                     self._ended = True
                     self._tell()
                 await asyncio.sleep(LOOK_S)
         finally:
             self._tell()
+
+    async def _is_over(self) -> bool:
+        """Whether the job has ended, or is there no more."""
+        try:
+            return (await self._jobs.load(self._job_id)).status.final
+        except JobNotFoundError:
+            return True
+        except RedisError:
+            return False
 
     def _tell(self) -> None:
         news, self._news = self._news, asyncio.Event()
@@ -105,18 +123,26 @@ class Feed:
 class Feeds:
     """The feeds of the jobs that somebody listens to."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, jobs: JobStore) -> None:
         self._store = store
+        self._jobs = jobs
         self._feeds: dict[str, Feed] = {}
 
-    async def stream(self, job_id: str, after: str) -> AsyncIterator[bytes]:
-        """The events of a job after the one with this id, on the wire."""
-        feed = self._feeds.setdefault(job_id, Feed(self._store, job_id))
+    @property
+    def full(self) -> bool:
+        """Whether as many listen as may."""
+        return sum(feed.listeners for feed in self._feeds.values()) >= MOST_LISTENERS
+
+    async def stream(self, job_id: str, after: str, still: Callable[[], Awaitable[bool]]) -> AsyncIterator[bytes]:
+        """The events of a job after the one with this id, on the wire; `still`: whether whoever listens still may."""
+        feed = self._feeds.setdefault(job_id, Feed(self._store, self._jobs, job_id))
         feed.join()
         try:
             # The listener may be closed while it waits; what it waits in has to end with it.
             async with contextlib.aclosing(feed.after(after)) as events:
                 async for event in events:
+                    if event is None and not await still():
+                        return
                     yield b": so far\n\n" if event is None else written(event)
         finally:
             feed.leave()

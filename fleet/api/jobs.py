@@ -15,9 +15,9 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Body, Header, Query, Request, Response
 from fastapi.responses import StreamingResponse
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
-from fleet.api.auth import JobId, Reader, Submitter, own
+from fleet.api.auth import JobId, Reader, Submitter, own, still_known
 from fleet.api.bodies import BoundedRoute
 from fleet.api.events import FIRST, Feeds, is_id
 from fleet.api.problems import ProblemError, declared
@@ -25,7 +25,7 @@ from fleet.client import FleetClient
 from fleet.config import Frozen
 from fleet.control import Control
 from fleet.errors import JobNotFoundError
-from fleet.jobs import Items, JobSpec
+from fleet.jobs import MAX_STEPS, Items, JobSpec, Step
 from fleet.receipt import Receipt
 from fleet.store import Job
 from fleet.views import JobView, job_view
@@ -37,6 +37,8 @@ MAX_PAGE = 100
 MAX_BUDGET_USD = 1_000_000
 #: Bytes of results that are sent together.
 CHUNK_BYTES = 64_000
+#: Characters of a step's schema.
+MAX_SCHEMA_CHARS = 100_000
 EXAMPLE = {
     "name": "triage",
     "items": [{"text": "My invoice is wrong."}, {"text": "The app crashes."}],
@@ -57,6 +59,19 @@ EXAMPLE = {
 }
 
 
+def _short(schema: Any) -> Any:
+    if len(json.dumps(schema)) > MAX_SCHEMA_CHARS:
+        raise ValueError(f"a schema of over {MAX_SCHEMA_CHARS:,} characters")
+    return schema
+
+
+class NewStep(Step):
+    """A step as a service submits it, bounded: it is checked while others wait for their answers."""
+
+    needs: Annotated[tuple[str, ...], Field(max_length=MAX_STEPS)] = ()
+    output: Annotated[dict[str, Any], BeforeValidator(_short)] | None = None
+
+
 class Uploaded(Items):
     """Items in a file that was uploaded (`POST /v1/files`): .jsonl, .ndjson, .json, .csv, .parquet, or a .zip of files."""
 
@@ -70,6 +85,7 @@ class NewJob(JobSpec):
     """A job as a service submits it: its items are in it, or uploaded. Files of the machine that serves this are nobody's."""
 
     items: Uploaded | tuple[Any, ...] = ()
+    steps: Annotated[tuple[NewStep, ...], Field(max_length=MAX_STEPS)] = ()
     budget_usd: Annotated[Decimal, Field(gt=0, le=MAX_BUDGET_USD)] | None = None
 
 
@@ -100,7 +116,7 @@ class Retried(Frozen):
     subtasks: int
 
 
-@router.post("", status_code=202, responses=declared(400, 401, 403, 409, 413, 422, 503))
+@router.post("", status_code=202, responses=declared(400, 401, 403, 408, 409, 413, 422, 429, 503, 507))
 async def submit(
     request: Request,
     response: Response,
@@ -177,8 +193,11 @@ async def events(
     if job.status.final and not await client.runtime.store.events(job_id, after, 1):
         return Response(status_code=204)
     feeds: Feeds = request.app.state.feeds
+    if feeds.full:
+        raise ProblemError(503, "As many listen as one process serves; come again.", headers={"Retry-After": "5"})
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-    return StreamingResponse(feeds.stream(job_id, after), media_type="text/event-stream", headers=headers)
+    stream = feeds.stream(job_id, after, lambda: still_known(request))
+    return StreamingResponse(stream, media_type="text/event-stream", headers=headers)
 
 
 @router.get("/{job_id}/cost", responses=declared(401, 403, 404, 422, 503))

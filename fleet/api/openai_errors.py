@@ -45,6 +45,12 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
 }
 
 
+def takes(model: type[BaseModel], example: Mapping[str, Any]) -> dict[str, Any]:
+    """What a route that reads its body by itself has to say of it in its OpenAPI."""
+    schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema, "example": example}}}}
+
+
 class OpenAIError(Exception):
     """A request that is refused in OpenAI's words.
 
@@ -74,7 +80,12 @@ class OpenAIError(Exception):
 
 
 class OpenAIRoute(BoundedRoute):
-    """A bounded route that answers every error with OpenAI's object, and whose answers carry the id of the request."""
+    """A bounded route that answers every error with OpenAI's object, and whose answers carry the id of the request.
+
+    A large body has its turn while it is read; what it asks for may take long, and others have theirs meanwhile.
+    """
+
+    until_answered = False
 
     def get_route_handler(self) -> Callable[[Request], Awaitable[Response]]:  # type: ignore[override]
         handler = super().get_route_handler()
@@ -95,7 +106,12 @@ class OpenAIRoute(BoundedRoute):
 def refusal(error: Exception) -> Response:
     """The answer to a request that failed so."""
     refused = as_openai(error)
-    return JSONResponse(ErrorObject(error=refused.detail).model_dump(), refused.status, headers=refused.headers)
+    return JSONResponse(refusal_of(refused), refused.status, headers=refused.headers)
+
+
+def refusal_of(error: OpenAIError) -> dict[str, Any]:
+    """The body that says so."""
+    return ErrorObject(error=error.detail).model_dump()
 
 
 def as_openai(error: Exception) -> OpenAIError:

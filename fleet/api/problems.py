@@ -17,7 +17,14 @@ from pydantic import BaseModel, Field
 from redis.exceptions import RedisError
 from starlette.exceptions import HTTPException
 
-from fleet.errors import BadInputError, FleetError, JobNotFoundError, KeyReusedError, StoreUnavailableError
+from fleet.errors import (
+    BadInputError,
+    FleetError,
+    JobNotFoundError,
+    KeyReusedError,
+    StoreUnavailableError,
+    TenantLimitError,
+)
 from queues.link import passes
 
 logger = logging.getLogger(__name__)
@@ -70,6 +77,7 @@ def install(app: FastAPI) -> None:
             parts.setdefault("schemas", {})["Problem"] = Problem.model_json_schema()
             parts["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
             found["security"] = [{"key": []}]
+            _hoist(found["paths"], parts["schemas"])
             app.openapi_schema = found
         return app.openapi_schema
 
@@ -91,11 +99,24 @@ def install(app: FastAPI) -> None:
         app.add_exception_handler(kind, failed)
 
 
+def _hoist(part: Any, schemas: dict[str, Any]) -> None:
+    """Move definitions that stand with their schema to where references look for them."""
+    if isinstance(part, dict):
+        schemas |= part.pop("$defs", {})
+        for inner in part.values():
+            _hoist(inner, schemas)
+    elif isinstance(part, list):
+        for inner in part:
+            _hoist(inner, schemas)
+
+
 def told(error: Exception) -> tuple[int, str, Mapping[str, str]]:
     """What a caller is told of an error: the status, a sentence, and headers; what they need not know is logged."""
     if isinstance(error, HTTPException):
         return error.status_code, str(error.detail), error.headers or {}
     if isinstance(error, FleetError):
+        if isinstance(error, TenantLimitError):
+            return 429, str(error), {"Retry-After": f"{error.retry_after_s:.0f}"}
         if isinstance(error, StoreUnavailableError):
             return 503, str(error), {"Retry-After": str(COME_AGAIN_S)}
         for kind, status in ((JobNotFoundError, 404), (KeyReusedError, 409), (BadInputError, 422)):

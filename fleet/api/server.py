@@ -6,6 +6,8 @@ It owns the address that is listened on, and refuses one that others can reach w
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from collections.abc import AsyncIterator
 
 import uvicorn
 from fastapi import FastAPI
@@ -13,10 +15,12 @@ from fastapi.responses import Response
 from prometheus_client.exposition import choose_encoder
 from starlette.requests import Request
 
-from fleet.api import batches, files, jobs, problems
+from fleet.api import batches, completions, files, jobs, models, problems, responses
+from fleet.api.answers import Desk
 from fleet.api.auth import Admin, Gatekeeper, is_loopback
 from fleet.api.bodies import AT_ONCE
 from fleet.api.events import Feeds
+from fleet.audit import Audit
 from fleet.batches import Batches
 from fleet.client import FleetClient
 from fleet.control import Control
@@ -32,18 +36,28 @@ DESCRIPTION = "Durable, rate-limited, budgeted work for language models, on the 
 
 def build(runtime: Runtime, *, loopback: bool) -> FastAPI:
     """The application. `loopback`: whether only this machine can reach it."""
-    app = FastAPI(title="tierfleet", version="1", description=DESCRIPTION, docs_url=None, redoc_url=None)
+    desk = Desk(runtime, Control(runtime))
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        await desk.aclose()
+
+    app = FastAPI(
+        title="tierfleet", version="1", description=DESCRIPTION, docs_url=None, redoc_url=None, lifespan=lifespan
+    )
     app.state.client = FleetClient(runtime)
     app.state.control = Control(runtime)
+    app.state.desk = desk
+    app.state.audit = Audit(runtime.link, NAMESPACE)
     checks = {"/v1/chat/completions": batches.chat_problem}
     app.state.batches = Batches(app.state.client, app.state.control, checks)
     app.state.turns = asyncio.Semaphore(AT_ONCE)
-    app.state.feeds = Feeds(runtime.store)
+    app.state.feeds = Feeds(runtime.store, runtime.jobs)
     app.state.gatekeeper = Gatekeeper(Keys(runtime.link, NAMESPACE), loopback=loopback)
     problems.install(app)
-    app.include_router(jobs.router)
-    app.include_router(files.router)
-    app.include_router(batches.router)
+    for routes in (jobs, models, completions, responses, files, batches):
+        app.include_router(routes.router)
 
     @app.get("/healthz", tags=["process"])
     async def healthz() -> dict[str, str]:

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
+from fleet.conversation import Conversation
 from fleet.prices import Usage
 from fleet.tokens import estimate_tokens, request_upper_bound, tokens_of_image
 from queues.limits import Told
@@ -40,16 +41,22 @@ class ModelRequest:
     max_output_tokens: int = 4096
     reasoning_effort: str | None = None
     timeout_s: float = 120.0
+    #: Asked instead of prompt, instructions, images and schema: a whole conversation, passed on as it is.
+    conversation: Conversation | None = None
     #: Run it in the background at the vendor, so that another process can collect the answer; heeded by providers that
     #: reattach, else without effect.
     background: bool = False
 
     def input_estimate(self) -> int:
-        """Estimated input tokens: instructions, prompt, schema and pictures."""
+        """Estimated input tokens: instructions, prompt, schema and pictures, or the conversation."""
+        if self.conversation is not None:
+            return self.conversation.input_estimate()
         return sum(map(estimate_tokens, self._texts())) + sum(tokens_of_image(image.data) for image in self.images)
 
     def upper_bound(self) -> int:
         """The most tokens the call can use, input and output: what to reserve for it."""
+        if self.conversation is not None:
+            return self.conversation.input_bound() + self.max_output_tokens
         return request_upper_bound(self._texts(), (image.data for image in self.images), self.max_output_tokens)
 
     def _texts(self) -> tuple[str, ...]:
@@ -72,6 +79,9 @@ class Completion:
     request_id: str | None
     #: What the vendor said of its limits.
     told: Told | None = None
+    #: The answer to a conversation as the vendor gave it, and its word for why it ended.
+    message: Mapping[str, Any] | None = None
+    reason: str | None = None
 
 
 #: Told the handle of a call that has begun in the background.

@@ -56,6 +56,8 @@ class OpenAIProvider:
         self._name = name
         self._key_env = config.key_env
         self._wire = _wire(config, base_url)
+        #: Conversations are in this form, and everybody speaks it.
+        self._chat = self._wire if isinstance(self._wire, ChatWire) else _chat(base_url)
         self._exchange = Exchange(base_url, api_key)
 
     @property
@@ -71,10 +73,11 @@ class OpenAIProvider:
         """
         if request.background and self.reattaches:
             return await self._in_background(request, started)
-        answer = await self._send("POST", self._wire.path, request, request.timeout_s, self._wire.body(request))
+        wire = self._wire if request.conversation is None else self._chat
+        answer = await self._send("POST", wire.path, request, request.timeout_s, wire.body(request))
         request_id = answer.headers.get("x-request-id")
         try:
-            return self._completion(json.loads(answer.content), request, request_id, answer.headers)
+            return self._completion(wire, json.loads(answer.content), request, request_id, answer.headers)
         except FailedAnswerError as error:
             raise failures.failed_answer(self._name, str(error), request_id, billed=error.billed) from None
         except UNREADABLE:
@@ -135,7 +138,7 @@ class OpenAIProvider:
                 body = json.loads(answer.content)
                 if body.get("status") in UNFINISHED:
                     return Unfinished(failures.retry_after(answer.headers))
-                return self._completion(body, request, handle, answer.headers)
+                return self._completion(self._wire, body, request, handle, answer.headers)
             except FailedAnswerError as error:
                 ended = failures.failed_answer(self._name, str(error), handle, billed=error.billed)
             except UNREADABLE:
@@ -148,9 +151,14 @@ class OpenAIProvider:
         return f"{self._wire.path}/{quote(handle, safe='')}"
 
     def _completion(
-        self, answer: Mapping[str, Any], request: ModelRequest, request_id: str | None, headers: Mapping[str, str]
+        self,
+        wire: Wire,
+        answer: Mapping[str, Any],
+        request: ModelRequest,
+        request_id: str | None,
+        headers: Mapping[str, str],
     ) -> Completion:
-        found = self._wire.read(answer)
+        found = wire.read(answer)
         return Completion(
             text=found.text,
             finish=found.finish,
@@ -159,6 +167,8 @@ class OpenAIProvider:
             model=found.model,
             request_id=request_id,
             told=told(headers),
+            message=None if request.conversation is None else found.message,
+            reason=None if request.conversation is None else found.reason,
         )
 
     async def _send(
@@ -184,9 +194,11 @@ def is_vendor(base_url: str) -> bool:
 
 
 def _wire(config: ProviderConfig, base_url: str) -> Wire:
-    if config.wire == "chat":
-        return ChatWire("max_completion_tokens" if is_vendor(base_url) else "max_tokens")
-    return ResponsesWire()
+    return _chat(base_url) if config.wire == "chat" else ResponsesWire()
+
+
+def _chat(base_url: str) -> ChatWire:
+    return ChatWire("max_completion_tokens" if is_vendor(base_url) else "max_tokens")
 
 
 def _handle(content: bytes) -> str | None:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
+from fleet.conversation import Conversation
 from fleet.prices import Usage
 from fleet.providers.base import Image, ModelRequest
 from fleet.providers.structured import is_strict
@@ -38,6 +39,9 @@ class Found:
     #: `None` when the vendor did not report it.
     usage: Usage | None
     model: str
+    #: The answer as the chat protocol has it, and the vendor's word for why it ended.
+    message: Mapping[str, Any] | None = None
+    reason: str | None = None
 
 
 class Wire(Protocol):
@@ -114,6 +118,8 @@ class ChatWire:
         self._limit_name = limit_name
 
     def body(self, request: ModelRequest) -> dict[str, Any]:
+        if request.conversation is not None:
+            return self._passed_on(request, request.conversation)
         content: list[dict[str, Any]] = [{"type": "text", "text": request.prompt}]
         content += [{"type": "image_url", "image_url": {"url": data_url(image)}} for image in request.images]
         messages: list[dict[str, Any]] = []
@@ -140,7 +146,15 @@ class ChatWire:
             finish=_finish(text, refused=bool(refusal) or reason == "content_filter", cut=reason == "length"),
             usage=_usage(answer.get("usage"), "prompt", "completion"),
             model=answer["model"],
+            message=message,
+            reason=reason,
         )
+
+    def _passed_on(self, request: ModelRequest, conversation: Conversation) -> dict[str, Any]:
+        body = {"model": request.model, self._limit_name: request.max_output_tokens, **conversation.body()}
+        if request.reasoning_effort is not None:
+            body.setdefault("reasoning_effort", request.reasoning_effort)
+        return body
 
 
 def data_url(image: Image) -> str:

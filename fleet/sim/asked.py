@@ -37,6 +37,34 @@ class ApiError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
+class Function:
+    """A function of the caller's that the model can ask it to call."""
+
+    name: str
+    description: str
+    #: JSON schema of its arguments, of type object.
+    schema: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """The functions that the model may call in this answer, and whether it has to."""
+
+    functions: tuple[Function, ...] = ()
+    required: bool = False
+    #: It may call several at once.
+    parallel: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a function returned that the model had called."""
+
+    function: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class Asked:
     """One request for an answer."""
 
@@ -47,8 +75,15 @@ class Asked:
     #: JSON schema of a structured answer; `None` for free text.
     schema: Mapping[str, Any] | None = None
     schema_name: str = ""
-    #: The schema's text as it was billed: part of the input.
+    #: The text of schema and functions as it is billed: part of the input.
     schema_text: str = ""
+    offer: Offer = Offer()
+    #: What the user said last, where nobody has answered it yet.
+    question: str = ""
+    #: What the functions returned that were called last, where nobody has spoken since.
+    results: tuple[Result, ...] = ()
+    #: Sequences before which the answer ends.
+    stop: tuple[str, ...] = ()
     max_output_tokens: int | None = None
     effort: str | None = None
     stream: bool = False
@@ -88,7 +123,15 @@ def words_of(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-def text_and_images(content: Any, param: str) -> tuple[str, int]:
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What a wire calls the parts of a message's content."""
+
+    text: frozenset[str]
+    image: str
+
+
+def text_and_images(content: Any, param: str, parts: Parts) -> tuple[str, int]:
     """The text of a message's content (a string or a list of parts) and the tokens of its pictures."""
     if isinstance(content, str):
         return content, 0
@@ -100,13 +143,18 @@ def text_and_images(content: Any, param: str) -> tuple[str, int]:
     tokens = 0
     for part in content:
         kind = part.get("type") if isinstance(part, dict) else None
-        if kind in ("text", "input_text", "output_text"):
+        if kind in parts.text:
             texts.append(str(part.get("text", "")))
-        elif kind in ("image_url", "input_image"):
+        elif kind == "refusal":
+            texts.append(str(part.get("refusal", "")))
+        elif kind == parts.image:
             url = part.get("image_url")
+            # The chat wire wraps it, the other does not.
             tokens += _image_tokens(url.get("url") if isinstance(url, dict) else url, param)
-        elif kind != "refusal":
-            raise ApiError(400, f"Invalid value: '{kind}' in '{param}'.", code="invalid_value", param=param)
+        else:
+            known = ", ".join(f"'{name}'" for name in sorted({*parts.text, parts.image, "refusal"}))
+            said = f"Invalid value: '{kind}'. Supported values are: {known}."
+            raise ApiError(400, said, code="invalid_value", param=param)
     return "\n".join(texts), tokens
 
 
@@ -130,7 +178,7 @@ def checked_schema(form: Mapping[str, Any], param: str) -> tuple[Mapping[str, An
         raise ApiError(400, f"Missing required parameter: '{param}.name'.", param=f"{param}.name")
     if not isinstance(schema, dict):
         raise ApiError(400, f"Missing required parameter: '{param}.schema'.", param=f"{param}.schema")
-    if form.get("strict") and not (schema.get("type") == "object" and all(map(_closed, _objects(schema)))):
+    if form.get("strict") and not is_strict(schema):
         raise ApiError(
             400,
             f"Invalid schema for response_format '{name}': in strict mode every object needs "
@@ -139,6 +187,11 @@ def checked_schema(form: Mapping[str, Any], param: str) -> tuple[Mapping[str, An
             param=f"{param}.schema",
         )
     return schema, name
+
+
+def is_strict(schema: Mapping[str, Any]) -> bool:
+    """Whether the vendor's strict mode takes a schema: an object, and every object in it closed and without options."""
+    return schema.get("type") == "object" and all(map(_closed, _objects(schema)))
 
 
 def _objects(schema: Any) -> Iterable[Mapping[str, Any]]:

@@ -3,41 +3,32 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from fleet.sim.asked import ApiError, Asked, Parameters, checked_schema, text_and_images, words_of
+from fleet.sim import conversation, functions
+from fleet.sim.asked import ApiError, Asked, Parameters, checked_schema, words_of
 from fleet.sim.produce import Produced
 
+MAX_STOPS = 4
 PARAMETERS = Parameters(
     simulated=words_of(
-        "messages model response_format max_tokens max_completion_tokens reasoning_effort stream stream_options"
+        "messages model response_format max_tokens max_completion_tokens reasoning_effort stream stream_options stop "
+        "tools tool_choice parallel_tool_calls"
     ),
     harmless=words_of(
         "temperature top_p seed user metadata store service_tier safety_identifier prompt_cache_key verbosity "
-        "prompt_cache_retention prompt_cache_options parallel_tool_calls presence_penalty frequency_penalty"
+        "prompt_cache_retention prompt_cache_options presence_penalty frequency_penalty logit_bias"
     ),
     refused=words_of(
-        "tools tool_choice functions function_call n audio modalities logprobs top_logprobs logit_bias stop prediction "
-        "web_search_options moderation"
+        "functions function_call n audio modalities logprobs top_logprobs prediction web_search_options moderation"
     ),
 )
 
 
 def read(body: Mapping[str, Any]) -> Asked:
     """A body of `POST /v1/chat/completions`."""
-    messages = body.get("messages")
-    if not isinstance(messages, list) or not messages:
-        raise ApiError(400, "Missing required parameter: 'messages'.", param="messages")
-    instructions: list[str] = []
-    prompt: list[str] = []
-    images = 0
-    for number, message in enumerate(messages):
-        if not isinstance(message, dict):
-            raise ApiError(400, f"Invalid type for 'messages[{number}]'.", param=f"messages[{number}]")
-        text, pictures = text_and_images(message.get("content"), f"messages[{number}].content")
-        images += pictures
-        (instructions if message.get("role") in ("system", "developer") else prompt).append(text)
+    said = conversation.read(body.get("messages"))
     form = body.get("response_format") or {}
     schema: Mapping[str, Any] | None = None
     name = ""
@@ -45,17 +36,27 @@ def read(body: Mapping[str, Any]) -> Asked:
         schema, name = checked_schema(form.get("json_schema") or {}, "response_format.json_schema")
     elif form.get("type") == "json_object":
         schema = {"type": "object"}
+    stream = bool(body.get("stream"))
+    if body.get("stream_options") is not None and not stream:
+        said_so = "The 'stream_options' parameter is only allowed when 'stream' is enabled."
+        raise ApiError(400, said_so, param="stream_options")
+    offer = functions.read(body)
+    billed = [json.dumps(part) for part in (body.get("tools"), schema if name else None) if part]
     return Asked(
         model=str(body.get("model", "")),
-        instructions="\n".join(instructions),
-        prompt="\n".join(prompt),
-        image_tokens=images,
+        instructions=said.instructions,
+        prompt=said.prompt,
+        image_tokens=said.image_tokens,
         schema=schema,
         schema_name=name,
-        schema_text=json.dumps(schema) if name else "",
+        schema_text="\n".join(billed),
+        offer=offer,
+        question=said.question,
+        results=said.results,
+        stop=_stops(body.get("stop")),
         max_output_tokens=body.get("max_completion_tokens") or body.get("max_tokens"),
         effort=body.get("reasoning_effort"),
-        stream=bool(body.get("stream")),
+        stream=stream,
         stream_usage=bool((body.get("stream_options") or {}).get("include_usage")),
         body=body,
     )
@@ -66,10 +67,19 @@ def write(produced: Produced, *, ident: str, model: str, created: int) -> dict[s
     refused = produced.finish == "refusal"
     message: dict[str, Any] = {
         "role": "assistant",
-        "content": None if refused else produced.text,
+        "content": None if refused or produced.calls else produced.text,
         "refusal": produced.text if refused else None,
         "annotations": [],
     }
+    if produced.calls:
+        message["tool_calls"] = [
+            {
+                "id": _call_id(ident, number),
+                "type": "function",
+                "function": {"name": call.name, "arguments": call.arguments},
+            }
+            for number, call in enumerate(produced.calls)
+        ]
     return {
         "id": f"chatcmpl-{ident}",
         "object": "chat.completion",
@@ -82,8 +92,13 @@ def write(produced: Produced, *, ident: str, model: str, created: int) -> dict[s
     }
 
 
-def chunks(asked: Asked, produced: Produced, pieces: list[str], answer: Mapping[str, Any]) -> Iterator[str]:
-    """The answer as server-sent events: a role, one event per piece of text, the finish, the usage, `[DONE]`."""
+def chunks(
+    asked: Asked, produced: Produced, pieces: Callable[[str], list[str]], answer: Mapping[str, Any]
+) -> Iterator[str]:
+    """The answer as server-sent events: a role, one event per piece of it, the finish, the usage, `[DONE]`.
+
+    `pieces` cuts a text. Of a call the first event has the id and the name, the others have pieces of its arguments.
+    """
 
     def event(choices: list[dict[str, Any]], usage: dict[str, Any] | None = None) -> str:
         chunk = {
@@ -102,18 +117,52 @@ def chunks(asked: Asked, produced: Produced, pieces: list[str], answer: Mapping[
     def choice(delta: dict[str, Any], reason: str | None = None) -> list[dict[str, Any]]:
         return [{"index": 0, "delta": delta, "logprobs": None, "finish_reason": reason}]
 
-    part = "refusal" if produced.finish == "refusal" else "content"
-    yield event(choice({"role": "assistant", part: ""}))
-    for piece in pieces:
-        yield event(choice({part: piece}))
+    if produced.calls:
+        yield event(choice({"role": "assistant", "content": None, "refusal": None}))
+        for number, call in enumerate(answer["choices"][0]["message"]["tool_calls"]):
+            begun = {**call, "function": {**call["function"], "arguments": ""}}
+            yield event(choice({"tool_calls": [{"index": number, **begun}]}))
+            for piece in pieces(call["function"]["arguments"]):
+                yield event(choice({"tool_calls": [{"index": number, "function": {"arguments": piece}}]}))
+    else:
+        part = "refusal" if produced.finish == "refusal" else "content"
+        yield event(choice({"role": "assistant", part: ""}))
+        for piece in pieces(produced.text):
+            yield event(choice({part: piece}))
     last = event(choice({}, _reason(produced)))
     if asked.stream_usage:
         last += event([], answer["usage"])
     yield last + "data: [DONE]\n\n"
 
 
+def _stops(given: Any) -> tuple[str, ...]:
+    """The `stop` of a request: a text, or up to four."""
+    stops = [given] if isinstance(given, str) else given or []
+    if not isinstance(stops, list) or not all(isinstance(stop, str) for stop in stops):
+        raise ApiError(
+            400,
+            "Invalid type for 'stop': expected a string or an array of strings.",
+            code="invalid_type",
+            param="stop",
+        )
+    if len(stops) > MAX_STOPS:
+        raise ApiError(
+            400,
+            f"Invalid 'stop': array too long. Expected an array with maximum length {MAX_STOPS}, but got an array with "
+            f"length {len(stops)} instead.",
+            code="array_above_max_length",
+            param="stop",
+        )
+    return tuple(filter(None, stops))
+
+
+def _call_id(ident: str, number: int) -> str:
+    """As long as the vendor's."""
+    return f"call_{ident[:22]}{number:02d}"
+
+
 def _reason(produced: Produced) -> str:
-    return "length" if produced.finish == "length" else "stop"
+    return "stop" if produced.finish == "refusal" else produced.finish
 
 
 def _usage(produced: Produced) -> dict[str, Any]:

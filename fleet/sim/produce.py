@@ -11,6 +11,7 @@ from hashlib import blake2b
 from typing import Any, Literal
 
 from fleet.prices import Usage
+from fleet.sim import functions
 from fleet.sim.answers import answer
 from fleet.sim.asked import Asked
 from fleet.sim.settings import Faults, Latency, Manner
@@ -27,7 +28,7 @@ Fault = Literal[
     "refusal",
     "truncation",
 ]
-Finish = Literal["stop", "length", "refusal"]
+Finish = Literal["stop", "length", "refusal", "tool_calls"]
 
 REFUSAL = "I'm sorry, but I can't help with that request."
 #: Reasoning tokens of one answer by `reasoning.effort`, an order of magnitude as seen from vendors.
@@ -48,6 +49,8 @@ class Produced:
     #: Seconds until the first token, and from there to the last.
     first_s: float
     rest_s: float
+    #: The functions it asks to call; then it has no text.
+    calls: tuple[functions.FunctionCall, ...] = ()
 
 
 def dice_for(seed: int, content: bytes, call_id: str | None, seen_before: int) -> random.Random:
@@ -97,20 +100,22 @@ def produce(
     # A vendor's model can spend all its output on reasoning; here three quarters are left for the answer.
     reasoning = min(REASONING.get(asked.effort or "", 0), max_output_tokens // 4)
     room = max_output_tokens - reasoning
+    text = ""
     finish: Finish = "stop"
+    calls: tuple[functions.FunctionCall, ...] = ()
     if fault == "refusal":
         text, finish = REFUSAL, "refusal"
+    elif calls := functions.calls(asked, room):
+        finish = "tool_calls"
     else:
-        text = answer(asked.instructions, asked.prompt, asked.schema, asked.schema_name, room)
-        if rework and asked.schema_name == "review" and NO_ROUND_LEFT not in asked.prompt and dice.random() < rework:
-            text = sent_back(text, asked.prompt, dice)
-        if asked.schema is not None and dice.random() < manner.invalid_output:
-            text = broken(text, asked.schema, dice)
+        text = _text(asked, room, manner, rework, dice)
     if fault == "truncation":
-        text, finish = text[: len(text) // 2], "length"
+        text, calls, finish = text[: len(text) // 2], functions.halved(calls), "length"
     if estimate_tokens(text) > room:
         text, finish = _cut(text, room), "length"
-    written = estimate_tokens(text)
+    while functions.tokens_of(calls) > room:
+        calls, finish = functions.halved(calls), "length"
+    written = estimate_tokens(text) + functions.tokens_of(calls)
     usage = Usage(
         input_tokens=tokens_in,
         cached_tokens=tokens_cached,
@@ -118,7 +123,20 @@ def produce(
         reasoning_tokens=reasoning,
     )
     first, rest = _times(manner.latency, usage, written, dice)
-    return Produced(text=text, finish=finish, usage=usage, first_s=first, rest_s=rest)
+    return Produced(text=text, finish=finish, usage=usage, first_s=first, rest_s=rest, calls=calls)
+
+
+def _text(asked: Asked, room: int, manner: Manner, rework: float, dice: random.Random) -> str:
+    """An answer in text, for a room of so many tokens, up to the first of its stop sequences."""
+    if asked.results and asked.schema is None:
+        text = functions.report(asked.results)
+    else:
+        text = answer(asked.instructions, asked.prompt, asked.schema, asked.schema_name, room)
+    if rework and asked.schema_name == "review" and NO_ROUND_LEFT not in asked.prompt and dice.random() < rework:
+        text = sent_back(text, asked.prompt, dice)
+    if asked.schema is not None and dice.random() < manner.invalid_output:
+        text = broken(text, asked.schema, dice)
+    return text[: min((at for stop in asked.stop if (at := text.find(stop)) >= 0), default=len(text))]
 
 
 def broken(text: str, schema: Mapping[str, Any], dice: random.Random) -> str:

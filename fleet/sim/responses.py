@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from fleet.prices import Usage
-from fleet.sim.asked import ApiError, Asked, Parameters, checked_schema, text_and_images, words_of
+from fleet.sim.asked import ApiError, Asked, Parameters, Parts, checked_schema, text_and_images, words_of
 from fleet.sim.produce import Produced
 
 PARAMETERS = Parameters(
@@ -24,6 +24,8 @@ PARAMETERS = Parameters(
     ),
 )
 
+PARTS = Parts(text=words_of("input_text output_text"), image="input_image")
+
 
 def read(body: Mapping[str, Any]) -> Asked:
     """A body of `POST /v1/responses`."""
@@ -37,7 +39,7 @@ def read(body: Mapping[str, Any]) -> Asked:
         for number, item in enumerate(given):
             if not isinstance(item, dict) or item.get("type", "message") != "message":
                 raise ApiError(400, f"Invalid value for 'input[{number}]'.", param=f"input[{number}]")
-            text, pictures = text_and_images(item.get("content"), f"input[{number}].content")
+            text, pictures = text_and_images(item.get("content"), f"input[{number}].content", PARTS)
             images += pictures
             (instructions if item.get("role") in ("system", "developer") else prompt).append(text)
     else:

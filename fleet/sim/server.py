@@ -59,7 +59,7 @@ class ChatWire:
         return chat.write(produced, ident=ident, model=call.answers_as, created=int(time.time()))
 
     def events(self, asked: Asked, produced: Produced, answer: dict[str, Any]) -> Iterator[str]:
-        return chat.chunks(asked, produced, _pieces(produced.text), answer)
+        return chat.chunks(asked, produced, _pieces, answer)
 
 
 class ResponsesWire:

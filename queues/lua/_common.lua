@@ -11,6 +11,8 @@
 --       righted: what was not as it should be, by tier, since the store is there (hash)
 --       winding: cancelled jobs of which something may be left (set)
 --       rx:QUOTA records that were kept elsewhere and dropped here (set)
+--       open:TENANT its jobs that have not ended (zset by time) · day:bytes|used:TENANT what it sent and used, by day (hash)
+--       told:WHOM ids of subtasks that ended, for whoever waits for them (list)
 --       m:JOB what was written down for a job, by name (hash) · ev:JOB what happened to it (stream)
 --       q:QUOTA cap, used, held · qh:QUOTA holds (hash) · i:QUOTA intents, by hold: what was about to be used (hash)
 local ns = KEYS[1]
@@ -76,9 +78,29 @@ end
 -- Something was not as it should be and was put right; `queues/survey.py` names what.
 local function count(tier, what) redis.call('HINCRBY', key('righted'), tier .. ':' .. what, 1) end
 
--- What happens to a job, for whoever follows it: so many of the latest, and some more. A value that is nil is not told.
+-- What happens to a job, for whoever follows it: so many of the latest, and some more. A value that is nil is not told. The id of
+-- the event.
 local MOST_EVENTS = 10000
-local function happened(job, kind, ...) redis.call('XADD', key('ev', job), 'MAXLEN', '~', MOST_EVENTS, '*', 'kind', kind, ...) end
+local function happened(job, kind, ...) return redis.call('XADD', key('ev', job), 'MAXLEN', '~', MOST_EVENTS, '*', 'kind', kind, ...) end
+
+-- What a tenant sent and used, day by day: of the last few days.
+local DAYS_KEPT_S = 3 * 86400
+local function today() return math.floor(clock[1] / 86400) end
+local function of_today(of_it, by)
+  redis.call('HINCRBY', of_it, today(), int(by))
+  redis.call('EXPIRE', of_it, DAYS_KEPT_S)
+end
+
+-- A job has its final status, or has none any more.
+local function no_longer_open(job) redis.call('ZREM', key('open', redis.call('HGET', key('j', job), 'tenant') or 'default'), job) end
+local function open_again(job) redis.call('ZADD', key('open', redis.call('HGET', key('j', job), 'tenant') or 'default'), now, job) end
+
+-- All that is kept of a job of one subtask, for so long from now.
+local OF_A_JOB = {'c', 'j', 'q', 'qh', 'i', 't', 'm', 'ev', 'rx', 'job'}
+local function keep_for(job, id, ms)
+  for _, kind in ipairs(OF_A_JOB) do redis.call('PEXPIRE', key(kind, job), ms) end
+  redis.call('PEXPIRE', key('s', id), ms)
+end
 
 local function ring() if redis.call('LLEN', key('wake')) == 0 then redis.call('LPUSH', key('wake'), 1) end end
 
@@ -186,7 +208,10 @@ local function apply_charges(json)
     local closed = redis.call('SISMEMBER', key('rx', c.quota), c.record) == 1
     local new = not closed and redis.call('HSETNX', record, c.id, c.body) == 1
     if new or (guess and not c.provisional) then
-      redis.call('HINCRBY', key('q', c.quota), 'used', int(c.amount - (new and 0 or guess)))
+      local more = c.amount - (new and 0 or guess)
+      redis.call('HINCRBY', key('q', c.quota), 'used', int(more))
+      local tenant = redis.call('HGET', key('j', c.quota), 'tenant')
+      if tenant and more ~= 0 then of_today(key('day', 'used', tenant), more) end
       if new then
         for field, n in pairs(c.tally) do increase(key('t', c.quota), field, n) end
         if c.provisional then redis.call('HSET', guesses, c.id, int(c.amount)) end

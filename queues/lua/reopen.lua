@@ -12,6 +12,7 @@ for _, ended in ipairs(cjson.decode(ARGV[4])) do
   if state == ended then
     redis.call('HDEL', document, unpack(ARGV, 8))
     redis.call('HSET', document, 'status', ARGV[6], 'round', ARGV[7])
+    open_again(job_of(ARGV[2]))
     happened(job_of(ARGV[2]), 'status', 'status', ARGV[6])
     return 1
   end

@@ -7,6 +7,7 @@ local state, tier = unpack(redis.call('HMGET', s, 'state', 'tier'))
 if state ~= 'ready' and state ~= 'queued' then return 0 end
 if ARGV[5] ~= '' and redis.call('HEXISTS', key(ARGV[5]), 'again') == 1 then return 0 end
 local tenant = redis.call('HGET', key('j', ARGV[1]), 'tenant') or 'default'
+no_longer_open(ARGV[1])
 redis.call('SREM', key('out', tier), ARGV[4])
 redis.call('ZREM', key('watch'), ARGV[4])
 redis.call('DEL', s, key('b', tier, tenant, ARGV[1]), key('j', ARGV[1]), key('q', ARGV[1]), key('c', ARGV[1]), key('ev', ARGV[1]), key(ARGV[2]))

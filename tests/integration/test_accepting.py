@@ -39,7 +39,7 @@ def test_a_job_that_turns_out_not_to_be_on_disk_is_taken_back(
     valkey: Valkey, tmp_path: Path, sim: RunningSim, sent: bool
 ) -> None:
     async def scenario(fleet: Bench) -> None:
-        real = fleet.runtime.jobs.admission.on_disk
+        real = fleet.runtime.acceptance.admission.on_disk
         late = []
 
         async def is_not() -> None:
@@ -48,7 +48,7 @@ def test_a_job_that_turns_out_not_to_be_on_disk_is_taken_back(
                 assert len(late) == 1
             raise NotDurableError("The store did not write to its disk.")
 
-        fleet.runtime.jobs.admission.on_disk = is_not  # type: ignore[method-assign]
+        fleet.runtime.acceptance.admission.on_disk = is_not  # type: ignore[method-assign]
         with pytest.raises(StoreUnavailableError, match="did not write to its disk"):
             await fleet.submit(steps=[WRITE], budget_usd=1)
         for message, tier in late:
@@ -58,7 +58,7 @@ def test_a_job_that_turns_out_not_to_be_on_disk_is_taken_back(
             assert await fleet.runtime.link.execute("KEYS", f"fleet:{kind}:*") == []
         assert await fleet.runtime.store.reconcile() == []
 
-        fleet.runtime.jobs.admission.on_disk = real  # type: ignore[method-assign]
+        fleet.runtime.acceptance.admission.on_disk = real  # type: ignore[method-assign]
         job = await fleet.run(await fleet.submit(steps=[WRITE]))
         assert job.status is JobStatus.COMPLETED, "the next one is not held up by what is left"
         assert len(fleet.provider.asked) == 1
@@ -75,7 +75,7 @@ def test_a_job_that_has_begun_is_not_taken_back_and_its_id_is_said(
                 await fleet.perform(message, tier)
             raise NotDurableError("The store did not write to its disk.")
 
-        fleet.runtime.jobs.admission.on_disk = is_not  # type: ignore[method-assign]
+        fleet.runtime.acceptance.admission.on_disk = is_not  # type: ignore[method-assign]
         with pytest.raises(StoreUnavailableError) as error:
             await fleet.submit(steps=[WRITE])
         ((job_id, _),) = await fleet.client.latest(10)

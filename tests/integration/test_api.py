@@ -40,10 +40,17 @@ ROUTES = [
     ("GET", "/v1/batches"),
     ("GET", "/v1/batches/{id}"),
     ("POST", "/v1/batches/{id}/cancel"),
+    ("GET", "/v1/models"),
+    ("GET", "/v1/models/{id}"),
+    ("POST", "/v1/chat/completions"),
+    ("POST", "/v1/responses"),
+    ("GET", "/v1/responses/{id}"),
+    ("POST", "/v1/responses/{id}/cancel"),
 ]
-OF_ONE = [(method, path) for method, path in ROUTES if "{id}" in path]
+#: Models are everybody's.
+OF_ONE = [(method, path) for method, path in ROUTES if "{id}" in path and "models" not in path]
 #: What speaks OpenAI's language: its errors are theirs.
-OPENAI = ("/v1/files", "/v1/batches")
+OPENAI = ("/v1/files", "/v1/batches", "/v1/models", "/v1/chat", "/v1/responses")
 OPEN = {"/healthz", "/readyz", "/openapi.json"}
 
 
@@ -133,7 +140,9 @@ def test_what_is_anothers_does_not_exist(valkey: Valkey, tmp_path: Path, sim: Ru
             file = await api.upload(keys[tenant], REQUESTS, "requests.jsonl", "batch")
             asked = {"input_file_id": file, "endpoint": "/v1/chat/completions", "completion_window": "24h"}
             batch = (await api.ask("POST", "/v1/batches", keys[tenant], json=asked))[1]["id"]
-            ids[tenant] = {"jobs": job, "files": file, "batches": batch}
+            begun = {"model": "nano", "input": "x", "background": True}
+            response = (await api.ask("POST", "/v1/responses", keys[tenant], json=begun))[1]["id"]
+            ids[tenant] = {"jobs": job, "files": file, "batches": batch, "responses": response}
         before, disk = await stored(api), on_disk(tmp_path)
         for asking in tenants:
             for owner in tenants:
@@ -142,11 +151,17 @@ def test_what_is_anothers_does_not_exist(valkey: Valkey, tmp_path: Path, sim: Ru
                         id_ = ids[owner][path.split("/")[2]]
                         status, problem, _ = await api.ask(method, path.format(id=id_), keys[asking])
                         told = problem["error"]["message"] if path.startswith(OPENAI) else problem["detail"]
-                        assert (status, told.startswith("There is no "), id_ in told) == (404, True, True), path
+                        assert (status, told.startswith(("There is no ", "Response with id")), id_ in told) == (
+                            404,
+                            True,
+                            True,
+                        ), path
                     # Nor can it be named as the input of something else.
                     named = {"input_file_id": ids[owner]["files"], "endpoint": "/v1/chat/completions"}
                     batch = named | {"completion_window": "24h"}
                     assert (await api.ask("POST", "/v1/batches", keys[asking], json=batch))[0] == 400
+                    follows = {"model": "nano", "input": "x", "previous_response_id": ids[owner]["responses"]}
+                    assert (await api.ask("POST", "/v1/responses", keys[asking], json=follows))[0] == 400
                     uploaded = JOB | {"items": {"file": ids[owner]["files"]}}
                     assert (await api.ask("POST", "/v1/jobs", keys[asking], json=uploaded))[0] == 422
         assert (await stored(api), on_disk(tmp_path)) == (before, disk)

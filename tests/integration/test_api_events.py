@@ -17,7 +17,7 @@ from tests.support.valkey import Valkey
 from tests.support.worker import eventually
 
 Seen = tuple[str, str, dict[str, Any]]
-LISTENERS, BREAKS = 100, 7
+LISTENERS, BREAKS = 1_000, 7
 
 
 async def listen(api: Api, job_id: str, key: str, after: str | None = None, most: int | None = None) -> list[Seen]:
@@ -61,7 +61,7 @@ def test_everybody_gets_every_event_in_order_across_reconnects(valkey: Valkey, t
             for act in ("pause", "resume"):
                 assert (await api.ask("POST", f"/v1/jobs/{job_id}/{act}", key))[0] == 200
         assert (await api.fleet.run(job_id)).status is JobStatus.COMPLETED
-        everybody = await asyncio.wait_for(asyncio.gather(*listening), 60)
+        everybody = await asyncio.wait_for(asyncio.gather(*listening), 120)
         late = await listen(api, job_id, key)
         kinds = [(kind, data.get("status")) for _, kind, data in late]
         pauses = [("status", "paused"), ("resumed", None)] * 5

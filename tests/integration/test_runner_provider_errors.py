@@ -87,7 +87,7 @@ def test_a_refused_key_pauses_the_job_and_names_the_variable(
         assert (job.status, "set OPENAI_API_KEY" in str(job.error)) == (JobStatus.PAUSED, True)
         assert "wrong-canary" not in str(job.error)
         assert {entry.reason for entry in await fleet.ledger(job.id)} == {"auth"}, "asking again would not help"
-        assert (await fleet.client.progress(job.id)).tiers["nano"].failed == 0
+        assert (await fleet.client.progress(await fleet.client.job(job.id))).tiers["nano"].failed == 0
 
     on_bench(scenario, valkey, tmp_path, config(), openai_base_url=broken_sim.url, openai_api_key="wrong-canary")
 
@@ -96,7 +96,7 @@ def test_a_vendor_that_cannot_be_reached_at_all_pauses_the_job(valkey: Valkey, t
     async def scenario(fleet: Bench) -> None:
         job = await fleet.run(await fleet.submit(items=list(range(20)), steps=[WRITE | {"each": "items"}]))
         assert (job.status, "cannot be reached; check the base URL" in str(job.error)) == (JobStatus.PAUSED, True)
-        assert (await fleet.client.progress(job.id)).tiers["nano"].failed == 0
+        assert (await fleet.client.progress(await fleet.client.job(job.id))).tiers["nano"].failed == 0
 
     # Port 9 (discard, RFC 863) is below those the system hands out: nothing of this run listens there.
     on_bench(scenario, valkey, tmp_path, config(), openai_base_url="http://127.0.0.1:9/v1", openai_api_key="k")

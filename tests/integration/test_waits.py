@@ -68,7 +68,7 @@ def test_what_comes_after_all_items_waits_for_them_and_is_counted(
         job_id = await fleet.submit(steps=[WRITE, BRIEF], items=[1, 2, 3])
         await fleet.run_until(job_id, "fleet.run_subtask.v1")
         assert _told(await fleet.client.waits(job_id)) == {("mini", "dependencies"): 1}
-        progress = await fleet.client.progress(job_id)
+        progress = await fleet.client.progress(await fleet.client.job(job_id))
         assert {tier: counts.waiting for tier, counts in progress.tiers.items()} == {"nano": 3, "mini": 1}
         job = await fleet.run(job_id)
         assert job.status is JobStatus.RUNNING, "what was released is nobody's now"

@@ -73,7 +73,9 @@ class Api:
 async def stored(api: Api) -> dict[bytes, bytes]:
     """Every key of the store but for what moves by itself, and what it holds."""
     execute = api.fleet.runtime.link.execute
-    names = [name for name in await execute("KEYS", "*") if not name.startswith((b"fleet:w:", b"fleet:beat"))]
+    names = [
+        name for name in await execute("KEYS", "*") if not name.startswith((b"fleet:w:", b"fleet:beat", b"fleet:audit"))
+    ]
     return {name: await execute("DUMP", name) for name in names}
 
 
@@ -87,7 +89,7 @@ def on_disk(folder: Path) -> dict[str, bytes]:
 async def served(fleet: Bench, *, loopback: bool = True) -> AsyncIterator[Api]:
     """`loopback`: False, and it takes itself for one that others can reach."""
     port = free_port()
-    settings = uvicorn.Config(build(fleet.runtime, loopback=loopback), port=port, log_config=None, lifespan="off")
+    settings = uvicorn.Config(build(fleet.runtime, loopback=loopback), port=port, log_config=None, lifespan="on")
     server = uvicorn.Server(settings)
     serving = asyncio.create_task(server._serve())  # without its signal handlers
 
@@ -96,7 +98,7 @@ async def served(fleet: Bench, *, loopback: bool = True) -> AsyncIterator[Api]:
 
     await eventually(started, "the API")
     try:
-        async with aiohttp.ClientSession() as session:
+        async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
             yield Api(fleet, f"http://127.0.0.1:{port}", session)
     finally:
         server.should_exit = True
@@ -110,15 +112,23 @@ def on_api(
     sim: RunningSim,
     *,
     loopback: bool = True,
+    working: bool = False,
     **fields: Any,
 ) -> None:
-    """Run a scenario against the API of a bench of its own."""
+    """Run a scenario against the API of a bench of its own; `working`: jobs run while it lasts."""
 
     async def run() -> None:
         async with (
             bench(valkey, folder, config(**fields), sim=sim.url) as fleet,
             served(fleet, loopback=loopback) as api,
         ):
-            await scenario(api)
+            work = asyncio.create_task(fleet.work()) if working else None
+            try:
+                await scenario(api)
+            finally:
+                if work is not None:
+                    work.cancel()
+                    with contextlib.suppress(asyncio.CancelledError):
+                        await work
 
     asyncio.run(run())

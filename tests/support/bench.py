@@ -113,6 +113,20 @@ class Bench:
             await asyncio.gather(*(self.perform(one, tier) for one, tier in released))
         raise AssertionError(f"the job {job_id} still moves after {MAX_ROUNDS} rounds")
 
+    async def work(self) -> None:
+        """Run what is ready, as soon as it is, until cancelled: for a scenario in which somebody waits for answers."""
+        running: set[asyncio.Task[Any]] = set()
+        try:
+            while True:
+                for one, tier in await self.release():
+                    task = asyncio.create_task(self.perform(one, tier))
+                    running.add(task)
+                    task.add_done_callback(running.discard)
+                await self.runtime.store.await_ring(0.05)
+        finally:
+            for task in running:
+                task.cancel()
+
     async def run_until(self, job_id: str, task: str) -> Released:
         """Run until a message for `task` is due, and give that message instead of running it."""
         for _ in range(MAX_ROUNDS):

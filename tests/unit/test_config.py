@@ -79,6 +79,8 @@ def test_the_shipped_configuration_is_one_and_knows_all_prices() -> None:
             {"models": MODELS | {"big": {"context_tokens": "many"}}},
             ": models.big.context_tokens is 'many': input should be a valid integer",
         ),
+        ({"outside": {"alow": []}}, ': unknown key "outside.alow" (did you mean "allow"?).'),
+        ({"outside": {"allow": ["inside"]}}, '"inside" is no HOST:PORT; 10.0.0.7:8080 would be one'),
         ({"gate_width": 1}, ": gate_width is 1: input should be greater than or equal to 2."),
         (
             {"providers": {"openai": {"wire": "respones"}}},

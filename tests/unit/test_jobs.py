@@ -43,7 +43,6 @@ def test_the_example_is_a_job() -> None:
     [
         ({"goal": "x", "budget": 3}, 'job.yaml: unknown key "budget" (did you mean "budget_usd"?).'),
         (steps(A | {"promt": "x"}), 'job.yaml: unknown key "steps.0.promt" (did you mean "prompt"?).'),
-        (steps({"id": "a"}), 'job.yaml: the key "steps.0.prompt" is missing.'),
         ({}, "job.yaml: give steps, or a goal to plan them from."),
         ({"goal": "x", "priority": "hihg"}, "job.yaml: priority is 'hihg' (valid: background, interactive, normal)."),
         ({"goal": "x", "priority": "normale"}, "job.yaml: priority is 'normale' (did you mean \"normal\"?)."),
@@ -104,6 +103,23 @@ def test_the_example_is_a_job() -> None:
 )
 def test_each_rule_has_its_sentence(job: dict[str, Any], expected: str) -> None:
     assert expected in sentence(job)
+
+
+@pytest.mark.parametrize(
+    ("step", "expected"),
+    [
+        ({"id": "a"}, "steps.a needs a prompt, or a conversation"),
+        (
+            {"id": "a", "prompt": "x", "each": "items", "conversation": "item"},
+            "steps.a needs a prompt, or a conversation",
+        ),
+        ({"id": "a", "conversation": "item"}, "steps.a: a conversation of each item needs each: items"),
+        ({"id": "a", "conversation": {"messages": [{"role": "user", "content": "x"}]}, "output": {}}, "in it"),
+    ],
+)
+def test_a_step_asks_one_thing(step: dict[str, Any], expected: str) -> None:
+    with pytest.raises(BadInputError, match=expected):
+        parse(JobSpec, {"name": "test"} | steps(step), "job.yaml").check_asks()
 
 
 def test_fields_of_lists_and_of_open_outputs_are_not_checked() -> None:

@@ -1,0 +1,183 @@
+"""Accepting jobs: those that are planned and gathered, and those of one subtask that somebody waits for.
+
+It owns what a new job's document says, and in which words a store that cannot keep it refuses; where jobs go from there is for
+`fleet.store` to know. It judges no job.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from redis.exceptions import OutOfMemoryError, ResponseError
+from yarl import URL
+
+from fleet.addresses import endpoint_of
+from fleet.config import TenantConfig
+from fleet.errors import KeyReusedError, NotAcceptedError, StoreUnavailableError, TenantLimitError
+from fleet.items import NO_ITEMS, ItemIndex
+from fleet.jobs import JobSpec, JobStatus, Step
+from fleet.prices import NANO_PER_USD
+from fleet.store import COORDINATOR, PLAN_TASK
+from queues.admission import Admission, Ends, NotDurableError, Once, OverLimitError, Within
+from queues.store import Store
+from queues.subtasks import NewSubtask
+
+#: Weight of a job in the fair order among its tenant's jobs.
+SHARES = {"interactive": 16.0, "normal": 4.0, "background": 1.0}
+INDEX = "jobs"
+#: What a caller is told of a limit of its tenant, and after how many seconds it may try again.
+OVER = {
+    "jobs": ("As many jobs and calls are under way as the configuration lets at a time (open_jobs)", 2.0),
+    "bytes": ("As many bytes were sent today as the configuration lets in a day (bytes_per_day)", 3600.0),
+    "amount": ("As many dollars were spent today as the configuration lets in a day (usd_per_day)", 3600.0),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """A job as it comes in."""
+
+    job_id: str
+    spec: JobSpec
+    tenant: str
+    #: The tenant's among tenants.
+    weight: float
+    simulated: bool
+    #: What the tenant may have, and what this job sends.
+    within: Within
+    once: Once | None = None
+
+
+def within(tenant: TenantConfig, sent: int) -> Within:
+    """What a tenant may have, of whom so many bytes come in."""
+    dollars = None if tenant.usd_per_day is None else int(tenant.usd_per_day * NANO_PER_USD)
+    return Within(tenant.open_jobs, tenant.bytes_per_day, dollars, sent)
+
+
+class Acceptance:
+    """Accepts jobs into one store. What it accepts is written wholly or not at all.
+
+    The id of the job is given back: of an earlier one, where the same was asked for under `once`.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self.admission = Admission(store.link, store.namespace)
+
+    async def create(self, new: Submission, items: ItemIndex) -> str:
+        """Accept a job: once this returns, its document and the subtask that plans it are on the store's disk.
+
+        Raises:
+            KeyReusedError: something else was asked for under `once`.
+            TenantLimitError: the tenant has all that it may have.
+            StoreUnavailableError: the store is full, or keeps nothing on disk; nothing, or nothing durable, was written.
+        """
+        now = await self._store.now()
+        document = _document(new, items, JobStatus.PLANNING, now)
+        start = NewSubtask(id=f"{new.job_id}/plan.1", task=PLAN_TASK, tier=COORDINATOR, payload="")
+        try:
+            await self.admission.keeps_on_disk()
+        except NotDurableError as error:
+            raise NotAcceptedError(str(error)) from error
+        accepted = await self._accept(new, start, document, index=(INDEX, now))
+        try:
+            await self.admission.on_disk()
+        except NotDurableError as error:
+            # An earlier job, which the same was asked for, is not this one's to take back.
+            if accepted == new.job_id and await self._retract(new, start):
+                raise NotAcceptedError(str(error)) from error
+            raise StoreUnavailableError(
+                f"{error} The job {accepted} is there already, and may be lost if the store loses its power now."
+            ) from error
+        return accepted
+
+    async def begin(
+        self, new: Submission, step: Step, start: NewSubtask, *, asked: Mapping[str, Any], ends: Ends
+    ) -> str:
+        """Accept a job of one subtask, which runs at once and ends the job; it is in no list, and kept for a while only.
+
+        It may not be on disk yet: that is for who is told of the job before it has ended to await (`durable`).
+
+        Raises:
+            KeyReusedError: something else was asked for under `once`.
+            TenantLimitError: the tenant has all that it may have.
+            StoreUnavailableError: the store is full; nothing was written.
+        """
+        document = _document(new, NO_ITEMS, JobStatus.RUNNING, await self._store.now())
+        plan = json.dumps([step.model_dump(mode="json", exclude_defaults=True)])
+        document |= {"plan": plan, "width": 1, "window": 1, "asked": json.dumps(asked)}
+        return await self._accept(new, start, document, ends=ends)
+
+    async def durable(self) -> None:
+        """Wait until what was accepted so far is on the store's disk. Raises StoreUnavailableError."""
+        try:
+            await self.admission.on_disk()
+        except NotDurableError as error:
+            raise StoreUnavailableError(str(error)) from error
+
+    async def _accept(
+        self,
+        new: Submission,
+        start: NewSubtask,
+        document: Mapping[str, str | int | float],
+        *,
+        index: tuple[str, float] = ("", 0.0),
+        ends: Ends | None = None,
+    ) -> str:
+        try:
+            accepted = await self.admission.accept(
+                new.job_id,
+                start,
+                tenant=new.tenant,
+                share=SHARES[new.spec.priority],
+                weight=new.weight,
+                cap=new.spec.budget_nano_usd,
+                document=(f"job:{new.job_id}", document),
+                index=index,
+                once=new.once,
+                ends=ends,
+                within=new.within,
+            )
+        except OverLimitError as error:
+            what, after_s = OVER[str(error)]
+            raise TenantLimitError(f"{what} of {new.tenant}; nothing was accepted.", after_s) from error
+        except OutOfMemoryError as error:
+            raise NotAcceptedError(
+                "The store is full, so the job was not accepted and nothing of it is kept; give the store more memory "
+                "(maxmemory) or finish other jobs first."
+            ) from error
+        except ResponseError as error:
+            if not str(error).startswith("MISCONF"):  # how a server whose disk is full refuses to write
+                raise
+            raise NotAcceptedError(
+                "The store cannot write to its disk, so the job was not accepted and nothing of it is kept; make room on "
+                "the store's disk, then submit again."
+            ) from error
+        if accepted is None:
+            raise KeyReusedError(
+                "Another job was submitted with this Idempotency-Key; use a new key for every job, and the same one only "
+                "to submit the same job again."
+            )
+        return accepted
+
+    async def _retract(self, new: Submission, start: NewSubtask) -> bool:
+        document = f"job:{new.job_id}"
+        return await self.admission.retract(new.job_id, start.id, document, INDEX, new.once)
+
+
+def _document(new: Submission, items: ItemIndex, status: JobStatus, now: float) -> dict[str, str | int | float]:
+    document: dict[str, str | int | float] = {
+        "tenant": new.tenant,
+        "spec": new.spec.model_dump_json(),
+        "items": items.model_dump_json(),
+        "status": status,
+        "round": 1,
+        "simulated": int(new.simulated),
+        "created_at": now,
+    }
+    if new.spec.webhook is not None:
+        document["hook"] = endpoint_of(URL(new.spec.webhook))[0]
+    return document

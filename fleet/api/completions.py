@@ -1,0 +1,192 @@
+"""OpenAI's chat completions: a call to `nano`, `mini`, `flagship` or `auto` becomes a subtask, and its reply the answer.
+
+It owns the form of completions and their chunks (the vendor's API reference, "Chat completions"). A streamed answer is sent once
+it was accepted, in pieces: what a check may still reject, or a worker's death may have begun again, is shown to nobody.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse, Response, StreamingResponse
+from pydantic import Field
+
+from fleet.api.answers import SILENT_S, Desk, cap_of, pieces, streamed
+from fleet.api.auth import Submitter
+from fleet.api.openai_errors import REFUSALS, OpenAIError, OpenAIRoute, refusal_of, takes
+from fleet.api.parameters import body_of, read, tier_of
+from fleet.api.pictures import fetched
+from fleet.config import Frozen
+from fleet.conversation import Conversation
+from fleet.jobs import Outcome
+from fleet.prices import Usage
+from fleet.replies import Request as Asked
+
+router = APIRouter(prefix="/v1/chat/completions", tags=["OpenAI-compatible"], route_class=OpenAIRoute)
+
+#: The vendor's parameters that a fleet does not pass on.
+OTHERS = frozenset(
+    (
+        "audio",
+        "function_call",
+        "functions",
+        "logit_bias",
+        "moderation",
+        "prediction",
+        "prompt_cache_options",
+        "prompt_cache_retention",
+        "top_logprobs",
+        "web_search_options",
+    )
+)
+EXAMPLE = {"model": "nano", "messages": [{"role": "user", "content": "Topic of this ticket? My invoice is wrong."}]}
+#: What a kind of work is called where the caller does not say.
+KIND = "chat"
+
+
+class StreamOptions(Frozen):
+    include_usage: bool = False
+    include_obfuscation: bool | None = None
+
+
+Metadata = Annotated[
+    dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=512)]], Field(max_length=16)
+]
+
+
+class ChatRequest(Conversation):
+    """A call as OpenAI's clients send it. `metadata.kind` names the kind of work, by which the fleet keeps its figures."""
+
+    model: Annotated[str, Field(min_length=1, max_length=200)]
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    n: Literal[1] | None = None
+    modalities: tuple[Literal["text"]] | None = None
+    logprobs: Literal[False] | None = None
+    store: bool | None = None
+    metadata: Metadata | None = None
+    service_tier: Literal["auto", "default"] | None = None
+
+    @property
+    def conversation(self) -> Conversation:
+        """What is passed on of it."""
+        return Conversation.model_construct(**{name: getattr(self, name) for name in Conversation.model_fields})
+
+
+@router.post("", responses=REFUSALS, response_model=None, openapi_extra=takes(ChatRequest, EXAMPLE))
+async def complete(request: Request, principal: Submitter) -> Response:
+    """An answer to a conversation, once a model's was accepted. Headers tell the job, the tier that answered, and the cost."""
+    desk: Desk = request.app.state.desk
+    body = await body_of(request)
+    await fetched(body.get("messages"), desk.outside)
+    asked = read(ChatRequest, body, others=OTHERS)
+    if asked.stream_options is not None and not asked.stream:
+        raise OpenAIError(400, "The 'stream_options' parameter is only for streams.", param="stream_options")
+    tier = tier_of(asked.model, desk.runtime.config)
+    kind = (asked.metadata or {}).get("kind", KIND)
+    subtask = Asked(asked.conversation, tier, kind, {"object": "chat.completion"}, cap_of(request))
+    job_id = await desk.begin(request, subtask, principal)
+    del subtask, body
+    created = int(time.time())
+    if not asked.stream:
+        outcome = await desk.reply(request, job_id)
+        return JSONResponse(written(job_id, created, outcome), headers=await desk.headers(job_id, outcome, tier))
+    usage = asked.stream_options is not None and asked.stream_options.include_usage
+    del asked
+    reply = asyncio.ensure_future(desk.reply(request, job_id))
+    try:
+        outcome = await asyncio.wait_for(asyncio.shield(reply), SILENT_S)
+        headers = await desk.headers(job_id, outcome, tier)
+    except TimeoutError:
+        headers = await desk.headers(job_id, None, tier)
+    except asyncio.CancelledError:
+        reply.cancel()
+        raise
+
+    async def chunks(outcome: Outcome) -> AsyncIterator[bytes]:
+        for chunk in _chunks(job_id, created, outcome, usage=usage):
+            yield chunk
+
+    return StreamingResponse(
+        streamed(reply, chunks, _failed),
+        media_type="text/event-stream",
+        headers=headers | {"Cache-Control": "no-store"},
+    )
+
+
+def written(job_id: str, created: int, outcome: Outcome) -> dict[str, Any]:
+    """The `chat.completion` of an accepted reply."""
+    choice = {
+        "index": 0,
+        "message": outcome.output["message"] | {"annotations": []},
+        "logprobs": None,
+        "finish_reason": outcome.output["finish_reason"],
+    }
+    return _head(job_id, created, outcome, "chat.completion") | {
+        "choices": [choice],
+        "usage": usage_of(outcome.usage),
+    }
+
+
+def usage_of(usage: Usage) -> dict[str, Any]:
+    """Usage as completions tell it."""
+    return {
+        "prompt_tokens": usage.input_tokens,
+        "completion_tokens": usage.output_tokens,
+        "total_tokens": usage.total,
+        "prompt_tokens_details": {"cached_tokens": usage.cached_tokens, "audio_tokens": 0},
+        "completion_tokens_details": {
+            "reasoning_tokens": usage.reasoning_tokens,
+            "audio_tokens": 0,
+            "accepted_prediction_tokens": 0,
+            "rejected_prediction_tokens": 0,
+        },
+    }
+
+
+def _head(job_id: str, created: int, outcome: Outcome, object_: str) -> dict[str, Any]:
+    return {
+        "id": f"chatcmpl-{job_id}",
+        "object": object_,
+        "created": created,
+        "model": outcome.model,
+        "service_tier": "default",
+        "system_fingerprint": None,
+    }
+
+
+def _chunks(job_id: str, created: int, outcome: Outcome, *, usage: bool) -> list[bytes]:
+    head = _head(job_id, created, outcome, "chat.completion.chunk")
+    message = outcome.output["message"]
+
+    def chunk(choices: list[dict[str, Any]], used: dict[str, Any] | None = None) -> bytes:
+        return _event(head | {"choices": choices} | ({"usage": used} if usage else {}))
+
+    def delta(part: dict[str, Any], reason: str | None = None) -> bytes:
+        return chunk([{"index": 0, "delta": part, "logprobs": None, "finish_reason": reason}])
+
+    found = [delta({"role": "assistant", "content": "" if message["content"] is not None else None, "refusal": None})]
+    for name in ("refusal", "content"):
+        found += [delta({name: piece}) for piece in pieces(message[name] or "") if piece]
+    for index, call in enumerate(message.get("tool_calls", ())):
+        opened = {"index": index, "id": call["id"], "type": "function"}
+        name, arguments = call["function"]["name"], call["function"]["arguments"]
+        found.append(delta({"tool_calls": [opened | {"function": {"name": name, "arguments": ""}}]}))
+        found.append(delta({"tool_calls": [{"index": index, "function": {"arguments": arguments}}]}))
+    found.append(delta({}, outcome.output["finish_reason"]))
+    if usage:
+        found.append(chunk([], usage_of(outcome.usage)))
+    return [*found, b"data: [DONE]\n\n"]
+
+
+def _failed(error: OpenAIError) -> bytes:
+    return _event(refusal_of(error))
+
+
+def _event(data: Any) -> bytes:
+    return f"data: {json.dumps(data, ensure_ascii=False)}\n\n".encode()

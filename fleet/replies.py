@@ -1,0 +1,199 @@
+"""Conversations of callers who wait: each is a job of one subtask, on the same queues as all others, and its reply awaited.
+
+It owns the waiting: workers put what has ended into the mailbox of the process that asked, and what does not arrive there is
+looked for. It knows no protocol of callers; what the subtask does is the runner's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+
+from redis.exceptions import RedisError
+
+from fleet.acceptance import Submission, within
+from fleet.config import TenantConfig
+from fleet.conversation import Conversation
+from fleet.errors import FleetError
+from fleet.jobs import JobSpec, Outcome, Step
+from fleet.outcomes import output_of
+from fleet.rounds import RUN_TASK
+from fleet.router import start_tier
+from fleet.runtime import NAMESPACE, Runtime
+from fleet.shards import Place, Shard
+from fleet.tenants import new_job_id
+from queues.admission import Ends, Once
+from queues.mailbox import Mailbox
+from queues.subtasks import NewSubtask, Result
+
+logger = logging.getLogger(__name__)
+
+STEP = "reply"
+#: For how long a reply is kept, and the promise to ask for it one time only.
+KEPT_S = 24 * 3600.0
+#: Longest that a caller waits for a reply.
+WAIT_S = 600.0
+#: How often what did not arrive in the mailbox is looked for.
+LOOK_S = 1.0
+#: Pause after the store did not answer.
+RETRY_S = 0.5
+
+
+class NoReplyError(FleetError):
+    """The reply did not come in time."""
+
+
+class PausedError(FleetError):
+    """The job of a reply is paused: what ails is for somebody to mend."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A conversation, and how it is to be answered."""
+
+    conversation: Conversation
+    #: Where to begin; `auto` climbs as checks fail, a tier that was named answers itself.
+    tier: str
+    kind: str
+    #: What to keep of how it was asked for; `object` says over which protocol.
+    asked: Mapping[str, Any]
+    budget_usd: Decimal | None = None
+    priority: str = "interactive"
+
+
+class Replies:
+    """Asks for replies, and awaits them. It belongs to one event loop, and ends with `aclose`."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+        self._mailbox = Mailbox(runtime.link, NAMESPACE)
+        self._waiting: dict[str, set[asyncio.Future[Result]]] = {}
+        self._collecting: asyncio.Task[None] | None = None
+
+    async def ask(self, request: Request, *, tenant: str, once: str | None = None, durable: bool = False) -> str:
+        """Have a conversation answered: the id of its job. It runs whether or not somebody waits.
+
+        `once`: a key of the tenant's choice under which it is asked for one time only. `durable`: it is on disk.
+
+        Raises:
+            KeyReusedError: `once` stands for something else.
+            TenantLimitError: the tenant has under way, has sent or has spent all that it may.
+            StoreUnavailableError, LinkError: it was not accepted, or may not be there to stay.
+        """
+        runtime, config = self._runtime, self._runtime.config
+        job_id = new_job_id(tenant)
+        step = Step(
+            id=STEP,
+            kind=request.kind,
+            tier=request.tier,
+            max_tier=None if request.tier == "auto" else request.tier,
+            conversation=request.conversation,
+            max_output_tokens=request.conversation.most_output_tokens,
+        )
+        spec = JobSpec(
+            name=str(request.asked["object"]),
+            goal=str(request.asked["object"]),
+            budget_usd=request.budget_usd,
+            priority=request.priority,  # type: ignore[arg-type]
+        )
+        shard = Shard(1, 0, 0)
+        start = NewSubtask(
+            id=_subtask(job_id),
+            task=RUN_TASK,
+            tier=start_tier(step, config),
+            payload=json.dumps({"step": STEP, "item": None, "record": shard.record_in(job_id)}),
+            cost=request.conversation.input_estimate() + step.max_output_tokens,
+        )
+        promise = None if once is None else _promise(tenant, once, request)
+        its = config.tenants.get(tenant, TenantConfig())
+        sent = len(request.conversation.model_dump_json()) if its.bytes_per_day is not None else 0
+        accepted = await runtime.acceptance.begin(
+            Submission(job_id, spec, tenant, its.weight, runtime.environment.simulated, within(its, sent), promise),
+            step,
+            start,
+            asked=request.asked,
+            ends=Ends(self._mailbox.name, KEPT_S, shard.record_in(job_id)),
+        )
+        if durable:
+            await runtime.acceptance.durable()
+        return accepted
+
+    async def reply(self, job_id: str, within_s: float = WAIT_S) -> Outcome:
+        """What became of a conversation that was asked for.
+
+        Raises:
+            PausedError: its job was paused, with the reason.
+            NoReplyError: it did not come in time.
+        """
+        id_ = _subtask(job_id)
+        future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault(id_, set()).add(future)
+        if self._collecting is None or self._collecting.done():
+            self._collecting = asyncio.create_task(self._collect())
+        try:
+            async with asyncio.timeout(within_s):
+                result = await future
+        except TimeoutError:
+            raise NoReplyError(f"The job {job_id} has no reply after {within_s:.0f} s.") from None
+        finally:
+            waiting = self._waiting[id_]
+            waiting.discard(future)
+            if not waiting:
+                del self._waiting[id_]
+        return output_of(result).model_copy(update={"step": STEP})
+
+    async def aclose(self) -> None:
+        """Wait for nothing any more."""
+        if self._collecting is not None:
+            self._collecting.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._collecting
+
+    async def _collect(self) -> None:
+        """Hand out what arrives, and look for the rest now and then, as long as somebody waits."""
+        loop = asyncio.get_running_loop()
+        look_at = loop.time()
+        while self._waiting:
+            try:
+                if loop.time() >= look_at:
+                    await self._hand_out(list(self._waiting))
+                    await self._tell_paused()
+                    look_at = loop.time() + LOOK_S
+                told = await self._mailbox.collect(LOOK_S)
+                await self._hand_out([id_ for id_ in told if id_ in self._waiting])
+            except RedisError as error:
+                logger.warning("waiting for replies, the store does not answer: %s", error)
+                await asyncio.sleep(RETRY_S)
+
+    async def _hand_out(self, ids: list[str]) -> None:
+        for id_, result in zip(ids, await self._runtime.store.results(ids), strict=True):
+            if result is not None and result.status is not None:
+                for future in self._waiting.get(id_, ()):
+                    if not future.done():
+                        future.set_result(result)
+
+    async def _tell_paused(self) -> None:
+        for id_ in list(self._waiting):
+            job_id = id_.partition("/")[0]
+            how, why = await self._runtime.store.stopped(job_id)
+            if how is not None:
+                for future in self._waiting.get(id_, ()):
+                    if not future.done():
+                        future.set_exception(PausedError(why or f"The job {job_id} was {how}."))
+
+
+def _subtask(job_id: str) -> str:
+    return Place(STEP, None).id_in(job_id)
+
+
+def _promise(tenant: str, key: str, request: Request) -> Once:
+    asked = json.dumps([request.conversation.kept(), request.tier, dict(request.asked)], sort_keys=True)
+    digests = [hashlib.sha256(text.encode("utf-8", "replace")).hexdigest() for text in (key, asked)]
+    return Once(f"once:{tenant}:reply:{digests[0]}", digests[1], KEPT_S)

@@ -1,0 +1,48 @@
+"""Which JSON schemas an answer can be held to: well-formed ones that stay within themselves. Pure functions of the schema."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import jsonschema
+
+JSON_TYPES = frozenset(("array", "boolean", "integer", "null", "number", "object", "string"))
+
+
+def check_schema(schema: dict[str, Any]) -> None:
+    """ValueError that says why `schema` is no JSON schema (draft 2020-12), or where it leads outside itself."""
+    for kinds in _lists_of_types(schema):
+        if len(kinds) > len(JSON_TYPES) or not set(map(str, kinds)) <= JSON_TYPES:
+            raise ValueError("not a JSON schema: a list of types has at most one of each")
+    try:
+        jsonschema.Draft202012Validator.check_schema(schema)
+    except (OverflowError, RecursionError) as error:
+        raise ValueError("not a JSON schema: a pattern in it cannot be used") from error
+    except jsonschema.SchemaError as error:
+        raise ValueError(f"not a JSON schema: {error.message}") from error
+    for reference in _references(schema):
+        if not reference.startswith("#"):
+            raise ValueError(f'the reference "{reference}" leads outside the schema; only "#/..." is followed')
+
+
+def _lists_of_types(schema: Any) -> Iterable[list[Any]]:
+    if isinstance(schema, dict):
+        if isinstance(schema.get("type"), list):
+            yield schema["type"]
+        for value in schema.values():
+            yield from _lists_of_types(value)
+    elif isinstance(schema, list):
+        for value in schema:
+            yield from _lists_of_types(value)
+
+
+def _references(schema: Any) -> Iterable[str]:
+    if isinstance(schema, dict):
+        for key, value in schema.items():
+            if key in ("$ref", "$dynamicRef") and isinstance(value, str):
+                yield value
+            yield from _references(value)
+    elif isinstance(schema, list):
+        for value in schema:
+            yield from _references(value)

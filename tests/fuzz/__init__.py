@@ -1,0 +1,1 @@
+"""The API under requests made up from its own OpenAPI: `python -m tests.fuzz`."""

@@ -1,0 +1,1 @@
+"""Tours of an OpenAI-compatible server with the vendor's own clients, unmodified."""
