@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 
 MAX_PARTS = 20
 MAX_FIELD_BYTES = 10_000
-#: Around the parts: boundaries, headers, fields.
-MAX_FRAME_BYTES = 1_000_000
-#: Lines of it, and bytes of a line.
+#: Around the bytes of parts, boundaries and headers: lines, and bytes of a line.
 MAX_LINES, MAX_LINE_BYTES = 500, 8_192
+#: Of a form besides its file, as far as that can be told from how long it is.
+MAX_FRAME_BYTES = 1_000_000
 CHUNK_BYTES = 256 * 1024
 #: Bytes a second that a body has to come with on average, once `PATIENCE_S` is over.
 SLOWEST = 20_000
@@ -57,8 +57,6 @@ class Part:
                 raise too_large(self._most)
             if chunk:
                 yield chunk
-            elif not self._reader.at_eof():
-                raise _malformed()
 
     async def text(self) -> str:
         """The value of a field. Raises OpenAIError."""
@@ -87,7 +85,7 @@ async def parts(request: Request, most_bytes: int) -> AsyncGenerator[Part]:
         raise OpenAIError(400, "The body has to be a form: send it as multipart/form-data.")
     async with aclosing(request.stream()) as stream:
         try:
-            reader = _Form(headers, cast("StreamReader", _Body(stream, most_bytes)))
+            reader = _Form(headers, cast("StreamReader", _Body(stream)))
             for _ in range(MAX_PARTS):
                 part = await reader.next()
                 if part is None:
@@ -108,9 +106,8 @@ def too_large(most_bytes: int) -> OpenAIError:
 class _Body:
     """A request's body as the parser reads it, which asks it for nothing else."""
 
-    def __init__(self, stream: AsyncIterator[bytes], most_bytes: int) -> None:
+    def __init__(self, stream: AsyncIterator[bytes]) -> None:
         self._stream = stream
-        self._most = most_bytes
         self._buffer = bytearray()
         self._ended = False
         self._received = self._lines = 0
@@ -123,7 +120,7 @@ class _Body:
         return self._taken(size)
 
     async def readline(self, *, max_line_length: int | None = None) -> bytes:
-        # Lines are what is around the parts: of a body of line breaks there would be no end.
+        # Lines are what is around the parts; of a body of line breaks there would be no end.
         self._lines += 1
         if self._lines > MAX_LINES:
             raise ValueError("too many lines")
@@ -158,8 +155,6 @@ class _Body:
         self._ended = not chunk
         self._received += len(chunk)
         self._buffer += chunk
-        if self._received > self._most + MAX_FRAME_BYTES:
-            raise too_large(self._most)
         return True
 
 

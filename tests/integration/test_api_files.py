@@ -143,6 +143,19 @@ def test_a_file_whose_time_is_over_is_gone(
     on_api(scenario, valkey, tmp_path, sim)
 
 
+def test_a_record_without_its_bytes_is_no_file(valkey: Valkey, tmp_path: Path, sim: RunningSim) -> None:
+    async def scenario(api: Api) -> None:
+        key = await api.key()
+        file = await api.upload(key, LINES, "a.jsonl")
+        (name,) = on_disk(tmp_path)
+        (tmp_path / "blobs" / name).unlink()
+        for path in (f"/v1/files/{file}", f"/v1/files/{file}/content"):
+            assert (await api.ask("GET", path, key))[0] == 404
+        assert (await api.ask("POST", "/v1/jobs", key, json=JOB | {"items": {"file": file}}))[0] == 422
+
+    on_api(scenario, valkey, tmp_path, sim)
+
+
 def _owners(folder: Path) -> list[str]:
     """Tenant and id of each file that has bytes on the disk."""
     return [re.sub(r"\.[0-9a-f]{8}/content$", "", name) for name in on_disk(folder)]
@@ -167,6 +180,7 @@ MALFORMED: list[tuple[str, bytes, int]] = [
     ("nothing", b"", 400),
     ("no boundary in it", b"x" * 1_000, 400),
     ("only line breaks", b"\n" * 900_000, 400),
+    ("a long preamble", b"\r\n" * 600 + _form(FILE, PURPOSE), 400),
     ("one long line", b"x" * 900_000 + b"\n", 400),
     ("no end", _form(FILE, PURPOSE, end=b""), 400),
     ("no end of the file", _form(FILE)[:-20], 400),
@@ -328,7 +342,7 @@ def test_an_upload_that_is_cut_off_leaves_nothing(valkey: Valkey, tmp_path: Path
             return bool(on_disk(tmp_path))
 
         async def is_gone() -> bool:
-            return not on_disk(tmp_path)
+            return not [*(tmp_path / "blobs").glob("files/*/*")]
 
         await eventually(is_written, "the first bytes")
         writer.transport.abort()
