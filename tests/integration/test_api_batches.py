@@ -244,7 +244,7 @@ def test_processes_that_look_at_once_write_one_set_of_files(valkey: Valkey, tmp_
             batch = await _created(client, requests(20))
             await api.fleet.run(_job_of(batch))
             fleet = api.fleet
-            processes = [Batches(fleet.client, Control(fleet.runtime), {}) for _ in range(5)]
+            processes = [Batches(fleet.client, Control(fleet.runtime)) for _ in range(5)]
             seen = await asyncio.gather(*(one.look("acme", batch.id) for one in processes for _ in range(3)))
             assert {one.status for one in seen} == {"completed", "finalizing"}, "one look of a process writes"
             ended = {one.model_dump_json() for one in seen if one.status == "completed"}
