@@ -26,6 +26,7 @@ from tests.support.sim import RunningSim
 from tests.support.valkey import Valkey
 
 ENDPOINT = "/v1/chat/completions"
+SCHEMA = {"type": "object", "required": ["topic"], "properties": {"topic": {"enum": ["bug", "other"]}}}
 
 
 async def _client(api: Api, tenant: str = "acme") -> AsyncOpenAI:
@@ -100,7 +101,9 @@ def test_the_official_client_takes_its_tour(valkey: Valkey, tmp_path: Path, sim:
 def test_what_failed_is_in_the_file_of_errors(valkey: Valkey, tmp_path: Path, sim: RunningSim) -> None:
     async def scenario(api: Api) -> None:
         async with await _client(api) as client:
-            batch = await _created(client, requests(2), output_expires_after={"anchor": "created_at", "seconds": 7_200})
+            form = {"type": "json_schema", "json_schema": {"name": "topic", "schema": SCHEMA}}
+            expires: Any = {"anchor": "created_at", "seconds": 7_200}
+            batch = await _created(client, requests(2, response_format=form), output_expires_after=expires)
             await api.fleet.run(_job_of(batch))
             done = await client.batches.retrieve(batch.id)
             assert (done.status, done.output_file_id) == ("completed", None)
