@@ -11,9 +11,10 @@ from dataclasses import dataclass
 
 from fleet.batch_lines import answer_line, completion, error_line, request_id
 from fleet.batch_records import Kept
+from fleet.config import AUTO
 from fleet.files import StoredFile, derived_file_id
 from fleet.items import ItemReader
-from fleet.jobs import AUTO, Outcome
+from fleet.jobs import Outcome
 from fleet.outcomes import NEVER_ENDED
 from fleet.runtime import Runtime
 from fleet.store import Job

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,9 +22,6 @@ MAX_REQUESTS = 50_000
 MAX_CUSTOM_ID_CHARS = 512
 #: Problems that are told; a file that is wrong throughout need not say so in every line.
 MOST_TOLD = 50
-
-#: What is wrong with the body of a request: the field and a sentence; None when nothing is.
-BodyCheck = Callable[[dict[str, Any]], tuple[str, str] | None]
 
 
 class LineProblem(Frozen):
@@ -45,12 +42,12 @@ class Requests:
     problems: tuple[LineProblem, ...]
 
 
-def check_requests(upload: Upload, endpoint: str, models: Collection[str], body_check: BodyCheck) -> Requests:
+def check_requests(upload: Upload, endpoint: str, models: Collection[str]) -> Requests:
     """Look through a file of requests to `endpoint`, whose bodies name one and the same of `models`.
 
     Raises OSError: the file is gone.
     """
-    reading = _Reading(endpoint, models, body_check)
+    reading = _Reading(endpoint, models)
     problems: list[LineProblem] = []
     with upload.path.open("rb") as file:
         for number, line in lines(file):
@@ -69,10 +66,9 @@ def check_requests(upload: Upload, endpoint: str, models: Collection[str], body_
 class _Reading:
     """What was seen of a file so far."""
 
-    def __init__(self, endpoint: str, models: Collection[str], body_check: BodyCheck) -> None:
+    def __init__(self, endpoint: str, models: Collection[str]) -> None:
         self._endpoint = endpoint
         self._models = models
-        self._body_check = body_check
         self._custom_ids: set[str] = set()
         self.count = 0
         self.model: str | None = None
@@ -128,8 +124,6 @@ class _Reading:
             yield "mismatched_model", "body.model", f"body.model is {self.model} above; a batch is for one model."
         else:
             self.model = model
-        if (problem := self._body_check(body)) is not None:
-            yield "invalid_request", f"body.{problem[0]}", problem[1]
 
 
 def request_id(job_id: str, item: int) -> str:

@@ -16,24 +16,26 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Mapping
 
 from fleet.batch_answers import write_answers
-from fleet.batch_lines import BodyCheck, LineProblem, Requests, check_requests
+from fleet.batch_lines import LineProblem, Requests, check_requests
 from fleet.batch_records import FINAL, Batch, Counts, Kept, NewBatch, Problems
 from fleet.client import FleetClient
+from fleet.config import AUTO, FleetConfig
 from fleet.control import Control
 from fleet.conversation import DEFAULT_OUTPUT_TOKENS
 from fleet.display import clean
 from fleet.errors import BadInputError, JobNotFoundError, NotAcceptedError
 from fleet.files import StoredFile
-from fleet.jobs import AUTO, Items, JobSpec, JobStatus, Step
+from fleet.jobs import Items, JobSpec, JobStatus, Step
 from fleet.runtime import NAMESPACE
 from fleet.shelf import Shelf
 from fleet.store import COORDINATOR, Job
 from fleet.tenants import new_job_id
 
 MAX_FILE_BYTES = 200_000_000
+#: What the requests of a batch may be for.
+ENDPOINTS = ("/v1/chat/completions",)
 WINDOW_S = 24 * 3600
 #: Seconds after which a batch without a job never gets one: whoever made it has died.
 INTERRUPTED_S = 600
@@ -47,9 +49,9 @@ class BatchEndedError(BadInputError):
     """What has ended cannot be cancelled."""
 
 
-def batch_job(batch: Batch) -> JobSpec:
+def batch_job(batch: Batch, config: FleetConfig) -> JobSpec:
     """The job of a batch: each line of its file is an item, and each item a request."""
-    tier = batch.model or AUTO
+    tier = config.tier_named(batch.model or AUTO) or AUTO
     step = Step(
         id="answer",
         kind="batch",
@@ -65,12 +67,10 @@ def batch_job(batch: Batch) -> JobSpec:
 class Batches:
     """The batches of one fleet. Errors: `queues.link.LinkError` when the store does not answer."""
 
-    def __init__(self, client: FleetClient, control: Control, body_checks: Mapping[str, BodyCheck]) -> None:
-        """`body_checks`: by the endpoint that a batch may be for, what finds fault with a request to it."""
+    def __init__(self, client: FleetClient, control: Control) -> None:
         self._client = client
         self._runtime = client.runtime
         self._control = control
-        self._checks = body_checks
         self._shelf = Shelf(self._runtime.link, NAMESPACE, "batches")
         #: Batches whose answers this process is writing.
         self._at_work: set[str] = set()
@@ -83,9 +83,9 @@ class Batches:
             KeyReusedError: `once` stands for something else.
             BadInputError: the endpoint is not served, or the file is for something else.
         """
-        if new.endpoint not in self._checks:
+        if new.endpoint not in ENDPOINTS:
             raise BadInputError(
-                f"Batches are for {', '.join(self._checks)}; {clean(new.endpoint, 60)} is not served in one."
+                f"Batches are for {', '.join(ENDPOINTS)}; {clean(new.endpoint, 60)} is not served in one."
             )
         file = await self._runtime.files.get(tenant, new.input_file_id)
         if file.purpose != "batch":
@@ -113,7 +113,8 @@ class Batches:
         if requests.problems:
             return batch
         try:
-            accepted = await self._client.submit(batch_job(batch), tenant=tenant, once=once, job_id=job_id)
+            spec = batch_job(batch, self._runtime.config)
+            accepted = await self._client.submit(spec, tenant=tenant, once=once, job_id=job_id)
         except (BadInputError, NotAcceptedError):
             await self._shelf.drop(tenant, batch.id)
             raise
@@ -155,9 +156,9 @@ class Batches:
         if file.bytes > MAX_FILE_BYTES:
             problem = LineProblem(code="file_too_large", message=f"The file is over {MAX_FILE_BYTES:,} bytes.")
             return Requests(0, None, (problem,))
-        models = (*self._runtime.config.tiers, AUTO)
+        models = self._runtime.config.names
         upload = self._runtime.files.upload(file)
-        return await asyncio.to_thread(check_requests, upload, endpoint, models, self._checks[endpoint])
+        return await asyncio.to_thread(check_requests, upload, endpoint, models)
 
     async def _moved_on(self, kept: Kept) -> Batch:
         if kept.status in FINAL:

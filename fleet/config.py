@@ -18,6 +18,7 @@ from fleet.documents import nearest, parse, read_yaml
 from fleet.errors import BadInputError
 
 SIMULATED = "simulated"
+AUTO = "auto"
 Count = Annotated[int, Field(gt=0)]
 Seconds = Annotated[float, Field(gt=0)]
 
@@ -122,6 +123,8 @@ class FleetConfig(Frozen):
     #: Those that are not named here have what `TenantConfig` says.
     tenants: dict[str, TenantConfig] = {}
     outside: OutsideConfig = OutsideConfig()
+    #: Other names by which callers of the OpenAI-compatible API may ask a tier, or `auto`: those of the models they used before.
+    aliases: dict[str, str] = {}
     #: Members of one chord; a gate over more is a tree.
     gate_width: Annotated[int, Field(ge=2, le=1000)] = 200
     #: How long a claim lives without being renewed.
@@ -145,6 +148,9 @@ class FleetConfig(Frozen):
                 raise ValueError(
                     f'tiers.{name}.escalate_to is "{tier.escalate_to}"{nearest(tier.escalate_to, self.tiers)}'
                 )
+        for alias, name in self.aliases.items():
+            if name not in (*self.tiers, AUTO):
+                raise ValueError(f'aliases.{alias} is "{name}"{nearest(name, (*self.tiers, AUTO))}')
         for required in ("nano", "mini", "flagship"):
             if required not in self.tiers:
                 raise ValueError(f'tiers has no "{required}"; jobs name the tiers nano, mini and flagship')
@@ -160,6 +166,18 @@ class FleetConfig(Frozen):
                 raise ValueError(f"tiers: escalate_to runs in a circle: {' -> '.join([*rungs, following])}")
             rungs.append(following)
         return tuple(rungs)
+
+    def tier_named(self, name: str) -> str | None:
+        """The tier that a name stands for: its own or `auto`, an alias, or the name of its model; None: there is none."""
+        if name == AUTO or name in self.tiers:
+            return name
+        return self.aliases.get(name) or next((tier for tier, its in self.tiers.items() if its.model == name), None)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All of those names."""
+        models = (tier.model for tier in self.tiers.values())
+        return tuple(dict.fromkeys((*self.tiers, AUTO, *self.aliases, *models)))
 
     def model_of(self, tier: str) -> tuple[str, ModelConfig]:
         name = self.tiers[tier].model

@@ -42,6 +42,9 @@ OF_THE_REQUEST = frozenset(
     )
 )
 
+#: What of that may be asked for, of what changes the answer.
+ONLY: dict[str, tuple[Any, ...]] = {"logprobs": (None, False), "modalities": (None, ["text"]), "n": (None, 1)}
+
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 
 
@@ -221,7 +224,15 @@ class Conversation(Frozen):
 
     @classmethod
     def of(cls, body: Mapping[str, Any]) -> Conversation:
-        """That of a whole request, without what is about the request itself. Raises ValidationError."""
+        """That of a whole request, without what is about the request itself.
+
+        Raises:
+            ValidationError: it is none.
+            ValueError: the request asks for more than one answer, or for what an answer here does not have.
+        """
+        for name, had in ONLY.items():
+            if body.get(name) not in had:
+                raise ValueError(f"{name} is not what a fleet has")
         return cls.model_validate({name: value for name, value in body.items() if name not in OF_THE_REQUEST})
 
     @property

@@ -70,7 +70,7 @@ class ApiError(FleetError):
     """The fleet's API did not do what a client asked for; the text is what it said, `status` its HTTP status.
 
     What has a class of its own in the fleet is raised as that over HTTP too: JobNotFoundError (404), KeyReusedError (409),
-    BadInputError (400, 413, 422), StoreUnavailableError (503, 507).
+    BadInputError (400, 413, 422), TenantLimitError (429), StoreUnavailableError (503, 507).
     """
 
     def __init__(self, message: str, status: int | None) -> None:

@@ -16,15 +16,15 @@ import hashlib
 import hmac
 import json
 import math
-from decimal import Decimal
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from fleet.audit import Audit
 from fleet.client import FleetClient
 from fleet.errors import BadInputError, MessageRefusedError
-from fleet.jobs import JobSpec
 from fleet.keys import Keys
+from fleet.submitted import NewJob
 
 INTAKE_TASK = "fleet.submit_job.v1"
 #: Seconds for which a message is good, and by which a producer's clock may be ahead of the store's. A nonce stands for its job
@@ -33,8 +33,6 @@ GOOD_S, AHEAD_S = 3600, 300
 MAX_JOB_CHARS = 10_000_000
 #: No line break in what the signed lines are made of, and nothing that another language would write otherwise.
 _Word = Annotated[str, Field(pattern=r"^[\x21-\x7e]+$", max_length=255)]
-#: As the HTTP API has it.
-_Budget = Annotated[Decimal, Field(gt=0, le=1_000_000)]
 
 
 class Envelope(BaseModel):
@@ -62,29 +60,35 @@ class Envelope(BaseModel):
         return "\n".join(lines).encode("utf-8", "surrogatepass")
 
 
-class SentJob(JobSpec):
-    """A job as the HTTP API takes it, too: its items are in it, no file of the coordinator's machine is anybody's item."""
-
-    items: tuple[Any, ...] = ()
-    budget_usd: _Budget | None = None
-
-
 class Intake:
     """Takes jobs in for one fleet."""
 
-    def __init__(self, client: FleetClient, keys: Keys) -> None:
+    def __init__(self, client: FleetClient, keys: Keys, audit: Audit) -> None:
         self._client = client
         self._keys = keys
+        self._audit = audit
 
     async def take(self, given: object) -> str:
         """Submit the job in an envelope; its id.
 
         Raises:
             MessageRefusedError: it is none, or wrongly signed, too old, or its job cannot be one; it never will be accepted.
-            StoreUnavailableError, LinkError, OSError: not now.
+            StoreUnavailableError, TenantLimitError, LinkError, OSError: not now.
         """
         envelope = await asyncio.to_thread(_envelope, given)
         await self._check_signature(envelope)
+        outcome, job_id = "put back", ""
+        try:
+            job_id = await self._submitted(envelope)
+            outcome = "accepted"
+        except MessageRefusedError:
+            outcome = "refused"
+            raise
+        finally:
+            await self._audit.note(envelope.tenant, envelope.key, INTAKE_TASK, job_id, outcome)
+        return job_id
+
+    async def _submitted(self, envelope: Envelope) -> str:
         await self._check_age(envelope)
         spec = await asyncio.to_thread(_job, envelope.job)
         try:
@@ -121,12 +125,12 @@ def _envelope(given: object) -> Envelope:
         raise MessageRefusedError(f"it has no envelope of ours; look at {fields or 'its arguments'}") from None
 
 
-def _job(text: str) -> SentJob:
+def _job(text: str) -> NewJob:
     try:
         given = json.loads(text, parse_constant=_finite, parse_float=_finite)
         # Half of a character of two cannot be written again.
         json.dumps(given, ensure_ascii=False).encode()
-        return SentJob.model_validate(given)
+        return NewJob.model_validate(given)
     except (ValueError, RecursionError):  # pydantic's is a ValueError, too
         raise MessageRefusedError("the job in it is none; the HTTP API says what is wrong with one") from None
 

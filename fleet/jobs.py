@@ -15,14 +15,13 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, Field, field_validator, model_validator
 
 from fleet import templates
-from fleet.config import Count, FleetConfig, Frozen
+from fleet.config import AUTO, Count, FleetConfig, Frozen
 from fleet.conversation import Conversation
 from fleet.documents import nearest, parse, read_yaml
 from fleet.errors import BadInputError
 from fleet.prices import NANO_PER_USD, Usage
 from fleet.schemas import check_schema
 
-AUTO = "auto"
 _ID = re.compile(r"[a-z][a-z0-9_]{0,63}")
 #: Names a template has besides the outputs of its needs.
 TEMPLATE_NAMES = frozenset({"item", "items", "goal"})

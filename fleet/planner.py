@@ -14,14 +14,14 @@ from typing import Any, Literal
 from pydantic import Field
 
 from fleet import checks
-from fleet.config import Frozen
+from fleet.config import AUTO, Frozen
 from fleet.context import Context
 from fleet.documents import parse
 from fleet.entries import Purpose
 from fleet.errors import BadInputError, PlanError
 from fleet.executor import ask
 from fleet.items import read_item
-from fleet.jobs import AUTO, Step, check_steps, in_order
+from fleet.jobs import Step, check_steps, in_order
 from fleet.store import Job
 from queues.subtasks import Claim
 

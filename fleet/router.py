@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import re
 
-from fleet.config import FleetConfig, TierConfig
-from fleet.jobs import AUTO, Step
+from fleet.config import AUTO, FleetConfig, TierConfig
+from fleet.jobs import Step
 
 #: Kinds of work that the cheapest tier usually does well; other kinds start one tier up.
 _BULK = re.compile(r"classif|extract|rank|filter|label|triage|topic|sort|detect|tag|route|score|dedup|match", re.I)

@@ -244,6 +244,8 @@ def _conversation(step: Step, item: Any) -> Conversation | None:
         first = error.errors(include_input=False, include_url=False)[0]
         where = ".".join(map(str, first["loc"]))
         raise BadInputError(f"The item's conversation cannot be used: {where}: {first['msg']}.") from None
+    except ValueError as error:
+        raise BadInputError(f"The item's conversation cannot be used: {error}.") from None
 
 
 def _rejections(trail: Trail) -> str:

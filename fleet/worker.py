@@ -13,6 +13,7 @@ from typing import Any
 from celery import signals
 
 from fleet import tasks
+from fleet.audit import Audit
 from fleet.client import FleetClient
 from fleet.config import Environment
 from fleet.context import Context
@@ -54,7 +55,9 @@ def _deliverer() -> Deliverer:
 
 
 tasks.register(app, _work)
-tasks.register_intake(app, INTAKE_TASK, Intake(FleetClient(runtime), Keys(runtime.link, NAMESPACE)).take)
+tasks.register_intake(
+    app, INTAKE_TASK, Intake(FleetClient(runtime), Keys(runtime.link, NAMESPACE), Audit(runtime.link, NAMESPACE)).take
+)
 
 
 @signals.celeryd_after_setup.connect(weak=False)

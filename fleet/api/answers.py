@@ -16,9 +16,10 @@ from fastapi import Request
 
 from fleet.accounts import accounts_of
 from fleet.api.openai_errors import SERVER, OpenAIError
+from fleet.config import AUTO
 from fleet.control import Control
 from fleet.errors import FleetError
-from fleet.jobs import AUTO, Outcome
+from fleet.jobs import Outcome
 from fleet.keys import Principal
 from fleet.outside import Outside
 from fleet.replies import NoReplyError, PausedError, Replies

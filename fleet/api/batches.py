@@ -5,16 +5,14 @@ They translate between HTTP and `fleet.batches`. Source: https://platform.openai
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Header, Path, Query, Request
 from pydantic import Field
 
 from fleet.api.auth import Reader, Submitter
-from fleet.api.completions import OTHERS, ChatRequest
 from fleet.api.files import LONGEST_S, SHORTEST_S
 from fleet.api.openai_errors import REFUSALS, OpenAIError, OpenAIRoute
-from fleet.api.parameters import read
 from fleet.batch_records import Batch, NewBatch
 from fleet.batches import Batches, BatchNotFoundError
 from fleet.config import Frozen
@@ -109,15 +107,6 @@ async def cancel(request: Request, principal: Submitter, batch_id: BatchId) -> B
         return await _batches(request).cancel(principal.tenant, batch_id)
     except BatchNotFoundError as error:
         raise _unknown(error) from error
-
-
-def chat_problem(body: dict[str, Any]) -> tuple[str, str] | None:
-    """What is wrong with a request for a chat completion in a batch: the parameter, and a sentence."""
-    try:
-        asked = read(ChatRequest, body, others=OTHERS)
-    except OpenAIError as error:
-        return error.detail.param or "body", error.detail.message
-    return ("stream", "An answer in a batch cannot be streamed; leave stream out.") if asked.stream else None
 
 
 def _unknown(error: BatchNotFoundError) -> OpenAIError:

@@ -10,12 +10,10 @@ import contextlib
 import json
 import math
 from collections.abc import AsyncIterator
-from decimal import Decimal
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Body, Header, Query, Request, Response
 from fastapi.responses import StreamingResponse
-from pydantic import BeforeValidator, Field
 
 from fleet.api.auth import JobId, Reader, Submitter, own, still_known
 from fleet.api.bodies import BoundedRoute
@@ -25,20 +23,16 @@ from fleet.client import FleetClient
 from fleet.config import Frozen
 from fleet.control import Control
 from fleet.errors import JobNotFoundError
-from fleet.jobs import MAX_STEPS, Items, JobSpec, Step
 from fleet.receipt import Receipt
 from fleet.store import Job
+from fleet.submitted import BudgetUsd, NewJob
 from fleet.views import JobView, job_view
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"], route_class=BoundedRoute)
 
 MAX_PAGE = 100
-#: More than anybody's budget; what the store can count.
-MAX_BUDGET_USD = 1_000_000
 #: Bytes of results that are sent together.
 CHUNK_BYTES = 64_000
-#: Characters of a step's schema.
-MAX_SCHEMA_CHARS = 100_000
 EXAMPLE = {
     "name": "triage",
     "items": [{"text": "My invoice is wrong."}, {"text": "The app crashes."}],
@@ -59,36 +53,6 @@ EXAMPLE = {
 }
 
 
-def _short(schema: Any) -> Any:
-    if len(json.dumps(schema)) > MAX_SCHEMA_CHARS:
-        raise ValueError(f"a schema of over {MAX_SCHEMA_CHARS:,} characters")
-    return schema
-
-
-class NewStep(Step):
-    """A step as a service submits it, bounded: it is checked while others wait for their answers."""
-
-    needs: Annotated[tuple[str, ...], Field(max_length=MAX_STEPS)] = ()
-    output: Annotated[dict[str, Any], BeforeValidator(_short)] | None = None
-
-
-class Uploaded(Items):
-    """Items in a file that was uploaded (`POST /v1/files`): .jsonl, .ndjson, .json, .csv, .parquet, or a .zip of files."""
-
-    file: Annotated[str, Field(max_length=100)]
-    path: None = None
-    files: None = None
-    images: None = None
-
-
-class NewJob(JobSpec):
-    """A job as a service submits it: its items are in it, or uploaded. Files of the machine that serves this are nobody's."""
-
-    items: Uploaded | tuple[Any, ...] = ()
-    steps: Annotated[tuple[NewStep, ...], Field(max_length=MAX_STEPS)] = ()
-    budget_usd: Annotated[Decimal, Field(gt=0, le=MAX_BUDGET_USD)] | None = None
-
-
 class Accepted(Frozen):
     """A job that is on the disk of the store, and will be run."""
 
@@ -106,7 +70,7 @@ class Page(Frozen):
 class Change(Frozen):
     """A new cap for a job that goes on."""
 
-    budget_usd: Annotated[Decimal, Field(gt=0, le=MAX_BUDGET_USD)] | None = None
+    budget_usd: BudgetUsd | None = None
 
 
 class Retried(Frozen):

@@ -10,7 +10,6 @@ from fleet.api.auth import Reader
 from fleet.api.openai_errors import REFUSALS, OpenAIRoute
 from fleet.api.parameters import tier_of
 from fleet.config import FleetConfig, Frozen
-from fleet.jobs import AUTO
 
 router = APIRouter(prefix="/v1/models", tags=["OpenAI-compatible"], route_class=OpenAIRoute)
 
@@ -37,9 +36,7 @@ class Models(Frozen):
 @router.get("", responses=REFUSALS)
 async def listing(request: Request, _: Reader) -> Models:
     """The names that an answer can be asked by."""
-    config = _config(request)
-    named = dict.fromkeys([*config.tiers, AUTO, *(tier.model for tier in config.tiers.values())])
-    return Models(data=tuple(Model(id=name) for name in named))
+    return Models(data=tuple(Model(id=name) for name in _config(request).names))
 
 
 @router.get("/{model_id}", responses=REFUSALS)

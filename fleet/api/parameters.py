@@ -14,7 +14,6 @@ from pydantic import BaseModel, ValidationError
 from fleet.api.bodies import large
 from fleet.api.openai_errors import OpenAIError
 from fleet.config import FleetConfig
-from fleet.jobs import AUTO
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -68,17 +67,15 @@ def wrong(error: ValidationError, body: Mapping[str, Any], at: str = "") -> Open
 
 
 def tier_of(model: str, config: FleetConfig) -> str:
-    """The tier that a model's name stands for: a tier's own, `auto`, or the name of a tier's model.
+    """The tier that a model's name stands for.
 
     Raises:
         OpenAIError: 404, there is no such model.
     """
-    if model == AUTO or model in config.tiers:
-        return model
-    for name, tier in config.tiers.items():
-        if tier.model == model:
-            return name
-    valid = ", ".join([*config.tiers, AUTO])
+    tier = config.tier_named(model)
+    if tier is not None:
+        return tier
+    valid = ", ".join(config.names)
     message = f"The model `{model[:100]}` does not exist or you do not have access to it; this fleet has {valid}."
     raise OpenAIError(404, message, param="model", code="model_not_found")
 

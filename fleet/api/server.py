@@ -50,8 +50,7 @@ def build(runtime: Runtime, *, loopback: bool) -> FastAPI:
     app.state.control = Control(runtime)
     app.state.desk = desk
     app.state.audit = Audit(runtime.link, NAMESPACE)
-    checks = {"/v1/chat/completions": batches.chat_problem}
-    app.state.batches = Batches(app.state.client, app.state.control, checks)
+    app.state.batches = Batches(app.state.client, app.state.control)
     app.state.turns = asyncio.Semaphore(AT_ONCE)
     app.state.feeds = Feeds(runtime.store, runtime.jobs)
     app.state.gatekeeper = Gatekeeper(Keys(runtime.link, NAMESPACE), loopback=loopback)

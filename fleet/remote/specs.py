@@ -46,7 +46,7 @@ def body_of(spec: Spec) -> bytes:
         given, items = dict(spec), spec.get("items")
         if isinstance(items, Mapping):
             items = parse(Items, dict(items), "items")
-    if isinstance(items, Items):
+    if isinstance(items, Items) and items.file is None:
         given["items"] = _read(items)
     return body(given)
 
@@ -59,8 +59,8 @@ def body(given: Mapping[str, Any]) -> bytes:
         raise BadInputError(f"The job cannot be written as JSON: {error}.") from error
     if len(written) > MAX_BODY_BYTES:
         raise BadInputError(
-            f"The job is {len(written):,} bytes with its items; over HTTP it may be {MAX_BODY_BYTES:,}: split it into several "
-            "jobs, or run `fleet submit` where the fleet's store can be reached."
+            f"The job is {len(written):,} bytes with its items, and may be {MAX_BODY_BYTES:,}: upload them (POST /v1/files) and "
+            "give items: {file: ID}, or split the job."
         )
     return written
 
@@ -68,7 +68,7 @@ def body(given: Mapping[str, Any]) -> bytes:
 def _read(source: Items) -> list[Any]:
     if source.images is not None:
         raise BadInputError(
-            "Pictures cannot be sent in a job; run `fleet submit` where the fleet's store can be reached."
+            "Pictures cannot be sent in a job: upload a .zip of them (POST /v1/files) and give items: {file: ID}."
         )
     items: list[Any] = []
     skipped: list[Skipped] = []
@@ -81,8 +81,8 @@ def _read(source: Items) -> list[Any]:
             size += len(found.line)
             if size > MAX_BODY_BYTES:
                 raise BadInputError(
-                    f"The items are over {MAX_BODY_BYTES:,} bytes, more than a job over HTTP may have: split them over several "
-                    "jobs, or run `fleet submit` where the fleet's store can be reached."
+                    f"The items are over {MAX_BODY_BYTES:,} bytes, more than a job may have in it: upload them (POST /v1/files) "
+                    "and give items: {file: ID}, or split the job."
                 )
             items.append(json.loads(found.line))
     first = f" ({clean(skipped[0].path)}: {clean(skipped[0].reason)})" if skipped else ""

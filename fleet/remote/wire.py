@@ -24,6 +24,7 @@ from fleet.errors import (
     KeyReusedError,
     NotAllowedError,
     StoreUnavailableError,
+    TenantLimitError,
 )
 from fleet.remote.pools import Asked, Pool
 
@@ -131,6 +132,8 @@ class Wire:
         told += [f"{one.get('at')}: {one.get('what')}" for one in errors or () if isinstance(one, dict)]
         if status in (401, 403):
             return NotAllowedError("\n".join(told), status)
+        if status == 429:
+            return TenantLimitError("\n".join(told), _retry_after_s(response))
         kind = REFUSED.get(status)
         return ApiError("\n".join(told), status) if kind is None else kind("\n".join(told))
 

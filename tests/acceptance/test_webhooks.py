@@ -39,7 +39,7 @@ def test_a_fleet_that_lives_for_one_job_calls_its_webhook_before_it_ends(tmp_pat
             assert ran.code == 0, ran.out + ran.err
             assert "webhook: delivered to 127.0.0.1 (200)" in ran.out
             assert len(receiver.received) == 1
-            folder.write("inside.yaml", JOB.format(url="http://127.0.0.1:1/hook"))
+            folder.write("inside.yaml", JOB.format(url="http://127.0.0.1:8081/hook"))
             ran = await asyncio.to_thread(folder.fleet, "run", "inside.yaml")
             assert ran.code == 2
             assert "webhook: 127.0.0.1 is" in ran.err

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from fleet.audit import Audit
 from fleet.errors import BadInputError, MessageRefusedError
 from fleet.intake import Intake
 from fleet.keys import Keys
@@ -29,7 +30,8 @@ def on_intake(
     async def run(api: Api) -> None:
         keys = Keys(api.fleet.runtime.link, NAMESPACE)
         principal, key = await keys.create("default", ["sign"], "orders", 0.0)
-        await scenario(api, Intake(api.fleet.client, keys), keys, principal.key_id, key)
+        intake = Intake(api.fleet.client, keys, Audit(api.fleet.runtime.link, NAMESPACE))
+        await scenario(api, intake, keys, principal.key_id, key)
 
     on_api(run, valkey, folder, sim)
 
@@ -46,7 +48,17 @@ def test_a_signed_job_is_taken_once_and_is_the_one_that_http_knows(
         assert (await api.ask("POST", "/v1/jobs", caller, json=PRIVATE, headers=headers))[1]["id"] == job_id
         assert len(await api.fleet.client.latest(10)) == 1
         assert (await api.fleet.run(job_id)).status == "completed"
-        assert await intake.take(enveloped(key_id, key, PRIVATE, nonce="twice")) != job_id
+        other = await intake.take(enveloped(key_id, key, PRIVATE, nonce="twice"))
+        assert other != job_id
+        with pytest.raises(MessageRefusedError):
+            await intake.take(enveloped(key_id, key, "no job"))
+        notes = await Audit(api.fleet.runtime.link, NAMESPACE).latest("default", 10)
+        assert [(note.target, note.outcome) for note in notes if note.actor == key_id] == [
+            ("", "refused"),
+            (other, "accepted"),
+            (job_id, "accepted"),
+            (job_id, "accepted"),
+        ]
 
     on_intake(scenario, valkey, tmp_path, sim)
 

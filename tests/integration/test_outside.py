@@ -296,10 +296,14 @@ def test_who_answers_too_slowly_is_left() -> None:
 def test_what_goes_wrong_is_told_without_the_path() -> None:
     async def scenario() -> None:
         async def broken(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            await reader.readline()
+            await reader.readuntil(b"\r\n\r\n")
             writer.write(b"HTTP/1.1 nonsense\r\n\r\n")
+            await reader.read()
             writer.close()
+            await writer.wait_closed()
+            closed.set()
 
+        closed = asyncio.Event()
         server = await asyncio.start_server(broken, "127.0.0.1", 0)
         port = server.sockets[0].getsockname()[1]
         outside = opened(("127.0.0.1", port), ("127.0.0.1", 1), ("nowhere.test", 80), names=Names(nowhere_test=[[]]))
@@ -308,10 +312,22 @@ def test_what_goes_wrong_is_told_without_the_path() -> None:
                 await outside.get(address, 100)
             assert "SECRET" not in str(caught.value)
             assert caught.value.__suppress_context__
-        with pytest.raises(OutsideError):
-            await outside.post(f"http://127.0.0.1:{port}/", b"", {"X": "a\r\nHost: inside"})
         await outside.aclose()
+        await closed.wait()
         server.close()
+        await server.wait_closed()
+
+    run(scenario)
+
+
+def test_no_header_can_be_put_in_by_another() -> None:
+    async def scenario() -> None:
+        async with receiving() as receiver:
+            outside = opened(("127.0.0.1", receiver.port))
+            with pytest.raises(OutsideError, match="ValueError"):
+                await outside.post(receiver.url, b"", {"X": "a\r\nHost: inside"})
+            assert not receiver.received
+            await outside.aclose()
 
     run(scenario)
 

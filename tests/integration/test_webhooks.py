@@ -41,19 +41,21 @@ AT_ONCE = (0.0,) * len(BACKOFF_S)
 
 
 class Hooks:
-    """A bench whose jobs call a receiver."""
+    """A bench whose jobs call a receiver; `other` is one of another host, at `other_url`."""
 
-    def __init__(self, fleet: Bench, receiver: Receiver, valkey: Valkey) -> None:
+    def __init__(self, fleet: Bench, receiver: Receiver, other: Receiver, valkey: Valkey) -> None:
         self.fleet = fleet
         self.receiver = receiver
+        self.other = other
+        self.other_url = other.url.replace("127.0.0.1", "localhost")
         self.valkey = valkey
         self.control = Control(fleet.runtime)
         self._outsides: list[Outside] = []
 
-    def deliverer(self, *ports: int, **options: Any) -> Deliverer:
-        """One more coordinator's part, which may ask the receiver, and what else listens on these ports."""
+    def deliverer(self, **options: Any) -> Deliverer:
+        """One more coordinator's part."""
         runtime = self.fleet.runtime
-        outside = Outside([("127.0.0.1", port) for port in (self.receiver.port, *ports)])
+        outside = Outside(runtime.config.outside.allowed)
         self._outsides.append(outside)
         return Deliverer(runtime.outbox, runtime.jobs, runtime.secrets, outside, **{"backoff_s": AT_ONCE} | options)
 
@@ -87,10 +89,10 @@ class Hooks:
 
 @asynccontextmanager
 async def hooks(valkey: Valkey, folder: Path, sim: RunningSim) -> AsyncIterator[Hooks]:
-    async with receiving() as receiver:
-        allow = OutsideConfig(allow=(f"127.0.0.1:{receiver.port}",))
+    async with receiving() as receiver, receiving() as other:
+        allow = OutsideConfig(allow=(f"127.0.0.1:{receiver.port}", f"localhost:{other.port}"))
         async with bench(valkey, folder, config(outside=allow), sim=sim.url) as fleet:
-            opened = Hooks(fleet, receiver, valkey)
+            opened = Hooks(fleet, receiver, other, valkey)
             try:
                 yield opened
             finally:
@@ -368,28 +370,23 @@ def test_whoever_was_overtaken_records_nothing(on_hooks: OnHooks) -> None:
 
 def test_one_slow_host_does_not_hold_up_the_others(on_hooks: OnHooks) -> None:
     async def scenario(opened: Hooks) -> None:
-        async with receiving() as other:
-            opened.receiver.held = asyncio.Event()
-            slow = [await opened.submit() for _ in range(TO_ONE_HOST + 2)]
-            for job_id in slow:
-                await opened.fleet.run(job_id)
-            last = await opened.submit(webhook=other.url)
-            # On loopback both have one name; the job's document has the name that is its lane.
-            await opened.fleet.runtime.link.execute("HSET", f"{NAMESPACE}:job:{last}", "hook", "other.test")
-            await opened.fleet.run(last)
-            deliverer = opened.deliverer(other.port)
-            begun = await deliverer.begin()
-            assert len(begun) == TO_ONE_HOST + 1
-            assert await deliverer.begin() == []
+        opened.receiver.held = asyncio.Event()
+        slow = [await opened.submit() for _ in range(TO_ONE_HOST + 2)]
+        for job_id in (*slow, await opened.submit(webhook=opened.other_url)):
+            await opened.fleet.run(job_id)
+        deliverer = opened.deliverer()
+        begun = await deliverer.begin()
+        assert len(begun) == TO_ONE_HOST + 1
+        assert await deliverer.begin() == []
 
-            async def others_told() -> bool:
-                return len(other.received) == 1
+        async def other_told() -> bool:
+            return len(opened.other.received) == 1
 
-            await eventually(others_told, "the other host's webhook")
-            opened.receiver.held.set()
-            await asyncio.gather(*begun)
-            await asyncio.gather(*await deliverer.begin())
-            assert len(set(opened.receiver.ids)) == len(slow)
+        await eventually(other_told, "the other host's webhook")
+        opened.receiver.held.set()
+        await asyncio.gather(*begun)
+        await asyncio.gather(*await deliverer.begin())
+        assert len(set(opened.receiver.ids)) == len(opened.receiver.received) == len(slow)
 
     on_hooks(scenario)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -46,7 +47,10 @@ class FleetProcess:
 
     def listens_on(self) -> set[int]:
         """The TCP ports on which it accepts connections."""
-        own = {entry.readlink().name for entry in Path(f"/proc/{self.process.pid}/fd").iterdir()}
+        own = set()
+        for entry in Path(f"/proc/{self.process.pid}/fd").iterdir():
+            with contextlib.suppress(FileNotFoundError):  # it was closed just now
+                own.add(entry.readlink().name)
         ports = set()
         for table in ("tcp", "tcp6"):
             for line in Path(f"/proc/{self.process.pid}/net/{table}").read_text().splitlines()[1:]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from tests.support.sim import MODELS, fleet_config, running_sim
 from tests.support.valkey import Valkey, free_port
 from tests.support.worker import until
 
+NO_ALIASES: Mapping[str, str] = {}
 TIERS = ("nano", "mini", "flagship")
 
 
@@ -30,18 +31,16 @@ class Served:
 
 
 @contextlib.contextmanager
-def served(folder: Path, valkey: Valkey) -> Iterator[Served]:
-    """A fleet that keeps its files in `folder`, until the block ends."""
-    config, port = fleet_config(), free_port()
+def served(folder: Path, valkey: Valkey, aliases: Mapping[str, str] = NO_ALIASES) -> Iterator[Served]:
+    """A fleet that keeps its files in `folder`, until the block ends; `aliases`: other names of its tiers."""
+    config, port = fleet_config().model_copy(update={"aliases": dict(aliases)}), free_port()
     processes: list[FleetProcess] = []
     with running_sim(folder / "sim", SimSettings(speed=1000, invalid_output=dict.fromkeys(MODELS, 0.0)), config) as sim:
         try:
             for words in (("coordinator",), *(("worker", "--tier", tier) for tier in TIERS)):
-                processes.append(FleetProcess(valkey, folder, config, sim.url, *words))
+                processes.append(FleetProcess(valkey, folder, config, sim.url, *words).ready(valkey, words[-1]))
             api = FleetProcess(valkey, folder, config, sim.url, "api", "--port", str(port))
             processes.append(api)
-            for process, tier in zip(processes, ("coordinator", *TIERS), strict=False):
-                process.ready(valkey, tier)
             until(lambda: port in api.listens_on(), "the API to listen", api)
             yield Served(f"http://127.0.0.1:{port}", asyncio.run(_key(valkey.url)), processes)
         finally:

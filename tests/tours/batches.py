@@ -46,7 +46,9 @@ def batch(to: Target) -> None:
 
 
 def batch_errors(to: Target) -> None:
-    made = submitted(to, [line("good", to.model), line("bad", "gpt-0")])
+    bad = line("bad", to.model)
+    bad["body"]["temperature"] = 9
+    made = submitted(to, [line("good", to.model), bad])
     ended = until(lambda: to.client.batches.retrieve(made.id), lambda seen: seen.status in ENDED)
     assert ended.status == "completed", ended
     assert counts(ended) == (2, 1, 1), ended

@@ -68,8 +68,8 @@ async function all(stream) {
   return found;
 }
 
-function line(customId, of) {
-  const body = { model: of, messages: [{ role: 'user', content: `${FACTS} (${customId})` }] };
+function line(customId, of, more = {}) {
+  const body = { model: of, messages: [{ role: 'user', content: `${FACTS} (${customId})` }], ...more };
   return { custom_id: customId, method: 'POST', url: '/v1/chat/completions', body };
 }
 
@@ -326,7 +326,7 @@ const STOPS = {
   },
 
   async batch() {
-    const made = await submitted([line('row-0', model), line('row-1', model), line('bad', 'gpt-0')]);
+    const made = await submitted([line('row-0', model), line('row-1', model), line('bad', model, { temperature: 9 })]);
     assert.ok((await client.batches.list({ limit: 5 })).data.some((each) => each.id === made.id));
     const ended = await until(
       () => client.batches.retrieve(made.id),

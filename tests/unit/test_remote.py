@@ -125,6 +125,8 @@ def test_a_mapping_is_sent_as_it_is() -> None:
         "budget_usd": "1.10",
         "later": 1,
     }
+    for uploaded in ({"name": "x", "items": {"file": "file-1"}}, {"name": "x"}):
+        assert json.loads(body_of(uploaded)) == uploaded
     for wrong in (float("nan"), object(), {1, 2}, "\ud800"):
         with pytest.raises(BadInputError, match="cannot be written as JSON"):
             body_of({"name": "x", "items": [wrong]})
@@ -141,6 +143,8 @@ def test_a_file_is_sent_as_the_job_it_is(tmp_path: Path, caplog: pytest.LogCaptu
     assert "1 inputs cannot be items" in caplog.text
     assert JobSpec.model_validate(given).steps[0].prompt == "{{ item }}"
     assert given.keys() == {"name", "items", "steps", "budget_usd"}
+    (tmp_path / "job.yaml").write_text(json.dumps({"name": "x", "items": {"file": "file-1"}, "steps": [STEP]}))
+    assert json.loads(body_of(tmp_path / "job.yaml"))["items"] == {"file": "file-1"}
 
 
 def test_what_cannot_go_over_http_is_refused_here(tmp_path: Path) -> None:
@@ -154,7 +158,7 @@ def test_what_cannot_go_over_http_is_refused_here(tmp_path: Path) -> None:
         ({"files": {"root": str(tmp_path), "include": ["*.py"]}}, "none that can be used"),
         ({"path": str(tmp_path / "no.jsonl")}, "does not exist"),
         ({"paht": "x"}, "did you mean"),
-        (["x" * 10_000_000], "split it"),
+        (["x" * 10_000_000], "upload them"),
     ):
         with pytest.raises(BadInputError, match=reason):
             body_of({"name": "x", "items": items, "steps": [STEP]})

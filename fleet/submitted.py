@@ -1,0 +1,50 @@
+"""A job as a service submits it, over HTTP or over the broker: what it may say is less than what a job may say.
+
+It owns the bounds of what comes from outside. Jobs that are kept are read by `fleet.jobs` without them (see `fleet.stored`), and
+what only a fleet's configuration can tell is `fleet.client.check`'s.
+"""
+
+from __future__ import annotations
+
+import json
+from decimal import Decimal
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field
+
+from fleet.jobs import MAX_STEPS, Items, JobSpec, Step
+
+#: Characters of a step's schema.
+MAX_SCHEMA_CHARS = 100_000
+#: US dollars. More than this is nobody's budget, and more than the store can count.
+BudgetUsd = Annotated[Decimal, Field(gt=0, le=1_000_000)]
+
+
+def _short(schema: Any) -> Any:
+    if len(json.dumps(schema)) > MAX_SCHEMA_CHARS:
+        raise ValueError(f"a schema of over {MAX_SCHEMA_CHARS:,} characters")
+    return schema
+
+
+class NewStep(Step):
+    """A step as a service submits it, bounded: it is checked while others wait for their answers."""
+
+    needs: Annotated[tuple[str, ...], Field(max_length=MAX_STEPS)] = ()
+    output: Annotated[dict[str, Any], BeforeValidator(_short)] | None = None
+
+
+class Uploaded(Items):
+    """Items in a file that was uploaded (`POST /v1/files`): .jsonl, .ndjson, .json, .csv, .parquet, or a .zip of files."""
+
+    file: Annotated[str, Field(max_length=100)]
+    path: None = None
+    files: None = None
+    images: None = None
+
+
+class NewJob(JobSpec):
+    """A job as a service submits it: its items are in it, or uploaded. No file of the fleet's machines is anybody's."""
+
+    items: Uploaded | tuple[Any, ...] = ()
+    steps: Annotated[tuple[NewStep, ...], Field(max_length=MAX_STEPS)] = ()
+    budget_usd: BudgetUsd | None = None
