@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Header, Path, Query, Request
+from fastapi import APIRouter, Header, Path, Query, Request, Response
 from pydantic import Field
 
 from fleet.api.auth import Reader, Submitter
@@ -54,6 +54,7 @@ class BatchList(Frozen):
 @router.post("")
 async def create(
     request: Request,
+    response: Response,
     principal: Submitter,
     asked: CreateBatch,
     idempotency_key: Annotated[str | None, Header(min_length=1, max_length=255)] = None,
@@ -68,9 +69,11 @@ async def create(
         keep_s=None if expires is None else expires.seconds,
     )
     try:
-        return await _batches(request).create(principal.tenant, new, once=idempotency_key)
+        batch = await _batches(request).create(principal.tenant, new, once=idempotency_key)
     except FileNotThereError as error:
         raise OpenAIError(400, str(error), param="input_file_id") from error
+    response.headers["Location"] = f"{router.prefix}/{batch.id}"
+    return batch
 
 
 @router.get("")

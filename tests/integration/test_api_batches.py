@@ -15,10 +15,12 @@ from openai.types import Batch
 from openai.types.chat import ChatCompletion
 
 from fleet import batches
+from fleet.audit import Audit
 from fleet.batches import Batches
 from fleet.control import Control
 from fleet.errors import StoreUnavailableError
 from fleet.janitor import Janitor
+from fleet.runtime import NAMESPACE
 from fleet.store import PLAN_TASK
 from tests.support.api import Api, on_api, on_disk, requests, stored
 from tests.support.bench import BREAKS
@@ -139,6 +141,42 @@ def test_a_file_that_is_wrong_makes_a_batch_that_failed_and_no_job(
     on_api(scenario, valkey, tmp_path, sim)
 
 
+def test_a_request_that_cannot_be_asked_fails_alone(valkey: Valkey, tmp_path: Path, sim: RunningSim) -> None:
+    async def scenario(api: Api) -> None:
+        async with await _client(api) as client:
+            wrong = requests(1, messages=[]).replace(b"r0", b"wrong")
+            batch = await _created(client, requests(1) + wrong)
+            await api.fleet.run(_job_of(batch))
+            done = await client.batches.retrieve(batch.id)
+            assert done.request_counts is not None
+            assert (done.status, done.request_counts.to_dict()) == (
+                "completed",
+                {"total": 2, "completed": 1, "failed": 1},
+            )
+            assert [line["custom_id"] for line in await _lines(client, done.output_file_id)] == ["r0"]
+            (failed,) = await _lines(client, done.error_file_id)
+            assert (failed["custom_id"], "messages" in failed["error"]["message"]) == ("wrong", True)
+
+    on_api(scenario, valkey, tmp_path, sim)
+
+
+def test_what_was_done_to_files_and_batches_is_noted(valkey: Valkey, tmp_path: Path, sim: RunningSim) -> None:
+    async def scenario(api: Api) -> None:
+        async with await _client(api) as client:
+            batch = await _created(client, requests(1))
+            await client.batches.cancel(batch.id)
+            await client.files.delete(batch.input_file_id)
+        notes = await Audit(api.fleet.runtime.link, NAMESPACE).latest("acme", 10)
+        assert [(note.action, note.target.rpartition("/")[2], note.outcome) for note in reversed(notes)] == [
+            ("POST /v1/files", batch.input_file_id, "200"),
+            ("POST /v1/batches", batch.id, "200"),
+            ("POST /v1/batches/{batch_id}/cancel", batch.id, "200"),
+            ("DELETE /v1/files/{file_id}", batch.input_file_id, "200"),
+        ]
+
+    on_api(scenario, valkey, tmp_path, sim)
+
+
 GOOD: dict[str, Any] = {"endpoint": ENDPOINT, "completion_window": "24h"}
 REFUSED: list[tuple[str, dict[str, Any], str | None]] = [
     ("no file of theirs", {"input_file_id": "file-" + "0" * 27}, "input_file_id"),
@@ -247,7 +285,7 @@ def test_processes_that_look_at_once_write_one_set_of_files(valkey: Valkey, tmp_
             batch = await _created(client, requests(20))
             await api.fleet.run(_job_of(batch))
             fleet = api.fleet
-            processes = [Batches(fleet.client, Control(fleet.runtime), {}) for _ in range(5)]
+            processes = [Batches(fleet.client, Control(fleet.runtime)) for _ in range(5)]
             seen = await asyncio.gather(*(one.look("acme", batch.id) for one in processes for _ in range(3)))
             assert {one.status for one in seen} == {"completed", "finalizing"}, "one look of a process writes"
             ended = {one.model_dump_json() for one in seen if one.status == "completed"}

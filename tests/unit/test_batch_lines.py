@@ -10,7 +10,6 @@ import pytest
 from openai.types.chat import ChatCompletion
 
 from fleet import batch_lines
-from fleet.api.batches import chat_problem
 from fleet.batch_lines import Requests, answer_line, check_requests, completion, error_line, request_id
 from fleet.jobs import Outcome
 from fleet.prices import Usage
@@ -25,7 +24,7 @@ GOOD = {"custom_id": "a", "method": "POST", "url": ENDPOINT, "body": BODY}
 
 def checked(folder: Path, data: bytes) -> Requests:
     (folder / "file").write_bytes(data)
-    return check_requests(Upload(folder / "file", "a.jsonl"), ENDPOINT, MODELS, chat_problem)
+    return check_requests(Upload(folder / "file", "a.jsonl"), ENDPOINT, MODELS)
 
 
 def problems(folder: Path, *lines: Any) -> list[tuple[int | None, str, str | None]]:
@@ -55,8 +54,6 @@ def test_a_good_file(tmp_path: Path) -> None:
         (GOOD | {"body": None}, "missing_required_parameter", "body"),
         (GOOD | {"body": BODY | {"model": "gpt-4"}}, "model_not_found", "body.model"),
         (GOOD | {"body": BODY | {"model": ["nano"]}}, "model_not_found", "body.model"),
-        (GOOD | {"body": BODY | {"messages": []}}, "invalid_request", "body.messages"),
-        (GOOD | {"body": BODY | {"stream": True}}, "invalid_request", "body.stream"),
     ],
 )
 def test_a_line_that_cannot_be_a_request_is_named(tmp_path: Path, line: Any, code: str, param: str | None) -> None:
