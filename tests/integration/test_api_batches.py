@@ -160,6 +160,19 @@ def test_a_request_that_cannot_be_asked_fails_alone(valkey: Valkey, tmp_path: Pa
     on_api(scenario, valkey, tmp_path, sim)
 
 
+def test_a_tenant_at_its_limit_has_no_batch_of_it(valkey: Valkey, tmp_path: Path, sim: RunningSim) -> None:
+    async def scenario(api: Api) -> None:
+        async with await _client(api) as client:
+            first = await _created(client, requests(1))
+            with pytest.raises(openai.RateLimitError) as refused:
+                await _created(client, requests(1))
+            assert refused.value.response.headers["Retry-After"]
+            assert [batch.id for batch in (await client.batches.list()).data] == [first.id]
+        assert len([name for name in on_disk(tmp_path) if name.endswith("items.jsonl")]) == 1
+
+    on_api(scenario, valkey, tmp_path, sim, tenants={"acme": {"open_jobs": 1}})
+
+
 def test_what_was_done_to_files_and_batches_is_noted(valkey: Valkey, tmp_path: Path, sim: RunningSim) -> None:
     async def scenario(api: Api) -> None:
         async with await _client(api) as client:
