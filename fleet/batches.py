@@ -25,7 +25,7 @@ from fleet.config import AUTO, FleetConfig
 from fleet.control import Control
 from fleet.conversation import DEFAULT_OUTPUT_TOKENS
 from fleet.display import clean
-from fleet.errors import BadInputError, JobNotFoundError, NotAcceptedError
+from fleet.errors import BadInputError, JobNotFoundError, NotAcceptedError, TenantLimitError
 from fleet.files import StoredFile
 from fleet.jobs import Items, JobSpec, JobStatus, Step
 from fleet.runtime import NAMESPACE
@@ -82,6 +82,7 @@ class Batches:
             FileNotThereError: there is no such file.
             KeyReusedError: `once` stands for something else.
             BadInputError: the endpoint is not served, or the file is for something else.
+            TenantLimitError: the tenant has under way, has sent or has spent all that it may.
         """
         if new.endpoint not in ENDPOINTS:
             raise BadInputError(
@@ -115,7 +116,7 @@ class Batches:
         try:
             spec = batch_job(batch, self._runtime.config)
             accepted = await self._client.submit(spec, tenant=tenant, once=once, job_id=job_id)
-        except (BadInputError, NotAcceptedError):
+        except (BadInputError, NotAcceptedError, TenantLimitError):
             await self._shelf.drop(tenant, batch.id)
             raise
         if accepted != job_id:

@@ -59,8 +59,8 @@ def read_upload(upload: Upload, blobs: Blobs) -> Iterator[Packed | Skipped]:
             if suffix == ".zip":
                 yield from _zip(file, blobs)
                 return
-            # A row has the names of the columns with it, which may be long: a table is packed as well.
-            allowance = zips.Allowance() if suffix == ".parquet" else zips.Allowance.of(upload.path.stat().st_size)
+            # A row has the names of its columns with it, which may be long, and Parquet is packed: a table becomes more, too.
+            allowance = zips.Allowance.of(upload.path.stat().st_size)
             for found in _read(name, suffix, file):
                 allowance.take(len(found.line) if isinstance(found, Packed) else 0)
                 yield found

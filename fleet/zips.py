@@ -25,7 +25,7 @@ MAX_MEMBERS = 10_000
 MAX_DIRECTORY_BYTES = 4_000_000
 MAX_PATH_CHARS = 500
 #: How much may come out of a byte, of any file, and of the largest one.
-MAX_RATIO, ALWAYS_BYTES, MAX_BYTES = 100, 10_000_000, 2_000_000_000
+MAX_RATIO, ALWAYS_BYTES, MAX_BYTES = 100, 50_000_000, 2_000_000_000
 CHUNK_BYTES = 65_536
 #: What is in archives of some systems besides what somebody put there.
 _LITTER = DEFAULT_SKIPPED | {"__MACOSX"}
@@ -50,7 +50,7 @@ _DAMAGED = (
 class Allowance:
     """How much may still come out of a packed file."""
 
-    def __init__(self, most: int = MAX_BYTES) -> None:
+    def __init__(self, most: int) -> None:
         self._left = self._most = most
 
     @classmethod

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Header, Path, Query, Request
+from fastapi import APIRouter, Header, Path, Query, Request, Response
 from pydantic import Field
 
 from fleet.api.auth import Reader, Submitter
 from fleet.api.files import LONGEST_S, SHORTEST_S
-from fleet.api.openai_errors import REFUSALS, OpenAIError, OpenAIRoute
+from fleet.api.openai_errors import REFUSALS, OpenAIError, OpenAIRoute, takes
+from fleet.api.parameters import body_of, read
 from fleet.batch_records import Batch, NewBatch
 from fleet.batches import Batches, BatchNotFoundError
 from fleet.config import Frozen
@@ -21,6 +22,7 @@ from fleet.files import FileNotThereError
 router = APIRouter(prefix="/v1/batches", tags=["batches"], route_class=OpenAIRoute, responses=REFUSALS)
 
 MAX_PAGE = 100
+EXAMPLE = {"input_file_id": "file-...", "endpoint": "/v1/chat/completions", "completion_window": "24h"}
 BatchId = Annotated[str, Path(max_length=100)]
 MetadataKey = Annotated[str, Field(max_length=64)]
 MetadataValue = Annotated[str, Field(max_length=512)]
@@ -51,14 +53,15 @@ class BatchList(Frozen):
     has_more: bool
 
 
-@router.post("")
+@router.post("", openapi_extra=takes(CreateBatch, EXAMPLE))
 async def create(
     request: Request,
+    response: Response,
     principal: Submitter,
-    asked: CreateBatch,
     idempotency_key: Annotated[str | None, Header(min_length=1, max_length=255)] = None,
 ) -> Batch:
     """Have the requests of a file answered. A file that is wrong makes a batch that has failed, and says why."""
+    asked = read(CreateBatch, await body_of(request), others=frozenset())
     expires = asked.output_expires_after
     new = NewBatch(
         input_file_id=asked.input_file_id,
@@ -68,9 +71,11 @@ async def create(
         keep_s=None if expires is None else expires.seconds,
     )
     try:
-        return await _batches(request).create(principal.tenant, new, once=idempotency_key)
+        batch = await _batches(request).create(principal.tenant, new, once=idempotency_key)
     except FileNotThereError as error:
         raise OpenAIError(400, str(error), param="input_file_id") from error
+    response.headers["Location"] = f"{router.prefix}/{batch.id}"
+    return batch
 
 
 @router.get("")

@@ -11,7 +11,7 @@ from contextlib import aclosing
 from typing import Annotated, Any, Literal, get_args
 from urllib.parse import quote
 
-from fastapi import APIRouter, Path, Query, Request
+from fastapi import APIRouter, Path, Query, Request, Response
 from fastapi.responses import StreamingResponse
 
 from fleet.api.auth import Reader, Submitter
@@ -80,7 +80,7 @@ class FileDeleted(Frozen):
 
 
 @router.post("", openapi_extra=FORM)
-async def upload(request: Request, principal: Submitter) -> FileObject:
+async def upload(request: Request, response: Response, principal: Submitter) -> FileObject:
     """Keep a file of up to 512 MB. What is refused or cut off leaves nothing behind."""
     files = _files(request)
     tenant, id_ = principal.tenant, new_file_id()
@@ -106,6 +106,7 @@ async def upload(request: Request, principal: Submitter) -> FileObject:
         if written is not None:
             files.discard(written)
         raise
+    response.headers["Location"] = f"{router.prefix}/{id_}"
     return shown(file)
 
 

@@ -15,10 +15,12 @@ from openai.types import Batch
 from openai.types.chat import ChatCompletion
 
 from fleet import batches
+from fleet.audit import Audit
 from fleet.batches import Batches
 from fleet.control import Control
 from fleet.errors import StoreUnavailableError
 from fleet.janitor import Janitor
+from fleet.runtime import NAMESPACE
 from fleet.store import PLAN_TASK
 from tests.support.api import Api, on_api, on_disk, requests, stored
 from tests.support.bench import BREAKS
@@ -26,6 +28,7 @@ from tests.support.sim import RunningSim
 from tests.support.valkey import Valkey
 
 ENDPOINT = "/v1/chat/completions"
+SCHEMA = {"type": "object", "required": ["topic"], "properties": {"topic": {"enum": ["bug", "other"]}}}
 
 
 async def _client(api: Api, tenant: str = "acme") -> AsyncOpenAI:
@@ -100,7 +103,9 @@ def test_the_official_client_takes_its_tour(valkey: Valkey, tmp_path: Path, sim:
 def test_what_failed_is_in_the_file_of_errors(valkey: Valkey, tmp_path: Path, sim: RunningSim) -> None:
     async def scenario(api: Api) -> None:
         async with await _client(api) as client:
-            batch = await _created(client, requests(2), output_expires_after={"anchor": "created_at", "seconds": 7_200})
+            form = {"type": "json_schema", "json_schema": {"name": "topic", "schema": SCHEMA}}
+            expires: Any = {"anchor": "created_at", "seconds": 7_200}
+            batch = await _created(client, requests(2, response_format=form), output_expires_after=expires)
             await api.fleet.run(_job_of(batch))
             done = await client.batches.retrieve(batch.id)
             assert (done.status, done.output_file_id) == ("completed", None)
@@ -132,6 +137,55 @@ def test_a_file_that_is_wrong_makes_a_batch_that_failed_and_no_job(
             assert (await client.batches.retrieve(batch.id)).to_dict() == batch.to_dict()
             assert not [name for name in await stored(api) if b":job:" in name]
             assert [name.split("/")[0] for name in on_disk(tmp_path)] == ["files"]
+
+    on_api(scenario, valkey, tmp_path, sim)
+
+
+def test_a_request_that_cannot_be_asked_fails_alone(valkey: Valkey, tmp_path: Path, sim: RunningSim) -> None:
+    async def scenario(api: Api) -> None:
+        async with await _client(api) as client:
+            wrong = requests(1, messages=[]).replace(b"r0", b"wrong")
+            batch = await _created(client, requests(1) + wrong)
+            await api.fleet.run(_job_of(batch))
+            done = await client.batches.retrieve(batch.id)
+            assert done.request_counts is not None
+            assert (done.status, done.request_counts.to_dict()) == (
+                "completed",
+                {"total": 2, "completed": 1, "failed": 1},
+            )
+            assert [line["custom_id"] for line in await _lines(client, done.output_file_id)] == ["r0"]
+            (failed,) = await _lines(client, done.error_file_id)
+            assert (failed["custom_id"], "messages" in failed["error"]["message"]) == ("wrong", True)
+
+    on_api(scenario, valkey, tmp_path, sim)
+
+
+def test_a_tenant_at_its_limit_has_no_batch_of_it(valkey: Valkey, tmp_path: Path, sim: RunningSim) -> None:
+    async def scenario(api: Api) -> None:
+        async with await _client(api) as client:
+            first = await _created(client, requests(1))
+            with pytest.raises(openai.RateLimitError) as refused:
+                await _created(client, requests(1))
+            assert refused.value.response.headers["Retry-After"]
+            assert [batch.id for batch in (await client.batches.list()).data] == [first.id]
+        assert len([name for name in on_disk(tmp_path) if name.endswith("items.jsonl")]) == 1
+
+    on_api(scenario, valkey, tmp_path, sim, tenants={"acme": {"open_jobs": 1}})
+
+
+def test_what_was_done_to_files_and_batches_is_noted(valkey: Valkey, tmp_path: Path, sim: RunningSim) -> None:
+    async def scenario(api: Api) -> None:
+        async with await _client(api) as client:
+            batch = await _created(client, requests(1))
+            await client.batches.cancel(batch.id)
+            await client.files.delete(batch.input_file_id)
+        notes = await Audit(api.fleet.runtime.link, NAMESPACE).latest("acme", 10)
+        assert [(note.action, note.target.rpartition("/")[2], note.outcome) for note in reversed(notes)] == [
+            ("POST /v1/files", batch.input_file_id, "200"),
+            ("POST /v1/batches", batch.id, "200"),
+            ("POST /v1/batches/{batch_id}/cancel", batch.id, "200"),
+            ("DELETE /v1/files/{file_id}", batch.input_file_id, "200"),
+        ]
 
     on_api(scenario, valkey, tmp_path, sim)
 

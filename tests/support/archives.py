@@ -83,7 +83,7 @@ HOSTILE: list[tuple[str, Callable[[], bytes], str]] = [
         lambda: archive({f"{i:0450}": b"" for i in range(9_000)}, zipfile.ZIP_STORED),
         "directory is over",
     ),
-    ("a bomb", lambda: archive({"a.txt": bytes(11_000_000)}), "unpacks to over"),
-    ("a bomb of many", lambda: archive({f"{i}.txt": bytes(1_000_000) for i in range(12)}), "unpacks to over"),
-    ("a bomb that says it is small", lambda: lying(archive({"a.txt": bytes(11_000_000)}), 10), "cannot be read"),
+    ("a bomb", lambda: archive({"a.txt": bytes(51_000_000)}), "unpacks to over"),
+    ("a bomb of many", lambda: archive({f"{i}.txt": bytes(1_000_000) for i in range(51)}), "unpacks to over"),
+    ("a bomb that says it is small", lambda: lying(archive({"a.txt": bytes(51_000_000)}), 10), "cannot be read"),
 ]

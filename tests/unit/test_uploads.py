@@ -81,7 +81,7 @@ def test_of_a_hostile_zip_nothing_is_kept(blobs: Blobs, tmp_path: Path, make: Ca
 
 def test_of_a_bomb_behind_a_picture_no_picture_is_kept(blobs: Blobs, tmp_path: Path) -> None:
     with pytest.raises(BadInputError, match="unpacks to over"):
-        packed(blobs, "a.zip", archive({"a.png": PNG, "b.txt": bytes(11_000_000)}))
+        packed(blobs, "a.zip", archive({"a.png": PNG, "b.txt": bytes(51_000_000)}))
     assert not (tmp_path / "blobs" / "images").exists()
 
 
