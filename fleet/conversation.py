@@ -45,6 +45,8 @@ OF_THE_REQUEST = frozenset(
 #: What of that may be asked for, of what changes the answer.
 ONLY: dict[str, tuple[Any, ...]] = {"logprobs": (None, False), "modalities": (None, ["text"]), "n": (None, 1)}
 
+#: JSON has numbers and truth values; text that looks like one is none.
+Truth = Annotated[bool, Field(strict=True)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 
 
@@ -135,7 +137,7 @@ class Function(Frozen):
     name: Name
     description: str | None = None
     parameters: dict[str, Any] | None = None
-    strict: bool | None = None
+    strict: Truth | None = None
 
 
 class Tool(Frozen):
@@ -165,7 +167,7 @@ class JsonSchema(Frozen):
     description: str | None = None
     #: Called so here because pydantic has a `schema` of its own.
     schema_: Annotated[dict[str, Any], Field(alias="schema")]
-    strict: bool | None = None
+    strict: Truth | None = None
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", serialize_by_alias=True, validate_by_name=True, validate_by_alias=True
@@ -189,16 +191,16 @@ class Conversation(Frozen):
     messages: Annotated[tuple[Message, ...], Field(min_length=1, max_length=MAX_MESSAGES)]
     tools: Annotated[tuple[Tool, ...], Field(min_length=1, max_length=MAX_TOOLS)] | None = None
     tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
-    parallel_tool_calls: bool | None = None
+    parallel_tool_calls: Truth | None = None
     response_format: Annotated[TextFormat | JsonFormat | SchemaFormat, Field(discriminator="type")] | None = None
     #: Most tokens of the answer; `max_tokens` is its older name.
-    max_completion_tokens: Annotated[int, Field(gt=0, le=200_000)] | None = None
-    max_tokens: Annotated[int, Field(gt=0, le=200_000)] | None = None
-    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
-    top_p: Annotated[float, Field(ge=0, le=1)] | None = None
-    frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
-    presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
-    seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
+    max_completion_tokens: Annotated[int, Field(strict=True, gt=0, le=200_000)] | None = None
+    max_tokens: Annotated[int, Field(strict=True, gt=0, le=200_000)] | None = None
+    temperature: Annotated[float, Field(strict=True, ge=0, le=2)] | None = None
+    top_p: Annotated[float, Field(strict=True, ge=0, le=1)] | None = None
+    frequency_penalty: Annotated[float, Field(strict=True, ge=-2, le=2)] | None = None
+    presence_penalty: Annotated[float, Field(strict=True, ge=-2, le=2)] | None = None
+    seed: Annotated[int, Field(strict=True, ge=-(2**63), lt=2**63)] | None = None
     stop: str | Annotated[tuple[str, ...], Field(min_length=1, max_length=4)] | None = None
     reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh"] | None = None
     verbosity: Literal["low", "medium", "high"] | None = None

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
 
-from fleet.jobs import MAX_STEPS, Items, JobSpec, Step
+from fleet.jobs import MAX_STEPS, Items, JobSpec, Review, Step
 
 #: Characters of a step's schema.
 MAX_SCHEMA_CHARS = 100_000
@@ -31,6 +31,14 @@ class NewStep(Step):
 
     needs: Annotated[tuple[str, ...], Field(max_length=MAX_STEPS)] = ()
     output: Annotated[dict[str, Any], BeforeValidator(_short)] | None = None
+    max_output_tokens: Annotated[int, Field(strict=True, gt=0, le=200_000)] = 2_000
+
+
+class NewReview(Review):
+    """A review as a service submits it."""
+
+    rounds: Annotated[int, Field(strict=True, ge=0, le=10)] = 1
+    max_output_tokens: Annotated[int, Field(strict=True, gt=0, le=200_000)] = 16_000
 
 
 class Uploaded(Items):
@@ -47,4 +55,5 @@ class NewJob(JobSpec):
 
     items: Uploaded | tuple[Any, ...] = ()
     steps: Annotated[tuple[NewStep, ...], Field(max_length=MAX_STEPS)] = ()
+    review: NewReview | None = None
     budget_usd: BudgetUsd | None = None

@@ -14,6 +14,7 @@ from fleet.api.auth import Reader, Submitter
 from fleet.api.files import LONGEST_S, SHORTEST_S
 from fleet.api.openai_errors import REFUSALS, OpenAIError, OpenAIRoute, takes
 from fleet.api.parameters import body_of, read
+from fleet.api.problems import linked
 from fleet.batch_records import Batch, NewBatch
 from fleet.batches import Batches, BatchNotFoundError
 from fleet.config import Frozen
@@ -30,7 +31,7 @@ MetadataValue = Annotated[str, Field(max_length=512)]
 
 class ExpiresAfter(Frozen):
     anchor: Literal["created_at"]
-    seconds: Annotated[int, Field(ge=SHORTEST_S, le=LONGEST_S)]
+    seconds: Annotated[int, Field(strict=True, ge=SHORTEST_S, le=LONGEST_S)]
 
 
 class CreateBatch(Frozen):
@@ -53,7 +54,7 @@ class BatchList(Frozen):
     has_more: bool
 
 
-@router.post("", openapi_extra=takes(CreateBatch, EXAMPLE))
+@router.post("", responses={200: linked("batch_id", "look", "cancel")}, openapi_extra=takes(CreateBatch, EXAMPLE))
 async def create(
     request: Request,
     response: Response,

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from fleet.api.answers import SILENT_S, Desk, cap_of, pieces, streamed
 from fleet.api.auth import Submitter
@@ -22,7 +22,7 @@ from fleet.api.openai_errors import REFUSALS, OpenAIError, OpenAIRoute, refusal_
 from fleet.api.parameters import body_of, read, tier_of
 from fleet.api.pictures import fetched
 from fleet.config import Frozen
-from fleet.conversation import Conversation
+from fleet.conversation import Conversation, Truth
 from fleet.jobs import Outcome
 from fleet.prices import Usage
 from fleet.replies import Request as Asked
@@ -50,8 +50,8 @@ KIND = "chat"
 
 
 class StreamOptions(Frozen):
-    include_usage: bool = False
-    include_obfuscation: bool | None = None
+    include_usage: Truth = False
+    include_obfuscation: Truth | None = None
 
 
 Metadata = Annotated[
@@ -59,16 +59,22 @@ Metadata = Annotated[
 ]
 
 
+def _none(wanted: bool) -> bool:
+    if wanted:
+        raise ValueError("a fleet has no log probabilities")
+    return wanted
+
+
 class ChatRequest(Conversation):
     """A call as OpenAI's clients send it. `metadata.kind` names the kind of work, by which the fleet keeps its figures."""
 
     model: Annotated[str, Field(min_length=1, max_length=200)]
-    stream: bool | None = None
+    stream: Truth | None = None
     stream_options: StreamOptions | None = None
-    n: Literal[1] | None = None
+    n: Annotated[int, Field(strict=True, ge=1, le=1)] | None = None
     modalities: tuple[Literal["text"]] | None = None
-    logprobs: Literal[False] | None = None
-    store: bool | None = None
+    logprobs: Annotated[Truth, AfterValidator(_none)] | None = None
+    store: Truth | None = None
     metadata: Metadata | None = None
     service_tier: Literal["auto", "default"] | None = None
 

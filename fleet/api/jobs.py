@@ -18,7 +18,7 @@ from fastapi.responses import StreamingResponse
 from fleet.api.auth import JobId, Reader, Submitter, own, still_known
 from fleet.api.bodies import BoundedRoute
 from fleet.api.events import FIRST, Feeds, is_id
-from fleet.api.problems import ProblemError, declared
+from fleet.api.problems import ProblemError, declared, linked
 from fleet.client import FleetClient
 from fleet.config import Frozen
 from fleet.control import Control
@@ -33,6 +33,12 @@ router = APIRouter(prefix="/v1/jobs", tags=["jobs"], route_class=BoundedRoute)
 MAX_PAGE = 100
 #: Bytes of results that are sent together.
 CHUNK_BYTES = 64_000
+#: An event on the wire; its data is an object.
+EVENT = {
+    "type": "object",
+    "required": ["id", "event", "data"],
+    "properties": {name: {"type": "string"} for name in ("id", "event", "data")},
+}
 EXAMPLE = {
     "name": "triage",
     "items": [{"text": "My invoice is wrong."}, {"text": "The app crashes."}],
@@ -80,7 +86,12 @@ class Retried(Frozen):
     subtasks: int
 
 
-@router.post("", status_code=202, responses=declared(400, 401, 403, 408, 409, 413, 422, 429, 503, 507))
+@router.post(
+    "",
+    status_code=202,
+    responses=declared(400, 401, 403, 408, 409, 413, 422, 429, 503, 507)
+    | {202: linked("job_id", "look", "results", "events", "cost", "cancel", "pause", "resume", "retry")},
+)
 async def submit(
     request: Request,
     response: Response,
@@ -136,7 +147,7 @@ async def results(request: Request, principal: Reader, job_id: JobId) -> Streami
     response_class=StreamingResponse,
     responses=declared(400, 401, 403, 404, 422, 503)
     | {
-        200: {"description": "Server-sent events.", "content": {"text/event-stream": {"schema": {"type": "string"}}}},
+        200: {"description": "Server-sent events.", "content": {"text/event-stream": {"schema": EVENT}}},
         204: {"description": "The job has ended and nothing is new: do not come again."},
     },
 )

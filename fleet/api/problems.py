@@ -16,6 +16,7 @@ from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, Field
 from redis.exceptions import RedisError
 from starlette.exceptions import HTTPException
+from starlette.routing import Match, Route
 
 from fleet.errors import (
     BadInputError,
@@ -67,6 +68,12 @@ def declared(*statuses: int) -> dict[int | str, dict[str, Any]]:
     }
 
 
+def linked(parameter: str, *routes: str) -> dict[str, Any]:
+    """For the OpenAPI of a route that makes something: those of its router that take the `id` it answers with."""
+    links = {name: {"x-route": name, "parameters": {parameter: "$response.body#/id"}} for name in routes}
+    return {"description": "Made.", "links": links}
+
+
 def install(app: FastAPI) -> None:
     """Have every error of `app` answered by a problem, and its OpenAPI say so."""
 
@@ -78,6 +85,7 @@ def install(app: FastAPI) -> None:
             parts["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
             found["security"] = [{"key": []}]
             _hoist(found["paths"], parts["schemas"])
+            _name_links(found["paths"])
             app.openapi_schema = found
         return app.openapi_schema
 
@@ -91,12 +99,38 @@ def install(app: FastAPI) -> None:
         ]
         return problem(422, "The request does not fit; see errors.", errors=errors)
 
-    async def failed(_: Request, error: Exception) -> Response:
+    async def failed(request: Request, error: Exception) -> Response:
         status, detail, headers = told(error)
+        if status == HTTPStatus.METHOD_NOT_ALLOWED:
+            headers = {"Allow": ", ".join(_methods_of(app, request))}
         return problem(status, detail, headers=headers)
 
     for kind in (HTTPException, FleetError, RedisError, OSError, Exception):
         app.add_exception_handler(kind, failed)
+
+
+def _methods_of(app: FastAPI, request: Request) -> list[str]:
+    """What may be done with a path, by all the routes that it has."""
+    found: set[str] = set()
+    for route in app.routes:
+        if isinstance(route, Route) and route.matches(request.scope)[0] is not Match.NONE:
+            found |= route.methods or set()
+    return sorted(found)
+
+
+def _name_links(paths: dict[str, Any]) -> None:
+    """Have links name operations as they are called: those of routes below the path of what made the thing."""
+    for path, methods in paths.items():
+        for operation in methods.values():
+            for answer in operation.get("responses", {}).values():
+                for link in answer.get("links", {}).values():
+                    name = link.pop("x-route")
+                    link["operationId"] = next(
+                        other["operationId"]
+                        for below, theirs in paths.items()
+                        for other in theirs.values()
+                        if below.startswith(f"{path}/") and other["operationId"].startswith(f"{name}_")
+                    )
 
 
 def _hoist(part: Any, schemas: dict[str, Any]) -> None:

@@ -14,7 +14,7 @@ from pydantic import Field, ValidationError
 from fleet.api.openai_errors import OpenAIError
 from fleet.api.parameters import wrong
 from fleet.config import Frozen
-from fleet.conversation import Conversation, Lenient, Name
+from fleet.conversation import Conversation, Lenient, Name, Truth
 from fleet.prices import Usage
 
 _PARTS = {"input_text": "text", "output_text": "text", "text": "text"}
@@ -25,7 +25,7 @@ class ResponseFunction(Frozen):
     name: Name
     description: str | None = None
     parameters: dict[str, Any] | None = None
-    strict: bool | None = None
+    strict: Truth | None = None
 
 
 class NamedResponseFunction(Frozen):
@@ -38,7 +38,7 @@ class ResponseFormat(Frozen):
     name: Name | None = None
     description: str | None = None
     schema_: Annotated[dict[str, Any] | None, Field(alias="schema")] = None
-    strict: bool | None = None
+    strict: Truth | None = None
 
 
 class ResponseText(Frozen):
@@ -65,16 +65,16 @@ class ResponseRequest(Frozen):
     text: ResponseText | None = None
     tools: Annotated[tuple[ResponseFunction, ...], Field(max_length=128)] | None = None
     tool_choice: Literal["none", "auto", "required"] | NamedResponseFunction | None = None
-    parallel_tool_calls: bool | None = None
-    max_output_tokens: Annotated[int, Field(ge=16, le=200_000)] | None = None
-    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
-    top_p: Annotated[float, Field(ge=0, le=1)] | None = None
+    parallel_tool_calls: Truth | None = None
+    max_output_tokens: Annotated[int, Field(strict=True, ge=16, le=200_000)] | None = None
+    temperature: Annotated[float, Field(strict=True, ge=0, le=2)] | None = None
+    top_p: Annotated[float, Field(strict=True, ge=0, le=1)] | None = None
     reasoning: Reasoning | None = None
     metadata: Metadata | None = None
     previous_response_id: Annotated[str, Field(max_length=100)] | None = None
-    store: bool | None = None
-    background: bool | None = None
-    stream: bool | None = None
+    store: Truth | None = None
+    background: Truth | None = None
+    stream: Truth | None = None
     stream_options: dict[str, Any] | None = None
     include: Annotated[tuple[str, ...], Field(max_length=0)] | None = None
     truncation: Literal["disabled"] | None = None

@@ -19,7 +19,7 @@ from fleet.api.auth import Reader, Submitter, own
 from fleet.api.openai_errors import REFUSALS, OpenAIError, OpenAIRoute, takes
 from fleet.api.parameters import body_of, read, tier_of
 from fleet.api.pictures import fetched
-from fleet.api.problems import ProblemError
+from fleet.api.problems import ProblemError, linked
 from fleet.api.response_items import ResponseRequest, chat_of, conversation_of, event, output_of, usage_of
 from fleet.errors import BadInputError, JobNotFoundError
 from fleet.jobs import JobStatus, Outcome
@@ -53,7 +53,12 @@ PREFIX = "resp_"
 ResponseId = Annotated[str, Path(max_length=80, pattern=r"^[a-zA-Z0-9_.-]+$")]
 
 
-@router.post("", responses=REFUSALS, response_model=None, openapi_extra=takes(ResponseRequest, EXAMPLE))
+@router.post(
+    "",
+    responses=REFUSALS | {200: linked("response_id", "look", "cancel")},
+    response_model=None,
+    openapi_extra=takes(ResponseRequest, EXAMPLE),
+)
 async def create(request: Request, principal: Submitter) -> Response:
     """A response, once a model's answer was accepted; in the background its id at once."""
     desk: Desk = request.app.state.desk

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
@@ -31,6 +32,8 @@ from fleet.runtime import NAMESPACE, Runtime
 
 #: Longest that requests under way may take when the process was asked to end.
 DRAIN_S = 10
+#: What is for everybody.
+OPEN: dict[str, Any] = {"security": []}
 DESCRIPTION = "Durable, rate-limited, budgeted work for language models, on the cheapest tier that will do."
 
 
@@ -58,12 +61,12 @@ def build(runtime: Runtime, *, loopback: bool) -> FastAPI:
     for routes in (jobs, models, completions, responses, files, batches):
         app.include_router(routes.router)
 
-    @app.get("/healthz", tags=["process"])
+    @app.get("/healthz", tags=["process"], openapi_extra=OPEN)
     async def healthz() -> dict[str, str]:
         """Whether the process serves."""
         return {"status": "ok"}
 
-    @app.get("/readyz", tags=["process"], responses=problems.declared(503))
+    @app.get("/readyz", tags=["process"], responses=problems.declared(503), openapi_extra=OPEN)
     async def readyz() -> dict[str, str]:
         """Whether it can do its work: the store answers."""
         await runtime.store.now()
