@@ -94,10 +94,10 @@ def test_the_example_is_a_job() -> None:
         (steps(A | {"id": "My-Step"}), 'steps.0.id: "My-Step" is no step id'),
         (steps(A | {"id": "item"}), '"item" is no step id'),
         (steps(A | {"each": "item"}), "steps.0.each is 'item' (did you mean \"items\"?)."),
-        ({"goal": "x", "items": {}}, "give exactly one of path, files and images (given: none)"),
+        ({"goal": "x", "items": {}}, "give exactly one of path, files, images and file (given: none)"),
         (
             {"goal": "x", "items": {"path": "a", "files": {"root": "."}}},
-            "give exactly one of path, files and images (given: path, files)",
+            "give exactly one of path, files, images and file (given: path, files)",
         ),
     ],
 )
