@@ -25,7 +25,6 @@ sort: list[User] = [{"role": "user", "content": f"Sort this ticket: {ticket}"}]
 parsed = client.chat.completions.parse(model="auto", messages=sort, response_format=Ticket)
 print(parsed.choices[0].message.parsed)
 
-stream = client.chat.completions.create(model="nano", messages=summarise, stream=True)
-for chunk in stream:
+for chunk in client.chat.completions.create(model="nano", messages=summarise, stream=True):
     print(chunk.choices[0].delta.content or "", end="")
 print()

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from fleet.audit import Audit
-from fleet.errors import BadInputError, MessageRefusedError
+from fleet.errors import BadInputError, MessageRefusedError, TenantLimitError
 from fleet.intake import Intake
 from fleet.keys import Keys
 from fleet.runtime import NAMESPACE
@@ -23,7 +23,11 @@ PRIVATE = JOB | {"name": SECRET, "items": [SECRET]}
 
 
 def on_intake(
-    scenario: Callable[[Api, Intake, Keys, str, str], Awaitable[None]], valkey: Valkey, folder: Path, sim: RunningSim
+    scenario: Callable[[Api, Intake, Keys, str, str], Awaitable[None]],
+    valkey: Valkey,
+    folder: Path,
+    sim: RunningSim,
+    **fields: Any,
 ) -> None:
     """Run a scenario with a signing key of the default tenant."""
 
@@ -33,7 +37,7 @@ def on_intake(
         intake = Intake(api.fleet.client, keys, Audit(api.fleet.runtime.link, NAMESPACE))
         await scenario(api, intake, keys, principal.key_id, key)
 
-    on_api(run, valkey, folder, sim)
+    on_api(run, valkey, folder, sim, **fields)
 
 
 def test_a_signed_job_is_taken_once_and_is_the_one_that_http_knows(
@@ -125,3 +129,19 @@ def test_a_key_to_sign_with_opens_nothing_at_the_api(valkey: Valkey, tmp_path: P
                 await keys.create("default", scopes, "", 0.0)  # type: ignore[arg-type]
 
     on_intake(scenario, valkey, tmp_path, sim)
+
+
+def test_a_tenant_that_has_all_it_may_have_is_asked_to_wait_and_not_refused(
+    valkey: Valkey, tmp_path: Path, sim: RunningSim
+) -> None:
+    async def scenario(api: Api, intake: Intake, _: Keys, key_id: str, key: str) -> None:
+        job_id = await intake.take(enveloped(key_id, key, PRIVATE))
+        second = enveloped(key_id, key, PRIVATE, nonce="twice")
+        with pytest.raises(TenantLimitError):
+            await intake.take(second)
+        notes = await Audit(api.fleet.runtime.link, NAMESPACE).latest("default", 1)
+        assert [(note.target, note.outcome) for note in notes] == [("", "put back")]
+        await api.fleet.run(job_id)
+        assert await intake.take(second) != job_id
+
+    on_intake(scenario, valkey, tmp_path, sim, tenants={"default": {"open_jobs": 1}})
