@@ -14,7 +14,7 @@ import random
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from redis.exceptions import RedisError
 
@@ -76,6 +76,8 @@ class Executor:
         self._limiter = limiter
         #: Set when the worker was asked to stop: running calls end, waiting ones are given back.
         self.draining = Drain()
+        #: Permits on their way back.
+        self._returned: set[asyncio.Task[None]] = set()
 
     async def call(self, purpose: Purpose, request: ModelRequest) -> Call:
         """Ask the model of `purpose.tier`, again after errors that may pass; `request.model` and `call_id` are set here.
@@ -237,7 +239,10 @@ class Executor:
         failpoint("answered")
         usage = completion.usage
         allowed = usage.input_tokens + attempt.max_output_tokens
-        await self._return(permit, usage.total, told=completion.told, allowed=allowed)
+        # It goes back in one batch with what is made of the answer.
+        returned = asyncio.create_task(self._return(permit, usage.total, told=completion.told, allowed=allowed))
+        self._returned.add(returned)
+        returned.add_done_callback(self._returned.discard)
         return self._answered(drafted, completion)
 
     async def _return(
@@ -343,8 +348,3 @@ def _backoff(failures: int) -> float:
     """Exponential with full jitter."""
     longest: float = min(MAX_BACKOFF_S, BACKOFF_S * 2**failures)
     return longest * random.uniform(0.1, 1.0)  # noqa: S311  no secret
-
-
-def ask(prompt: str, **fields: Any) -> ModelRequest:
-    """A request whose model, call id and timeout the executor fills in."""
-    return ModelRequest(call_id="", model="", prompt=prompt, **fields)

@@ -39,6 +39,8 @@ class ItemIndex(Frozen):
     #: `count + 1` little-endian 64-bit numbers: where each item starts, and where the last one ends.
     offsets: str
     count: int = Field(ge=0)
+    #: Whether pictures were read for them: what else an item says of a picture is somebody's word, and perhaps another's picture.
+    pictures: bool = True
     #: The first 1,000 that could not become items, each with the reason.
     skipped: tuple[Skipped, ...] = ()
     skipped_count: int = 0
@@ -60,6 +62,7 @@ def pack_items(spec_items: Items | tuple[Any, ...] | Upload, blobs: Blobs, name:
         OSError: the blob folder cannot be written to.
     """
     count = skipped_count = 0
+    pictures = False
     skipped: list[Skipped] = []
     source = read_upload(spec_items, blobs) if isinstance(spec_items, Upload) else read_source(spec_items, blobs)
     with blobs.append_writer(name) as lines, blobs.append_writer(f"{name}.idx") as offsets:
@@ -71,13 +74,21 @@ def pack_items(spec_items: Items | tuple[Any, ...] | Upload, blobs: Blobs, name:
                 continue
             if count == MAX_ITEMS:
                 raise BadInputError(f"There are over {MAX_ITEMS:,} items; split the input into several jobs.")
+            pictures |= found.picture
             start = lines.write(found.line + b"\n")
             offsets.write(_OFFSET.pack(start))
             count += 1
         offsets.write(_OFFSET.pack(lines.offset))
         if count == 0:
             raise BadInputError(_nothing(spec_items, skipped, skipped_count))
-    return ItemIndex(blob=name, offsets=f"{name}.idx", count=count, skipped=tuple(skipped), skipped_count=skipped_count)
+    return ItemIndex(
+        blob=name,
+        offsets=f"{name}.idx",
+        count=count,
+        pictures=pictures,
+        skipped=tuple(skipped),
+        skipped_count=skipped_count,
+    )
 
 
 def read_item(blobs: Blobs, index: ItemIndex, i: int) -> Any:

@@ -19,9 +19,9 @@ from fleet.context import Context
 from fleet.documents import parse
 from fleet.entries import Purpose
 from fleet.errors import BadInputError, PlanError
-from fleet.executor import ask
 from fleet.items import read_item
 from fleet.jobs import Step, check_steps, in_order
+from fleet.providers.base import ask
 from fleet.store import Job
 from queues.subtasks import Claim
 

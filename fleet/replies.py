@@ -166,14 +166,17 @@ class Replies:
                     await self._hand_out(list(self._waiting))
                     await self._tell_paused()
                     look_at = loop.time() + LOOK_S
-                told = await self._mailbox.collect(LOOK_S)
-                await self._hand_out([id_ for id_ in told if id_ in self._waiting])
+                if (first := await self._mailbox.first(LOOK_S)) is not None:
+                    # Whoever waits for it does not wait for a look at what else there is.
+                    _, rest = await asyncio.gather(self._hand_out([first]), self._mailbox.rest())
+                    await self._hand_out(rest)
             except RedisError as error:
                 logger.warning("waiting for replies, the store does not answer: %s", error)
                 await asyncio.sleep(RETRY_S)
 
     async def _hand_out(self, ids: list[str]) -> None:
-        for id_, result in zip(ids, await self._runtime.store.results(ids), strict=True):
+        wanted = [id_ for id_ in ids if id_ in self._waiting]
+        for id_, result in zip(wanted, await self._runtime.store.results(wanted), strict=True):
             if result is not None and result.status is not None:
                 for future in self._waiting.get(id_, ()):
                     if not future.done():

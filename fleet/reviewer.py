@@ -18,11 +18,11 @@ from fleet.config import Frozen
 from fleet.context import Context
 from fleet.entries import Purpose
 from fleet.errors import FleetError
-from fleet.executor import ask
 from fleet.items import read_item
 from fleet.jobs import Attempt, JobStatus, Outcome, Review
 from fleet.outcomes import Trail
 from fleet.prices import NANO_PER_USD
+from fleet.providers.base import ask
 from fleet.rounds import Again
 from fleet.router import next_tier
 from fleet.shards import Place

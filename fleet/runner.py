@@ -21,11 +21,11 @@ from fleet.conversation import Conversation
 from fleet.drain import GiveBack
 from fleet.entries import Call, Purpose
 from fleet.errors import BadInputError, BudgetExceededError, ProviderError
-from fleet.executor import JobCancelled, ask
+from fleet.executor import JobCancelled
 from fleet.items import ItemReader
 from fleet.jobs import Attempt, JobStatus, Step
 from fleet.outcomes import Trail
-from fleet.providers.base import Image
+from fleet.providers.base import Image, ask
 from fleet.router import next_tier
 from fleet.shards import Place
 from fleet.store import Job
@@ -140,7 +140,7 @@ class Runner:
             request = ask(
                 templates.render(step.prompt, values) + _rejections(trail),
                 instructions=step.instructions,
-                images=self._images(values.get("item")),
+                images=self._images(job, values.get("item")),
                 schema=step.output,
                 schema_name=step.id,
                 max_output_tokens=step.max_output_tokens,
@@ -207,9 +207,9 @@ class Runner:
         failpoint("finished")
         return {"id": claim.id, "status": status}
 
-    def _images(self, item: Any) -> tuple[Image, ...]:
+    def _images(self, job: Job, item: Any) -> tuple[Image, ...]:
         """The picture of an item; an item's word is not taken for the name of any other blob."""
-        name = item.get("image") if isinstance(item, Mapping) else None
+        name = item.get("image") if isinstance(item, Mapping) and job.items.pictures else None
         if not (isinstance(name, str) and PICTURE.fullmatch(name) and isinstance(item.get("media_type"), str)):
             return ()
         return (Image(item["media_type"], self._context.blobs.read(name)),)

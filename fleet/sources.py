@@ -13,7 +13,7 @@ import os
 import stat
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 from typing import Any, BinaryIO
 
@@ -42,6 +42,8 @@ class Packed:
     """One item as a line of JSON, in UTF-8, without the line's end."""
 
     line: bytes
+    #: Whether it names a picture that was read for it.
+    picture: bool = False
 
 
 def read_source(source: Items | tuple[Any, ...], blobs: Blobs) -> Iterator[Packed | Skipped]:
@@ -223,7 +225,7 @@ def picture_item(path: str, data: bytes, blobs: Blobs) -> Packed | Skipped:
     name = f"images/{hashlib.sha256(data).hexdigest()}"
     if not blobs.exists(name):
         blobs.put(name, data)
-    return pack({"path": path, "media_type": media_type, "bytes": len(data), "image": name})
+    return replace(pack({"path": path, "media_type": media_type, "bytes": len(data), "image": name}), picture=True)
 
 
 def _content(root: Path, path: str, max_bytes: int) -> bytes | str:

@@ -5,6 +5,7 @@ It owns the hash of a job in the store; the states of subtasks belong to `queues
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
@@ -86,7 +87,9 @@ class JobStore:
         Raises:
             JobNotFoundError: there is none with this id.
         """
-        flat = await self._link.execute("HGETALL", self._key(job_id), idempotent=True)
+        flat, stopped = await asyncio.gather(
+            self._link.execute("HGETALL", self._key(job_id), idempotent=True), self._store.stopped(job_id)
+        )
         fields = {flat[i].decode(): flat[i + 1].decode() for i in range(0, len(flat), 2)}
         if "spec" not in fields:
             raise JobNotFoundError(f'There is no job "{job_id}" in this store; `fleet jobs list` shows what there is.')
@@ -94,7 +97,7 @@ class JobStore:
         status = JobStatus(fields["status"])
         # Whether a job is paused is the queues' to know: what it goes back to when it is resumed stays written here.
         error = fields.get("error")
-        if not status.final and (stopped := await self._store.stopped(job_id))[0] == "paused":
+        if not status.final and stopped[0] == "paused":
             status, error = JobStatus.PAUSED, stopped[1] or None
         planned = json.loads(fields["plan"]) if "plan" in fields else []
         steps = tuple(read(Step, step) for step in planned)

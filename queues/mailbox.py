@@ -22,10 +22,11 @@ class Mailbox:
         self._link = link
         self._key = f"{namespace}:told:{self.name}"
 
-    async def collect(self, timeout_s: float) -> list[str]:
-        """What came, waited for up to `timeout_s`; empty where nothing did. Raises `queues.link.LinkError`."""
-        first = await self._link.blocking("BLPOP", self._key, timeout=timeout_s)
-        if first is None:
-            return []
-        rest = await self._link.execute("LPOP", self._key, MOST) or []
-        return [id_.decode() for id_ in (first[1], *rest)]
+    async def first(self, timeout_s: float) -> str | None:
+        """The oldest of what came, waited for up to `timeout_s`. Raises `queues.link.LinkError`."""
+        found = await self._link.blocking("BLPOP", self._key, timeout=timeout_s)
+        return None if found is None else found[1].decode()
+
+    async def rest(self) -> list[str]:
+        """What else is there. Raises `queues.link.LinkError`."""
+        return [id_.decode() for id_ in await self._link.execute("LPOP", self._key, MOST) or []]

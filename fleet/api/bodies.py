@@ -17,6 +17,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from fastapi.routing import APIRoute
 from redis.exceptions import RedisError
+from starlette.background import BackgroundTask, BackgroundTasks
 
 from fleet.api.auth import identify
 from fleet.api.problems import ProblemError
@@ -80,7 +81,11 @@ class BoundedRoute(APIRoute):
             if request.method == "GET":
                 return await handler(request)
             bounded_request = BoundedRequest(request.scope, request.receive)
-            outcome, target = "failed", str(next(iter(request.path_params.values()), ""))
+            target = str(next(iter(request.path_params.values()), ""))
+
+            async def note(outcome: str) -> None:
+                await _note(request, principal, f"{request.method} {self.path_format}", target[:200], outcome)
+
             try:
                 if not self.until_answered or not large(request):
                     response = await handler(bounded_request)
@@ -88,16 +93,18 @@ class BoundedRoute(APIRoute):
                     turns: asyncio.Semaphore = request.app.state.turns
                     async with turns:
                         response = await handler(bounded_request)
-                outcome = str(response.status_code)
-                target = target or response.headers.get("x-fleet-job", response.headers.get("location", ""))
             except RequestValidationError:
-                outcome = "refused"
+                await note("refused")
                 raise
             except Exception as error:
-                outcome = str(getattr(error, "status_code", getattr(error, "status", type(error).__name__)))
+                await note(str(getattr(error, "status_code", getattr(error, "status", type(error).__name__))))
                 raise
-            finally:
-                await _note(request, principal, f"{request.method} {self.path_format}", target[:200], outcome)
+            target = target or response.headers.get("x-fleet-job", response.headers.get("location", ""))
+            # Once it is answered: nobody waits for the note.
+            tasks = BackgroundTasks([BackgroundTask(note, str(response.status_code))])
+            if response.background is not None:
+                tasks.tasks.append(response.background)  # type: ignore[arg-type]
+            response.background = tasks
             return response
 
         return bounded

@@ -63,6 +63,11 @@ class ModelRequest:
         return (self.instructions, self.prompt, "" if self.schema is None else json.dumps(self.schema))
 
 
+def ask(prompt: str, **fields: Any) -> ModelRequest:
+    """A request whose model, call id and timeout the executor fills in."""
+    return ModelRequest(call_id="", model="", prompt=prompt, **fields)
+
+
 @dataclass(frozen=True, slots=True)
 class Completion:
     """One answer, with what it used."""

@@ -14,10 +14,9 @@ from fleet import executor
 from fleet.drain import GiveBack
 from fleet.entries import Purpose
 from fleet.errors import ProviderError
-from fleet.executor import ask
 from fleet.jobs import JobStatus
 from fleet.ledger import WORKER_LOST
-from fleet.providers.base import Completion, ModelRequest, Started
+from fleet.providers.base import Completion, ModelRequest, Started, ask
 from fleet.runner import NotOurs
 from queues.claims import ClaimLost
 from queues.subtasks import Claim
