@@ -75,6 +75,8 @@ class Replies:
         self._runtime = runtime
         self._mailbox = Mailbox(runtime.link, NAMESPACE)
         self._waiting: dict[str, set[asyncio.Future[Result]]] = {}
+        #: What was asked for just now, by this process.
+        self._begun: set[str] = set()
         self._collecting: asyncio.Task[None] | None = None
 
     async def ask(self, request: Request, *, tenant: str, once: str | None = None, durable: bool = False) -> str:
@@ -123,6 +125,8 @@ class Replies:
         )
         if durable:
             await runtime.acceptance.durable()
+        elif accepted == job_id:
+            self._begun.add(start.id)
         return accepted
 
     async def reply(self, job_id: str, within_s: float = WAIT_S) -> Outcome:
@@ -139,6 +143,8 @@ class Replies:
             self._collecting = asyncio.create_task(self._collect())
         try:
             async with asyncio.timeout(within_s):
+                if id_ not in self._begun:  # it may have ended long ago
+                    await self._look([id_])
                 result = await future
         except TimeoutError:
             raise NoReplyError(f"The job {job_id} has no reply after {within_s:.0f} s.") from None
@@ -147,6 +153,7 @@ class Replies:
             waiting.discard(future)
             if not waiting:
                 del self._waiting[id_]
+            self._begun.discard(id_)
         return output_of(result).model_copy(update={"step": STEP})
 
     async def aclose(self) -> None:
@@ -159,28 +166,30 @@ class Replies:
     async def _collect(self) -> None:
         """Hand out what arrives, and look for the rest now and then, as long as somebody waits."""
         loop = asyncio.get_running_loop()
-        look_at = loop.time()
+        look_at = loop.time() + LOOK_S
         while self._waiting:
             try:
                 if loop.time() >= look_at:
-                    await self._hand_out(list(self._waiting))
+                    await self._look(list(self._waiting))
                     await self._tell_paused()
                     look_at = loop.time() + LOOK_S
                 if (first := await self._mailbox.first(LOOK_S)) is not None:
-                    # Whoever waits for it does not wait for a look at what else there is.
-                    _, rest = await asyncio.gather(self._hand_out([first]), self._mailbox.rest())
-                    await self._hand_out(rest)
+                    self._hand_out(first)
+                    for result in await self._mailbox.rest():
+                        self._hand_out(result)
             except RedisError as error:
                 logger.warning("waiting for replies, the store does not answer: %s", error)
                 await asyncio.sleep(RETRY_S)
 
-    async def _hand_out(self, ids: list[str]) -> None:
-        wanted = [id_ for id_ in ids if id_ in self._waiting]
-        for id_, result in zip(wanted, await self._runtime.store.results(wanted), strict=True):
+    async def _look(self, ids: list[str]) -> None:
+        for result in await self._runtime.store.results(ids):
             if result is not None and result.status is not None:
-                for future in self._waiting.get(id_, ()):
-                    if not future.done():
-                        future.set_result(result)
+                self._hand_out(result)
+
+    def _hand_out(self, result: Result) -> None:
+        for future in self._waiting.get(result.id, ()):
+            if not future.done():
+                future.set_result(result)
 
     async def _tell_paused(self) -> None:
         for id_ in list(self._waiting):

@@ -6,6 +6,7 @@ RedisError; the claim then expires and the subtask is run again.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import re
@@ -61,19 +62,25 @@ class Runner:
             NotOurs: nothing to do; the store, not this message, decides what happens next.
             ClaimLost: another worker took over.
         """
-        claim = await self._context.store.claim(subtask_id, tier)
-        if isinstance(claim, Refusal):
-            if claim.status is not None:
-                return {"id": subtask_id, "status": claim.status}
-            raise NotOurs(claim.why)
-        failpoint("claimed")
-        async with self._context.claims.held(claim):
-            return await self._claimed(claim)
+        # Asked for together with the claim, which is granted nearly always.
+        loading = asyncio.ensure_future(self._context.jobs.planned(subtask_id.split("/", 1)[0]))
+        try:
+            claim = await self._context.store.claim(subtask_id, tier)
+            if isinstance(claim, Refusal):
+                if claim.status is not None:
+                    return {"id": subtask_id, "status": claim.status}
+                raise NotOurs(claim.why)
+            failpoint("claimed")
+            async with self._context.claims.held(claim):
+                return await self._claimed(claim, loading)
+        finally:
+            loading.add_done_callback(_seen)
+            loading.cancel()
 
-    async def _claimed(self, claim: Claim) -> dict[str, str]:
+    async def _claimed(self, claim: Claim, loading: asyncio.Future[Job]) -> dict[str, str]:
         try:
             trail = Trail.load(claim.trail)
-            job = await self._context.jobs.planned(claim.id.split("/", 1)[0])
+            job = await loading
             payload = json.loads(claim.payload)
             step = job.step(payload["step"])
         except Exception as error:
@@ -229,6 +236,12 @@ class _Items:
         if not 0 <= i < len(self._index):
             raise IndexError(i)
         return self._reader.read(self._index, i)
+
+
+def _seen(loading: asyncio.Future[Job]) -> None:
+    """What came of it is of no use any more."""
+    if not loading.cancelled():
+        loading.exception()
 
 
 def _conversation(step: Step, item: Any) -> Conversation | None:

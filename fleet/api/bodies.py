@@ -103,7 +103,7 @@ class BoundedRoute(APIRoute):
             # Once it is answered: nobody waits for the note.
             tasks = BackgroundTasks([BackgroundTask(note, str(response.status_code))])
             if response.background is not None:
-                tasks.tasks.append(response.background)  # type: ignore[arg-type]
+                tasks.tasks.append(response.background)
             response.background = tasks
             return response
 

@@ -12,7 +12,7 @@
 --       winding: cancelled jobs of which something may be left (set)
 --       rx:QUOTA records that were kept elsewhere and dropped here (set)
 --       open:TENANT its jobs that have not ended (zset by time) · day:bytes|used:TENANT what it sent and used, by day (hash)
---       told:WHOM ids of subtasks that ended, for whoever waits for them (list)
+--       told:WHOM subtasks that ended, for whoever waits for them: id, tier, status and output, a line each (list)
 --       m:JOB what was written down for a job, by name (hash) · ev:JOB what happened to it (stream)
 --       q:QUOTA cap, used, held · qh:QUOTA holds (hash) · i:QUOTA intents, by hold: what was about to be used (hash)
 local ns = KEYS[1]

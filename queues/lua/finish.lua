@@ -6,7 +6,7 @@ local grace_ms = tonumber(ARGV[1])
 local TOLD_S = 60
 
 -- A job of one subtask ends with it, and whoever asked for it is told.
-local function end_job(id, status, whom)
+local function end_job(id, tier, status, output, whom)
   local job, ended = job_of(id), status == 'ok' and 'completed' or 'failed'
   local document = key('job', job)
   if redis.call('HEXISTS', document, 'finished_at') == 0 then
@@ -21,7 +21,7 @@ local function end_job(id, status, whom)
   redis.call('PEXPIRE', key('r', record), keep_ms)
   redis.call('PEXPIRE', key('rp', record), keep_ms)
   if whom ~= '-' then
-    redis.call('RPUSH', key('told', whom), id)
+    redis.call('RPUSH', key('told', whom), table.concat({id, tier, status, output}, '\n'))
     redis.call('EXPIRE', key('told', whom), TOLD_S)
   end
 end
@@ -41,7 +41,7 @@ local function finish(id, fence, status, output, charges, quarantined)
   for _, dependent in ipairs(redis.call('SMEMBERS', key('d', id))) do need_met(dependent, grace_ms) end
   redis.call('DEL', key('d', id))
   if gate then need_met(gate, grace_ms) end
-  if ends then end_job(id, status, ends) end
+  if ends then end_job(id, tier, status, output, ends) end
   if redis.call('ZCARD', key('b', tier)) > 0 or redis.call('EXISTS', key('sus', tier)) == 1 then ring() end
   return 1
 end
