@@ -44,6 +44,9 @@ WAIT_S = 600.0
 LOOK_S = 1.0
 #: Pause after the store did not answer.
 RETRY_S = 0.5
+#: As long as no more than so many wait here, each is sent by whoever asked for it: a dispatcher would make it wait, but sends
+#: many together for less.
+FEW = 8
 
 
 class NoReplyError(FleetError):
@@ -77,6 +80,7 @@ class Replies:
         self._waiting: dict[str, set[asyncio.Future[Result]]] = {}
         #: What was asked for just now, by this process.
         self._begun: set[str] = set()
+        self._hurrying: set[asyncio.Task[None]] = set()
         self._collecting: asyncio.Task[None] | None = None
 
     async def ask(self, request: Request, *, tenant: str, once: str | None = None, durable: bool = False) -> str:
@@ -116,18 +120,23 @@ class Replies:
         promise = None if once is None else _promise(tenant, once, request)
         its = config.tenants.get(tenant, TenantConfig())
         sent = len(request.conversation.model_dump_json()) if its.bytes_per_day is not None else 0
-        accepted = await runtime.acceptance.begin(
-            Submission(job_id, spec, tenant, its.weight, runtime.environment.simulated, within(its, sent), promise),
-            step,
-            start,
-            asked=request.asked,
-            ends=Ends(self._mailbox.name, KEPT_S, shard.record_in(job_id)),
-        )
+        new = Submission(job_id, spec, tenant, its.weight, runtime.environment.simulated, within(its, sent), promise)
+        ends = Ends(self._mailbox.name, KEPT_S, shard.record_in(job_id))
+        beginning = asyncio.ensure_future(runtime.acceptance.begin(new, step, start, asked=request.asked, ends=ends))
+        if len(self._waiting) < FEW:
+            self._hurry(start.tier)
+        accepted = await beginning
         if durable:
             await runtime.acceptance.durable()
         elif accepted == job_id:
             self._begun.add(start.id)
         return accepted
+
+    def _hurry(self, tier: str) -> None:
+        """Have what is about to be ready sent at once, in the batch in which it is accepted, not by the next dispatcher."""
+        hurrying = asyncio.create_task(self._runtime.dispatcher.hurry(tier))
+        self._hurrying.add(hurrying)
+        hurrying.add_done_callback(self._hurrying.discard)
 
     async def reply(self, job_id: str, within_s: float = WAIT_S) -> Outcome:
         """What became of a conversation that was asked for.

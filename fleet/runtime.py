@@ -29,6 +29,7 @@ from fleet.signing import Secrets
 from fleet.store import COORDINATOR, JobStore
 from queues.app import QueueSettings, build_app
 from queues.claims import Claims
+from queues.dispatcher import Dispatcher
 from queues.gate import Gates
 from queues.limits import Limiter
 from queues.link import Link
@@ -132,6 +133,10 @@ class Runtime:
     @cached_property
     def publisher(self) -> Publisher:
         return Publisher(self.app)
+
+    @cached_property
+    def dispatcher(self) -> Dispatcher:
+        return Dispatcher(self.publisher, self.store, self.gates, self.tiers.values())
 
     @cached_property
     def rounds(self) -> Rounds:

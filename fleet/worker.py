@@ -29,7 +29,6 @@ from fleet.store import COORDINATOR
 from fleet.webhooks import Deliverer
 from queues.bridge import background
 from queues.claims import Claims
-from queues.dispatcher import Dispatcher
 from queues.reconciler import Reconciler
 
 runtime = Runtime.from_environment(Environment())
@@ -91,8 +90,7 @@ def _services(instance: Any, **_: Any) -> None:
             instance.pool.loop.call_soon_threadsafe(_contexts[0].executor.draining.set)
 
     if COORDINATOR in tiers:
-        dispatcher = Dispatcher(runtime.publisher, runtime.store, runtime.gates, runtime.tiers.values())
-        background.add(dispatcher.run)
+        background.add(runtime.dispatcher.run)
         background.add(Reconciler(runtime.store).run)
         background.add(lambda: Janitor(_context()).run())
         background.add(lambda: _deliverer().run())

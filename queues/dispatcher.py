@@ -39,6 +39,7 @@ class Dispatcher:
         self._store = store
         self._gates = gates
         self._tiers = deque(tiers)
+        self._by_name = {tier.name: tier for tier in self._tiers}
         #: By tier, what the store was asked for and has not been sent yet.
         self._asked: dict[str, asyncio.Future[list[Released]]] = {}
 
@@ -57,6 +58,14 @@ class Dispatcher:
             for asked in self._asked.values():
                 asked.cancel()
             self._asked.clear()
+
+    async def hurry(self, tier: str) -> None:
+        """Release and send what is due of one tier, beside whoever does it for all: for somebody who waits."""
+        try:
+            if released := await self._store.release(tier, BATCH, self._by_name[tier].pace):
+                await self._send(tier, released)
+        except (RedisError, OperationalError, OSError) as error:
+            logger.warning("nothing was hurried, the reconciler re-sends what was not sent: %s", error)
 
     async def dispatch(self) -> int:
         """One round over all tiers; the number of messages sent."""
