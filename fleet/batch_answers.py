@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
-from fleet.batch_lines import answer_line, completion, error_line, request_id
+from fleet.batch_lines import answer_line, error_line, request_id
 from fleet.batch_records import Kept
+from fleet.chat_answers import completion
 from fleet.config import AUTO
 from fleet.files import StoredFile, derived_file_id
 from fleet.items import ItemReader
@@ -74,7 +75,7 @@ async def _lines(runtime: Runtime, kept: Kept, job: Job, ended: str) -> AsyncIte
     async for item, outcome in _outcomes(runtime, job):
         id_, custom_id = request_id(job.id, item), reader.read(job.items, item)["custom_id"]
         if outcome.status == "ok":
-            body = completion(id_, outcome.model or kept.batch.model or AUTO, int(job.finished_at or 0), outcome)
+            body = completion(id_, int(job.finished_at or 0), outcome.model or kept.batch.model or AUTO, outcome)
             yield True, answer_line(id_, custom_id, body)
             continue
         failed = ("request_failed", outcome.error or job.error or "The request failed.")

@@ -13,8 +13,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from fleet.config import Frozen
-from fleet.jobs import Outcome
-from fleet.prices import Usage
 from fleet.sources import MAX_LINE_BYTES, lines, parsed, why
 from fleet.uploads import Upload
 
@@ -140,32 +138,6 @@ def answer_line(id_: str, custom_id: str, body: dict[str, Any]) -> bytes:
 def error_line(id_: str, custom_id: str, code: str, message: str) -> bytes:
     """The line of a request that was not."""
     return _line(id_, custom_id, None, {"code": code, "message": message})
-
-
-def completion(id_: str, model: str, created: int, outcome: Outcome) -> dict[str, Any]:
-    """An outcome whose output is `{"message", "finish_reason"}` as a chat completion."""
-    answer = outcome.output
-    return {
-        "id": f"chatcmpl-{id_}",
-        "object": "chat.completion",
-        "created": created,
-        "model": model,
-        "choices": [
-            {"index": 0, "message": answer["message"], "finish_reason": answer["finish_reason"], "logprobs": None}
-        ],
-        "usage": usage_object(outcome.usage),
-    }
-
-
-def usage_object(usage: Usage) -> dict[str, Any]:
-    """Tokens as OpenAI tells them of a chat completion."""
-    return {
-        "prompt_tokens": usage.input_tokens,
-        "completion_tokens": usage.output_tokens,
-        "total_tokens": usage.total,
-        "prompt_tokens_details": {"cached_tokens": usage.cached_tokens},
-        "completion_tokens_details": {"reasoning_tokens": usage.reasoning_tokens},
-    }
 
 
 def _line(id_: str, custom_id: str, response: dict[str, Any] | None, error: dict[str, str] | None) -> bytes:

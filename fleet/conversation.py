@@ -27,6 +27,10 @@ MESSAGE_TOKENS = 4
 #: Longest answer where the caller names none; a model's own limit may be lower.
 DEFAULT_OUTPUT_TOKENS = 16_384
 
+#: What callers keep with a request.
+Metadata = Annotated[
+    dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=512)]], Field(max_length=16)
+]
 #: What a request says of itself and not of its conversation.
 OF_THE_REQUEST = frozenset(
     (

@@ -7,6 +7,7 @@ from typing import Any
 
 from fleet import templates
 from fleet.config import FleetConfig, Frozen
+from fleet.conversation import Conversation
 from fleet.errors import BadInputError
 from fleet.jobs import JobSpec, Step
 from fleet.prices import Usage, cost_nano_usd
@@ -56,6 +57,10 @@ def _step(step: Step, spec: JobSpec, samples: Sequence[Any], items: int, config:
 
 def _tokens(step: Step, values: dict[str, Any]) -> int:
     """Tokens of one prompt; where the outputs of its needs are missing, of its template and item."""
+    if isinstance(step.conversation, Conversation):
+        return step.conversation.input_estimate()
+    if step.conversation is not None:
+        return estimate_tokens(str(values.get("item", "")))
     try:
         return estimate_tokens(templates.render(step.prompt, values))
     except BadInputError:

@@ -18,6 +18,7 @@ from fleet.api.problems import linked
 from fleet.batch_records import Batch, NewBatch
 from fleet.batches import Batches, BatchNotFoundError
 from fleet.config import Frozen
+from fleet.conversation import Metadata
 from fleet.files import FileNotThereError
 
 router = APIRouter(prefix="/v1/batches", tags=["batches"], route_class=OpenAIRoute, responses=REFUSALS)
@@ -25,8 +26,6 @@ router = APIRouter(prefix="/v1/batches", tags=["batches"], route_class=OpenAIRou
 MAX_PAGE = 100
 EXAMPLE = {"input_file_id": "file-...", "endpoint": "/v1/chat/completions", "completion_window": "24h"}
 BatchId = Annotated[str, Path(max_length=100)]
-MetadataKey = Annotated[str, Field(max_length=64)]
-MetadataValue = Annotated[str, Field(max_length=512)]
 
 
 class ExpiresAfter(Frozen):
@@ -40,7 +39,7 @@ class CreateBatch(Frozen):
     input_file_id: Annotated[str, Field(max_length=100)]
     endpoint: Annotated[str, Field(max_length=100)]
     completion_window: Literal["24h"]
-    metadata: Annotated[dict[MetadataKey, MetadataValue], Field(max_length=16)] | None = None
+    metadata: Metadata | None = None
     output_expires_after: ExpiresAfter | None = None
 
 

@@ -18,13 +18,13 @@ from pydantic import AfterValidator, Field
 
 from fleet.api.answers import SILENT_S, Desk, cap_of, pieces, streamed
 from fleet.api.auth import Submitter
-from fleet.api.openai_errors import REFUSALS, OpenAIError, OpenAIRoute, refusal_of, takes
+from fleet.api.openai_errors import ANSWER_OR_STREAM, REFUSALS, OpenAIError, OpenAIRoute, refusal_of, takes
 from fleet.api.parameters import body_of, read, tier_of
 from fleet.api.pictures import fetched
-from fleet.config import Frozen
-from fleet.conversation import Conversation, Truth
+from fleet.chat_answers import completion, head, usage_of
+from fleet.config import AUTO, Frozen
+from fleet.conversation import Conversation, Metadata, Truth
 from fleet.jobs import Outcome
-from fleet.prices import Usage
 from fleet.replies import Request as Asked
 
 router = APIRouter(prefix="/v1/chat/completions", tags=["OpenAI-compatible"], route_class=OpenAIRoute)
@@ -54,11 +54,6 @@ class StreamOptions(Frozen):
     include_obfuscation: Truth | None = None
 
 
-Metadata = Annotated[
-    dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=512)]], Field(max_length=16)
-]
-
-
 def _none(wanted: bool) -> bool:
     if wanted:
         raise ValueError("a fleet has no log probabilities")
@@ -84,7 +79,12 @@ class ChatRequest(Conversation):
         return Conversation.model_construct(**{name: getattr(self, name) for name in Conversation.model_fields})
 
 
-@router.post("", responses=REFUSALS, response_model=None, openapi_extra=takes(ChatRequest, EXAMPLE))
+@router.post(
+    "",
+    responses=REFUSALS | {200: {"description": "The answer.", "content": ANSWER_OR_STREAM}},
+    response_model=None,
+    openapi_extra=takes(ChatRequest, EXAMPLE),
+)
 async def complete(request: Request, principal: Submitter) -> Response:
     """An answer to a conversation, once a model's was accepted. Headers tell the job, the tier that answered, and the cost."""
     desk: Desk = request.app.state.desk
@@ -101,7 +101,10 @@ async def complete(request: Request, principal: Submitter) -> Response:
     created = int(time.time())
     if not asked.stream:
         outcome = await desk.reply(request, job_id)
-        return JSONResponse(written(job_id, created, outcome), headers=await desk.headers(job_id, outcome, tier))
+        return JSONResponse(
+            completion(job_id, created, outcome.model or tier, outcome),
+            headers=await desk.headers(job_id, outcome, tier),
+        )
     usage = asked.stream_options is not None and asked.stream_options.include_usage
     del asked
     reply = asyncio.ensure_future(desk.reply(request, job_id))
@@ -125,53 +128,12 @@ async def complete(request: Request, principal: Submitter) -> Response:
     )
 
 
-def written(job_id: str, created: int, outcome: Outcome) -> dict[str, Any]:
-    """The `chat.completion` of an accepted reply."""
-    choice = {
-        "index": 0,
-        "message": outcome.output["message"] | {"annotations": []},
-        "logprobs": None,
-        "finish_reason": outcome.output["finish_reason"],
-    }
-    return _head(job_id, created, outcome, "chat.completion") | {
-        "choices": [choice],
-        "usage": usage_of(outcome.usage),
-    }
-
-
-def usage_of(usage: Usage) -> dict[str, Any]:
-    """Usage as completions tell it."""
-    return {
-        "prompt_tokens": usage.input_tokens,
-        "completion_tokens": usage.output_tokens,
-        "total_tokens": usage.total,
-        "prompt_tokens_details": {"cached_tokens": usage.cached_tokens, "audio_tokens": 0},
-        "completion_tokens_details": {
-            "reasoning_tokens": usage.reasoning_tokens,
-            "audio_tokens": 0,
-            "accepted_prediction_tokens": 0,
-            "rejected_prediction_tokens": 0,
-        },
-    }
-
-
-def _head(job_id: str, created: int, outcome: Outcome, object_: str) -> dict[str, Any]:
-    return {
-        "id": f"chatcmpl-{job_id}",
-        "object": object_,
-        "created": created,
-        "model": outcome.model,
-        "service_tier": "default",
-        "system_fingerprint": None,
-    }
-
-
 def _chunks(job_id: str, created: int, outcome: Outcome, *, usage: bool) -> list[bytes]:
-    head = _head(job_id, created, outcome, "chat.completion.chunk")
+    begun = head(job_id, "chat.completion.chunk", created, outcome.model or AUTO)
     message = outcome.output["message"]
 
     def chunk(choices: list[dict[str, Any]], used: dict[str, Any] | None = None) -> bytes:
-        return _event(head | {"choices": choices} | ({"usage": used} if usage else {}))
+        return _event(begun | {"choices": choices} | ({"usage": used} if usage else {}))
 
     def delta(part: dict[str, Any], reason: str | None = None) -> bytes:
         return chunk([{"index": 0, "delta": part, "logprobs": None, "finish_reason": reason}])

@@ -45,6 +45,19 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
 }
 
 
+#: What answers a route that streams where it is asked to, for its OpenAPI; an event of a stream has its kind, or data alone.
+ANSWER_OR_STREAM: dict[str, Any] = {
+    "application/json": {"schema": {"type": "object"}},
+    "text/event-stream": {
+        "schema": {
+            "type": "object",
+            "required": ["data"],
+            "properties": {"event": {"type": "string"}, "data": {"type": "string"}},
+        }
+    },
+}
+
+
 def takes(model: type[BaseModel], example: Mapping[str, Any]) -> dict[str, Any]:
     """What a route that reads its body by itself has to say of it in its OpenAPI."""
     schema = model.model_json_schema(ref_template="#/components/schemas/{model}")

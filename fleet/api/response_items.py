@@ -14,7 +14,7 @@ from pydantic import Field, ValidationError
 from fleet.api.openai_errors import OpenAIError
 from fleet.api.parameters import wrong
 from fleet.config import Frozen
-from fleet.conversation import Conversation, Lenient, Name, Truth
+from fleet.conversation import Conversation, Lenient, Metadata, Name, Truth
 from fleet.prices import Usage
 
 _PARTS = {"input_text": "text", "output_text": "text", "text": "text"}
@@ -49,11 +49,6 @@ class ResponseText(Frozen):
 class Reasoning(Lenient):
     effort: Literal["none", "minimal", "low", "medium", "high", "xhigh"] | None = None
     summary: Literal["auto", "concise", "detailed"] | None = None
-
-
-Metadata = Annotated[
-    dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=512)]], Field(max_length=16)
-]
 
 
 class ResponseRequest(Frozen):

@@ -16,7 +16,7 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 
 from fleet.api.answers import SILENT_S, Desk, cap_of, pieces, streamed
 from fleet.api.auth import Reader, Submitter, own
-from fleet.api.openai_errors import REFUSALS, OpenAIError, OpenAIRoute, takes
+from fleet.api.openai_errors import ANSWER_OR_STREAM, REFUSALS, OpenAIError, OpenAIRoute, takes
 from fleet.api.parameters import body_of, read, tier_of
 from fleet.api.pictures import fetched
 from fleet.api.problems import ProblemError, linked
@@ -55,7 +55,7 @@ ResponseId = Annotated[str, Path(max_length=80, pattern=r"^[a-zA-Z0-9_.-]+$")]
 
 @router.post(
     "",
-    responses=REFUSALS | {200: linked("response_id", "look", "cancel")},
+    responses=REFUSALS | {200: linked("response_id", "look", "cancel") | {"content": ANSWER_OR_STREAM}},
     response_model=None,
     openapi_extra=takes(ResponseRequest, EXAMPLE),
 )

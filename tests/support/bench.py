@@ -118,7 +118,7 @@ class Bench:
         running: set[asyncio.Task[Any]] = set()
         try:
             while True:
-                for one, tier in await self.release():
+                for one, tier in [*await self.release(), *await self._sent()]:
                     task = asyncio.create_task(self.perform(one, tier))
                     running.add(task)
                     task.add_done_callback(running.discard)
@@ -126,6 +126,15 @@ class Bench:
         finally:
             for task in running:
                 task.cancel()
+
+    async def _sent(self) -> list[tuple[Released, str]]:
+        """What others than the bench have sent, with its tier."""
+        found = []
+        for tier in self.runtime.tiers:
+            for message in await self.runtime.link.execute("LPOP", tier, 200) or []:
+                headers = json.loads(message)["headers"]
+                found.append((Released(headers["id"], headers["task"], None, None), tier))
+        return found
 
     async def run_until(self, job_id: str, task: str) -> Released:
         """Run until a message for `task` is due, and give that message instead of running it."""

@@ -10,7 +10,8 @@ import pytest
 from openai.types.chat import ChatCompletion
 
 from fleet import batch_lines
-from fleet.batch_lines import Requests, answer_line, check_requests, completion, error_line, request_id
+from fleet.batch_lines import Requests, answer_line, check_requests, error_line, request_id
+from fleet.chat_answers import completion
 from fleet.jobs import Outcome
 from fleet.prices import Usage
 from fleet.uploads import Upload
@@ -84,7 +85,7 @@ def test_an_answer_is_a_chat_completion_as_the_client_reads_one() -> None:
     answer = {"message": {"role": "assistant", "content": "hé"}, "finish_reason": "stop"}
     outcome = Outcome(step="answer", status="ok", output=answer, model="gpt", usage=usage)
     id_ = request_id("acme.j1", 7)
-    line = json.loads(answer_line(id_, "a", completion(id_, "gpt", 1, outcome)))
+    line = json.loads(answer_line(id_, "a", completion(id_, 1, "gpt", outcome)))
     assert (line["custom_id"], line["error"], line["response"]["status_code"]) == ("a", None, 200)
     read = ChatCompletion.model_validate(line["response"]["body"], strict=True)
     assert (read.choices[0].message.content, read.choices[0].finish_reason) == ("hé", "stop")
