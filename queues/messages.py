@@ -50,6 +50,11 @@ class Publisher:
         url: str = app.conf.broker_url
         self._link = Link.from_url(url) if url.startswith(("redis://", "rediss://")) else None
 
+    @property
+    def blocks(self) -> bool:
+        """Whether sending holds the loop up: to any broker but Redis."""
+        return self._link is None
+
     async def publish(self, queue: str, subtasks: Sequence[Released], bodies: Mapping[str, Signature]) -> None:
         """Wake workers of `queue` for subtasks; each with a gate as the member of the chord that sends its body.
 
