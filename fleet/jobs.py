@@ -273,6 +273,8 @@ class Outcome(Frozen):
     status: Literal["ok", "failed", "skipped"]
     output: Any = None
     error: str | None = None
+    #: Where programs have to tell one failure from another: `budget`, `too_large`, or what a vendor's was.
+    error_kind: str | None = None
     tier: str | None = None
     model: str | None = None
     attempts: int = 0

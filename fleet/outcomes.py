@@ -52,18 +52,17 @@ class Trail:
             }
         )
 
-    def document(self, *, output: Any, model: str | None, error: str | None) -> str:
+    def document(self, *, output: Any, model: str | None, error: str | None, kind: str | None = None) -> str:
         """The end of a subtask as the store keeps it."""
-        return json.dumps(
-            {
-                "output": output,
-                "error": error,
-                "model": model,
-                "attempts": self.calls,
-                "usage": self.usage.model_dump(),
-                "cost_nano_usd": self.cost_nano_usd,
-            }
-        )
+        document = {
+            "output": output,
+            "error": error,
+            "model": model,
+            "attempts": self.calls,
+            "usage": self.usage.model_dump(),
+            "cost_nano_usd": self.cost_nano_usd,
+        }
+        return json.dumps(document if kind is None else document | {"kind": kind})
 
     def add(self, call: Call) -> None:
         self.calls += 1
@@ -90,6 +89,7 @@ def outcome_of(id_: str, tier: str, status: Status, end: str | None) -> Outcome:
         status=status,
         output=document.get("output"),
         error=document.get("error"),
+        error_kind=document.get("kind"),
         tier=tier,
         model=document.get("model"),
         attempts=document.get("attempts", 0),

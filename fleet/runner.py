@@ -100,9 +100,16 @@ class Runner:
             return await self._end(claim, "skipped", trail, error=str(reason))
         except BudgetExceededError as error:
             await self._context.jobs.cut_short(job.id, str(error), claim=claim)
-            return await self._end(claim, "failed", trail, error=str(error))
+            return await self._end(claim, "failed", trail, error=str(error), kind="budget")
         except (BadInputError, BlobError, ProviderError, PermitError) as error:
-            return await self._end(claim, "failed", trail, error=str(error))
+            kind = (
+                error.kind
+                if isinstance(error, ProviderError)
+                else "too_large"
+                if isinstance(error, PermitError)
+                else None
+            )
+            return await self._end(claim, "failed", trail, error=str(error), kind=kind)
         except NotOurs:
             raise
         except Exception as error:
@@ -191,15 +198,17 @@ class Runner:
         output: Any = None,
         model: str | None = None,
         error: str | None = None,
+        kind: str | None = None,
         charges: list[Charge] | None = None,
     ) -> dict[str, str]:
         failed = status != "ok"
         if failed and trail.kept is not None:
             # A review asked for a better answer and there is none: the accepted one is not lost over that.
-            status, (output, model), error = (
+            status, (output, model), error, kind = (
                 "ok",
                 trail.kept,
                 f"the earlier answer is kept, the new one failed: {error}",
+                None,
             )
         if failed and (claim.claims > 1 or claim.kills > 0):
             # It ends without a call of its own; what an earlier worker may have spent on it is booked all the same. One of
@@ -207,7 +216,7 @@ class Runner:
             await self._context.executor.abandon(
                 claim.id.split("/", 1)[0], lambda lost: lost.subtask == claim.id and lost.fence < claim.fence
             )
-        document = trail.document(output=output, model=model, error=error)
+        document = trail.document(output=output, model=model, error=error, kind=kind)
         quarantined = claim.kills >= MAX_KILLS
         if not await self._context.store.finish(claim, status, document, charges or (), quarantined=quarantined):
             raise NotOurs("the claim was lost before the end was written")

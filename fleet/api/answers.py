@@ -124,11 +124,13 @@ def answered(outcome: Outcome) -> Outcome:
     """`outcome`, if it is an answer; OpenAIError otherwise."""
     if outcome.status == "ok":
         return outcome
-    if outcome.error is not None and "budget" in outcome.error:
-        raise OpenAIError(429, outcome.error, type="insufficient_quota", code="insufficient_quota")
+    if outcome.error_kind == "budget":
+        raise OpenAIError(429, str(outcome.error), type="insufficient_quota", code="insufficient_quota")
+    if outcome.error_kind in ("bad_request", "too_large"):
+        raise OpenAIError(400, str(outcome.error), code="invalid_value")
     if outcome.status == "skipped":
         raise OpenAIError(409, "The job was cancelled.", code="cancelled")
-    raise OpenAIError(502, f"No answer could be had: {outcome.error}.", type=SERVER, code="no_answer")
+    raise OpenAIError(502, f"No answer could be had: {str(outcome.error).rstrip('.')}.", type=SERVER, code="no_answer")
 
 
 def cap_of(request: Request) -> Decimal | None:
