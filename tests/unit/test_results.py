@@ -95,6 +95,7 @@ def test_what_the_folder_holds(tmp_path: Path) -> None:
         "status",
         "output",
         "error",
+        "error_kind",
         "tier",
         "model",
         "attempts",
