@@ -23,7 +23,7 @@ from fleet.batch_records import FINAL, Batch, Counts, Kept, NewBatch, Problems
 from fleet.client import FleetClient
 from fleet.config import AUTO, FleetConfig
 from fleet.control import Control
-from fleet.conversation import DEFAULT_OUTPUT_TOKENS
+from fleet.conversation import MOST_OUTPUT_TOKENS
 from fleet.display import clean
 from fleet.errors import BadInputError, JobNotFoundError, NotAcceptedError, TenantLimitError
 from fleet.files import StoredFile
@@ -59,7 +59,7 @@ def batch_job(batch: Batch, config: FleetConfig) -> JobSpec:
         tier=tier,
         max_tier=None if tier == AUTO else tier,
         conversation="item",
-        max_output_tokens=DEFAULT_OUTPUT_TOKENS,
+        max_output_tokens=MOST_OUTPUT_TOKENS,
     )
     return JobSpec(name="batch", items=Items(file=batch.input_file_id), steps=(step,), priority="background")
 
@@ -135,9 +135,12 @@ class Batches:
         return await self._moved_on(Kept.read(tenant, id_, record))
 
     async def page(self, tenant: str, most: int, *, after: str | None) -> list[Batch]:
-        """Batches of a tenant from before the one with the id `after`, newest first."""
+        """Batches of a tenant from before the one with the id `after`, newest first, as they were when looked at last."""
         records = await self._shelf.page(tenant, most, after=after)
-        return [await self._moved_on(Kept.read(tenant, id_, record)) for id_, record in records if record is not None]
+        found = [Kept.read(tenant, id_, record) for id_, record in records if record is not None]
+        return [
+            one.shown() if one.status in FINAL else one.shown(request_counts=await self._counts(one)) for one in found
+        ]
 
     async def cancel(self, tenant: str, id_: str) -> Batch:
         """Have no further request of a batch be answered; what was answered is kept.

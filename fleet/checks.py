@@ -113,6 +113,6 @@ def _rule(problem: jsonschema.ValidationError) -> str:
     return text if len(text) <= 200 else text[:200] + "…"
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=64)
 def _validator(schema: str) -> jsonschema.Draft202012Validator:
     return jsonschema.Draft202012Validator(json.loads(schema))

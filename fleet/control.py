@@ -54,6 +54,8 @@ class Control:
         job = await self._runtime.jobs.load(job_id)
         if job.status not in (JobStatus.COMPLETED, JobStatus.FAILED):
             raise BadInputError(f"The job {job_id} is {job.status}; only what failed in an ended job can be retried.")
+        if job.asked is not None:
+            raise BadInputError(f"The job {job_id} is a single call; make the call again instead.")
         # A pause that came as it ended, or before a duty of it failed, keeps what is left of it from ending.
         await self._runtime.store.resume(job_id, self._tiers)
         await check_ended(job, self._runtime.archive)

@@ -13,10 +13,11 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from fleet.config import Frozen
-from fleet.schemas import check_schema
+from fleet.schemas import check_schema, check_short
+from fleet.stored import KEPT
 from fleet.tokens import MAX_PATCHES, PATCH_FACTOR, estimate_tokens, tokens_of_image
 
 MAX_MESSAGES, MAX_PARTS, MAX_TOOLS = 2_048, 500, 128
@@ -25,7 +26,7 @@ IMAGE_HEAD_CHARS = 400_000
 #: Tokens that a wire adds around each message.
 MESSAGE_TOKENS = 4
 #: Longest answer where the caller names none; a model's own limit may be lower.
-DEFAULT_OUTPUT_TOKENS = 16_384
+DEFAULT_OUTPUT_TOKENS, MOST_OUTPUT_TOKENS = 16_384, 200_000
 
 #: What callers keep with a request.
 Metadata = Annotated[
@@ -179,8 +180,9 @@ class JsonSchema(Frozen):
 
     @field_validator("schema_")
     @classmethod
-    def _usable(cls, value: dict[str, Any]) -> dict[str, Any]:
-        check_schema(value)
+    def _usable(cls, value: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        if info.context is not KEPT:
+            check_schema(check_short(value))
         return value
 
 
@@ -198,8 +200,8 @@ class Conversation(Frozen):
     parallel_tool_calls: Truth | None = None
     response_format: Annotated[TextFormat | JsonFormat | SchemaFormat, Field(discriminator="type")] | None = None
     #: Most tokens of the answer; `max_tokens` is its older name.
-    max_completion_tokens: Annotated[int, Field(strict=True, gt=0, le=200_000)] | None = None
-    max_tokens: Annotated[int, Field(strict=True, gt=0, le=200_000)] | None = None
+    max_completion_tokens: Annotated[int, Field(strict=True, gt=0, le=MOST_OUTPUT_TOKENS)] | None = None
+    max_tokens: Annotated[int, Field(strict=True, gt=0, le=MOST_OUTPUT_TOKENS)] | None = None
     temperature: Annotated[float, Field(strict=True, ge=0, le=2)] | None = None
     top_p: Annotated[float, Field(strict=True, ge=0, le=1)] | None = None
     frequency_penalty: Annotated[float, Field(strict=True, ge=-2, le=2)] | None = None
@@ -283,19 +285,23 @@ class Conversation(Frozen):
         return sum(map(estimate_tokens, self.texts())) + sum(self._pictures()) + MESSAGE_TOKENS * len(self.messages)
 
     def input_bound(self) -> int:
-        """The most input tokens it can be, for reservations: half a token per byte, and pictures."""
-        half_bytes = sum(math.ceil(len(text.encode("utf-8", "replace")) / 2) for text in self.texts())
+        """The most input tokens it can be, for reservations: half a token for each byte that is sent, and pictures."""
+        sent = len(self.model_dump_json(exclude_none=True, by_alias=True).encode())
+        seen = sum(len(part.image_url.url) for part in self._shown())
         pictures = sum(math.ceil(tokens * PATCH_FACTOR) for tokens in self._pictures())
-        return half_bytes + pictures + MESSAGE_TOKENS * len(self.messages)
+        return math.ceil((sent - seen) / 2) + pictures + MESSAGE_TOKENS * len(self.messages)
 
     def followed_by(self, text: str) -> Conversation:
         """The same with something more said to the model."""
         return self.model_copy(update={"messages": (*self.messages, UserMessage(role="user", content=text))})
 
     def _pictures(self) -> Iterator[int]:
+        return (_picture(part.image_url.url) for part in self._shown())
+
+    def _shown(self) -> Iterator[ImagePart]:
         for message in self.messages:
             if isinstance(message, UserMessage) and not isinstance(message.content, str):
-                yield from (_picture(part.image_url.url) for part in message.content if isinstance(part, ImagePart))
+                yield from (part for part in message.content if isinstance(part, ImagePart))
 
 
 def _picture(url: str) -> int:

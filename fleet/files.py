@@ -161,14 +161,17 @@ class Files:
 
     def upload(self, file: StoredFile) -> Upload:
         """A file as a source of items."""
-        return Upload(self._blobs.path_of(_blob(file.content.folder)), file.filename)
+        # The requests of a batch are lines, whatever their file is called.
+        name = "requests.jsonl" if file.purpose == "batch" else file.filename
+        return Upload(self._blobs.path_of(_blob(file.content.folder)), name)
 
-    async def remove(self, tenant: str, id_: str) -> None:
-        """Remove a file. Safe to repeat, as far as it came."""
-        record = await self._shelf.load(tenant, id_)
+    async def remove(self, tenant: str, id_: str) -> bool:
+        """Remove a file, its record first: bytes without one are nobody's. Whether there was a record."""
+        record = await self._shelf.load(tenant, id_) if _ID.fullmatch(id_) else None
+        await self._shelf.drop(tenant, id_)
         if record is not None:
             await asyncio.to_thread(self.discard, _file(tenant, id_, record).content)
-        await self._shelf.drop(tenant, id_)
+        return record is not None
 
     async def sweep(self) -> None:
         """Remove some files whose time is over."""

@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from fleet.audit import Audit
 from fleet.client import FleetClient
-from fleet.errors import BadInputError, MessageRefusedError
+from fleet.errors import BadInputError, MessageRefusedError, TenantLimitError
 from fleet.keys import Keys
 from fleet.submitted import NewJob
 
@@ -72,8 +72,9 @@ class Intake:
         """Submit the job in an envelope; its id.
 
         Raises:
-            MessageRefusedError: it is none, or wrongly signed, too old, or its job cannot be one; it never will be accepted.
-            StoreUnavailableError, TenantLimitError, LinkError, OSError: not now.
+            MessageRefusedError: it is none, wrongly signed or too old, its job cannot be one, or the tenant has all it may have.
+                It is not looked at again: one that waited here would hold up the plans of everybody.
+            StoreUnavailableError, LinkError, OSError: not now.
         """
         envelope = await asyncio.to_thread(_envelope, given)
         await self._check_signature(envelope)
@@ -93,6 +94,8 @@ class Intake:
         spec = await asyncio.to_thread(_job, envelope.job)
         try:
             return await self._client.submit(spec, tenant=envelope.tenant, once=envelope.nonce)
+        except TenantLimitError as error:
+            raise MessageRefusedError(f"{error} Send it again later, with the same nonce.") from None
         except BadInputError as error:  # what it says may quote the job
             raise MessageRefusedError(
                 f"the fleet cannot run the job that {envelope.key} signed ({type(error).__name__})"

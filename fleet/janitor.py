@@ -57,6 +57,9 @@ class Janitor:
         # From here on another janitor may have been faster and the job be run again: what began after now is none of ours.
         await self._context.executor.abandon(job_id, lambda lost: lost.fence < now * 1e6)
         async for shard, ids, _ in self._context.archive.unclosed(job):
-            await self._context.archive.close(job, shard, ids)
+            if job.asked is None:
+                await self._context.archive.close(job, shard, ids)
+            else:  # a single call is not filed, it goes by itself
+                await store.keep_for_a_while(job_id, ids[0])
         await store.wound_up(job_id, "cancelled", tiers)
         return True

@@ -12,7 +12,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field, field_validator, model_validator
+from pydantic import BaseModel, Field, ValidationInfo, field_validator, model_validator
 
 from fleet import templates
 from fleet.config import AUTO, Count, FleetConfig, Frozen
@@ -21,6 +21,7 @@ from fleet.documents import nearest, parse, read_yaml
 from fleet.errors import BadInputError
 from fleet.prices import NANO_PER_USD, Usage
 from fleet.schemas import check_schema
+from fleet.stored import KEPT
 
 _ID = re.compile(r"[a-z][a-z0-9_]{0,63}")
 #: Names a template has besides the outputs of its needs.
@@ -122,13 +123,15 @@ class Step(Frozen):
 
     @field_validator("output")
     @classmethod
-    def _schema(cls, value: dict[str, Any] | None) -> dict[str, Any] | None:
-        if value is not None:
+    def _schema(cls, value: dict[str, Any] | None, info: ValidationInfo) -> dict[str, Any] | None:
+        if value is not None and info.context is not KEPT:
             check_schema(value)
         return value
 
     @model_validator(mode="after")
-    def _templates(self) -> Step:
+    def _templates(self, info: ValidationInfo) -> Step:
+        if info.context is KEPT:
+            return self
         allowed = TEMPLATE_NAMES | set(self.needs)
         if self.each is None:
             allowed -= {"item"}

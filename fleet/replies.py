@@ -189,6 +189,9 @@ class Replies:
             except RedisError as error:
                 logger.warning("waiting for replies, the store does not answer: %s", error)
                 await asyncio.sleep(RETRY_S)
+            except Exception:  # whoever waits goes on waiting, and what could not be read is looked for again
+                logger.exception("waiting for replies, on an error of our own")
+                await asyncio.sleep(RETRY_S)
 
     async def _look(self, ids: list[str]) -> None:
         for result in await self._runtime.store.results(ids):
@@ -201,9 +204,10 @@ class Replies:
                 future.set_result(result)
 
     async def _tell_paused(self) -> None:
-        for id_ in list(self._waiting):
-            job_id = id_.partition("/")[0]
-            how, why = await self._runtime.store.stopped(job_id)
+        ids = list(self._waiting)
+        jobs = [id_.partition("/")[0] for id_ in ids]
+        stops = await asyncio.gather(*(self._runtime.store.stopped(job_id) for job_id in jobs))
+        for id_, job_id, (how, why) in zip(ids, jobs, stops, strict=True):
             if how is not None:
                 for future in self._waiting.get(id_, ()):
                     if not future.done():

@@ -15,6 +15,7 @@ from typing import Any
 from fleet import templates
 from fleet.blobs import Blobs
 from fleet.config import FleetConfig, Frozen
+from fleet.conversation import DEFAULT_OUTPUT_TOKENS
 from fleet.items import sizes
 from fleet.router import start_tier
 from fleet.shards import Phase, Place, Shard, shard_of
@@ -223,7 +224,9 @@ class Rounds:
         known = self._sizes(job, {place.item for place in places if place.item is not None})
         fixed, reads = {}, set()
         for step in {place.step: job.step(place.step) for place in places}.values():
-            fixed[step.id] = step.max_output_tokens + estimate_tokens(step.instructions + step.prompt)
+            # What each conversation of a step's items may answer is in the item.
+            most = min(step.max_output_tokens, DEFAULT_OUTPUT_TOKENS) if step.conversation else step.max_output_tokens
+            fixed[step.id] = most + estimate_tokens(step.instructions + step.prompt)
             if step.conversation == "item" or "item" in templates.names_used(step.prompt):
                 reads.add(step.id)
         subtasks = []

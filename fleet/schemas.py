@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from typing import Any
 
 import jsonschema
 
+#: Characters of a schema that comes from outside: to check one of so many takes most of a second.
+MAX_SCHEMA_CHARS = 30_000
 JSON_TYPES = frozenset(("array", "boolean", "integer", "null", "number", "object", "string"))
 
 
@@ -24,6 +27,13 @@ def check_schema(schema: dict[str, Any]) -> None:
     for reference in _references(schema):
         if not reference.startswith("#"):
             raise ValueError(f'the reference "{reference}" leads outside the schema; only "#/..." is followed')
+
+
+def check_short(schema: Any) -> Any:
+    """`schema`; ValueError when it is longer than one from outside may be."""
+    if len(json.dumps(schema)) > MAX_SCHEMA_CHARS:
+        raise ValueError(f"a schema of over {MAX_SCHEMA_CHARS:,} characters")
+    return schema
 
 
 def _lists_of_types(schema: Any) -> Iterable[list[Any]]:

@@ -22,12 +22,15 @@ from pydantic import BaseModel
 
 M = TypeVar("M", bound=BaseModel)
 
+#: Told to validators of what is read back: what took long to check was checked when it came in.
+KEPT: dict[str, bool] = {"kept": True}
+
 
 def read(model: type[M], data: Any) -> M:
     """Parsed JSON as `model`, and as the models in it, without what they do not know."""
-    return model.model_validate(data, extra="ignore")
+    return model.model_validate(data, extra="ignore", context=KEPT)
 
 
 def read_json(model: type[M], text: str) -> M:
     """The same for JSON text."""
-    return model.model_validate_json(text, extra="ignore")
+    return model.model_validate_json(text, extra="ignore", context=KEPT)

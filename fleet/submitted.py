@@ -6,31 +6,23 @@ what only a fleet's configuration can tell is `fleet.client.check`'s.
 
 from __future__ import annotations
 
-import json
 from decimal import Decimal
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
 
 from fleet.jobs import MAX_STEPS, Items, JobSpec, Review, Step
+from fleet.schemas import check_short
 
-#: Characters of a step's schema.
-MAX_SCHEMA_CHARS = 100_000
 #: US dollars. More than this is nobody's budget, and more than the store can count.
 BudgetUsd = Annotated[Decimal, Field(gt=0, le=1_000_000)]
-
-
-def _short(schema: Any) -> Any:
-    if len(json.dumps(schema)) > MAX_SCHEMA_CHARS:
-        raise ValueError(f"a schema of over {MAX_SCHEMA_CHARS:,} characters")
-    return schema
 
 
 class NewStep(Step):
     """A step as a service submits it, bounded: it is checked while others wait for their answers."""
 
     needs: Annotated[tuple[str, ...], Field(max_length=MAX_STEPS)] = ()
-    output: Annotated[dict[str, Any], BeforeValidator(_short)] | None = None
+    output: Annotated[dict[str, Any], BeforeValidator(check_short)] | None = None
     max_output_tokens: Annotated[int, Field(strict=True, gt=0, le=200_000)] = 2_000
 
 

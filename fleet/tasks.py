@@ -19,7 +19,7 @@ from celery.exceptions import Ignore, Reject
 from redis.exceptions import RedisError
 
 from fleet.duties import Duties
-from fleet.errors import MessageRefusedError, StoreUnavailableError, TenantLimitError
+from fleet.errors import MessageRefusedError, StoreUnavailableError
 from fleet.retry import RETRY_TASK
 from fleet.rounds import END_TASK, PHASE_TASK, REVIEW_TASK, RUN_TASK, SHARD_TASK
 from fleet.runner import NotOurs, Runner
@@ -80,7 +80,7 @@ async def _taken(taking: Awaitable[str]) -> dict[str, str]:
         return {"job": await taking}
     except MessageRefusedError as reason:
         logger.warning("a job that came over the broker is refused: %s", reason)
-    except (RedisError, StoreUnavailableError, TenantLimitError, OSError) as problem:
+    except (RedisError, StoreUnavailableError, OSError) as problem:
         logger.warning("a job that came over the broker goes back into its queue: %s", type(problem).__name__)
         await asyncio.sleep(PUT_BACK_S)
         raise Reject(requeue=True) from None

@@ -34,7 +34,7 @@ SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".parquet", ".zip")
 TEXT_BYTES: int = FilesSource.model_fields["max_bytes"].default
 PICTURE_BYTES: int = ImagesSource.model_fields["max_bytes"].default
 #: Rows of a Parquet file that are read together.
-ROWS = 500
+ROWS = 16
 
 
 @dataclass(frozen=True, slots=True)

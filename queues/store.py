@@ -44,10 +44,9 @@ Guards = Sequence[tuple[str, str, str]]
 
 #: Subtasks added, reopened or read in one script or batch: bounds how long the server is busy with one of them.
 SHARD = 500
-#: How long, and how often, the end of something that was paid for is written again to a store that is away or full.
-INSIST_S, INSIST_DELAY_S = 300.0, 0.5
-#: The same for a process that was asked to end.
-HURRY_S = 10.0
+#: How long, and how often, the end of something that was paid for is written again to a store that is away or full; and how
+#: long by a process that was asked to end.
+INSIST_S, INSIST_DELAY_S, HURRY_S = 300.0, 0.5, 10.0
 
 
 class Store:
@@ -255,6 +254,10 @@ class Store:
     async def wound_up(self, job: str, stopped: str | None, tiers: Iterable[str]) -> None:
         """Say that nothing of a job that was found `stopped` so is left to be done."""
         await self._call("wound_up", job, stopped or "", *tiers)
+
+    async def keep_for_a_while(self, job: str, subtask: str) -> None:
+        """Have what is left of a cancelled job of one subtask go by itself."""
+        await self._call("keep_for", job, subtask)
 
     async def resume(self, job: str, tiers: Iterable[str]) -> bool:
         """Let a paused job go on; False when it was not paused."""

@@ -7,12 +7,13 @@ a reply that did not come is told. What an answer looks like is for the routes t
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from decimal import Decimal, InvalidOperation
 
 from fastapi import Request
+from redis.exceptions import RedisError
 
 from fleet.accounts import accounts_of
 from fleet.api.openai_errors import SERVER, OpenAIError
@@ -26,6 +27,8 @@ from fleet.replies import NoReplyError, PausedError, Replies
 from fleet.replies import Request as Asked
 from fleet.runtime import Runtime
 from queues.limits import Standing
+
+logger = logging.getLogger(__name__)
 
 #: How long a stream waits for its reply before it begins: until then an error has a status of its own.
 SILENT_S = 10.0
@@ -60,27 +63,29 @@ class Desk:
         return await self.replies.ask(asked, tenant=principal.tenant, once=once, durable=durable)
 
     async def reply(self, request: Request, job_id: str) -> Outcome:
-        """The reply, waited for as long as the caller does.
+        """The reply, waited for as long as the caller does. One that was asked for under a key stays, for who asks again.
 
         Raises:
             OpenAIError: there is none, and why.
         """
+        whole = False
         reply = asyncio.ensure_future(self.replies.reply(job_id))
         gone = asyncio.ensure_future(_gone(request))
         try:
             await asyncio.wait({reply, gone}, return_when=asyncio.FIRST_COMPLETED)
             if not reply.done():
                 raise OpenAIError(499, "The caller has left.")
-            return answered(reply.result())
+            outcome = reply.result()
+            whole = True
+            return answered(outcome)
         except NoReplyError as error:
             raise OpenAIError(504, str(error), type=SERVER, code="timeout") from error
         except PausedError as error:
             raise OpenAIError(503, f"Nothing goes on just now: {error}", type=SERVER, code="paused") from error
         finally:
-            left = not reply.done() or reply.cancelled() or isinstance(reply.exception(), NoReplyError | PausedError)
             for task in (reply, gone):
                 task.cancel()
-            if left:
+            if not whole and "idempotency-key" not in request.headers:
                 await self.give_up(job_id)
 
     async def cancel(self, job_id: str) -> None:
@@ -89,8 +94,12 @@ class Desk:
 
     async def give_up(self, job_id: str) -> None:
         """Nobody waits for it any more: what has not been asked of a model is not paid for."""
-        with contextlib.suppress(FleetError):  # it has ended meanwhile
+        try:
             await asyncio.shield(self._control.cancel(job_id))
+        except FleetError:  # it has ended meanwhile
+            return
+        except RedisError as error:
+            logger.warning("nobody waits for the reply %s, and it could not be cancelled: %s", job_id, error)
 
     async def headers(self, job_id: str, outcome: Outcome | None, tier: str) -> dict[str, str]:
         """What an answer took, and how the account it was had from stands."""
@@ -98,7 +107,11 @@ class Desk:
         if outcome is not None:
             headers["x-fleet-cost-usd"] = f"{outcome.cost_usd:.9f}"
             headers["x-fleet-attempts"] = str(outcome.attempts)
-        standing = await self._standing(headers["x-fleet-tier"])
+        try:
+            standing = await self._standing(headers["x-fleet-tier"])
+        except RedisError as error:  # an answer that was paid for is not lost over that
+            logger.warning("an answer is sent without the limits of its account: %s", error)
+            return headers
         for name, limit, used in (
             ("requests", standing.requests_per_minute, standing.requests),
             ("tokens", standing.tokens_per_minute, standing.tokens),

@@ -6,10 +6,11 @@ Nobody's body is read before it is known who they are. It knows nothing of what 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 from fastapi import Request
@@ -72,6 +73,8 @@ class BoundedRoute(APIRoute):
 
     #: Whether a large body has its turn until it is answered, or its reader takes one.
     until_answered = True
+    #: Whether what went well is noted; a call is a job, which says whose it is.
+    noted = True
 
     def get_route_handler(self) -> Callable[[Request], Awaitable[Response]]:  # type: ignore[override]
         handler = super().get_route_handler()
@@ -90,8 +93,7 @@ class BoundedRoute(APIRoute):
                 if not self.until_answered or not large(request):
                     response = await handler(bounded_request)
                 else:
-                    turns: asyncio.Semaphore = request.app.state.turns
-                    async with turns:
+                    async with turn(request):
                         response = await handler(bounded_request)
             except RequestValidationError:
                 await note("refused")
@@ -101,6 +103,8 @@ class BoundedRoute(APIRoute):
                 raise
             target = target or response.headers.get("x-fleet-job", response.headers.get("location", ""))
             # Once it is answered: nobody waits for the note.
+            if not self.noted:
+                return response
             tasks = BackgroundTasks([BackgroundTask(note, str(response.status_code))])
             if response.background is not None:
                 tasks.tasks.append(response.background)
@@ -116,6 +120,22 @@ async def _note(request: Request, principal: Principal, action: str, target: str
         await audit.note(principal.tenant, principal.key_id, action, target, outcome)
     except RedisError as error:  # it is done, whether or not it can be written down
         logger.warning("not noted: %s did %s to %s (%s): %s", principal.key_id, action, target, outcome, error)
+
+
+@contextlib.asynccontextmanager
+async def turn(request: Request) -> AsyncIterator[None]:
+    """One of the turns for large bodies. Raises ProblemError: none comes in time."""
+    turns: asyncio.Semaphore = request.app.state.turns
+    try:
+        async with asyncio.timeout(PATIENCE_S):
+            await turns.acquire()
+    except TimeoutError:
+        after = {"Retry-After": "5"}
+        raise ProblemError(503, "Too many large bodies are being read; come again.", headers=after) from None
+    try:
+        yield
+    finally:
+        turns.release()
 
 
 def large(request: Request) -> bool:

@@ -18,7 +18,7 @@ from pydantic import AfterValidator, Field
 
 from fleet.api.answers import SILENT_S, Desk, cap_of, pieces, streamed
 from fleet.api.auth import Submitter
-from fleet.api.openai_errors import ANSWER_OR_STREAM, REFUSALS, OpenAIError, OpenAIRoute, refusal_of, takes
+from fleet.api.openai_errors import ANSWER_OR_STREAM, REFUSALS, CallRoute, OpenAIError, refusal_of, takes
 from fleet.api.parameters import body_of, read, tier_of
 from fleet.api.pictures import fetched
 from fleet.chat_answers import completion, head, usage_of
@@ -27,7 +27,7 @@ from fleet.conversation import Conversation, Metadata, Truth
 from fleet.jobs import Outcome
 from fleet.replies import Request as Asked
 
-router = APIRouter(prefix="/v1/chat/completions", tags=["OpenAI-compatible"], route_class=OpenAIRoute)
+router = APIRouter(prefix="/v1/chat/completions", tags=["OpenAI-compatible"], route_class=CallRoute)
 
 #: The vendor's parameters that a fleet does not pass on.
 OTHERS = frozenset(

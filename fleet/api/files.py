@@ -5,6 +5,7 @@ They translate between HTTP and `fleet.files`. Source: https://platform.openai.c
 
 from __future__ import annotations
 
+import contextlib
 import re
 import time
 from contextlib import aclosing
@@ -13,6 +14,7 @@ from urllib.parse import quote
 
 from fastapi import APIRouter, Path, Query, Request, Response
 from fastapi.responses import StreamingResponse
+from redis.exceptions import RedisError
 
 from fleet.api.auth import Reader, Submitter
 from fleet.api.forms import parts
@@ -104,6 +106,9 @@ async def upload(request: Request, response: Response, principal: Submitter) -> 
         await files.keep(file)
     except BaseException:
         if written is not None:
+            # It may have a record that nobody was told of: the store was away just then.
+            with contextlib.suppress(RedisError):
+                await files.remove(tenant, id_)
             files.discard(written)
         raise
     response.headers["Location"] = f"{router.prefix}/{id_}"
@@ -155,9 +160,9 @@ async def content(request: Request, principal: Reader, file_id: FileId) -> Strea
 @router.delete("/{file_id}")
 async def delete(request: Request, principal: Submitter, file_id: FileId) -> FileDeleted:
     """Remove a file. Jobs and batches that were made of it have their items already."""
-    file = await _own(request, principal.tenant, file_id)
-    await _files(request).remove(principal.tenant, file.id)
-    return FileDeleted(id=file.id)
+    if not await _files(request).remove(principal.tenant, file_id):
+        await _own(request, principal.tenant, file_id)
+    return FileDeleted(id=file_id)
 
 
 def shown(file: StoredFile) -> FileObject:

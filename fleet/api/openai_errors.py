@@ -116,6 +116,12 @@ class OpenAIRoute(BoundedRoute):
         return answered
 
 
+class CallRoute(OpenAIRoute):
+    """A route of calls: as many as there are, their notes would leave no room for those of anything else."""
+
+    noted = False
+
+
 def refusal(error: Exception) -> Response:
     """The answer to a request that failed so."""
     refused = as_openai(error)

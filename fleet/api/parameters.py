@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from fastapi import Request
 from pydantic import BaseModel, ValidationError
 
-from fleet.api.bodies import large
+from fleet.api.bodies import large, turn
 from fleet.api.openai_errors import OpenAIError
 from fleet.config import FleetConfig
 
@@ -24,7 +24,7 @@ _OF_ANOTHER_TYPE = ("_type", "_parsing", "union_tag_not_found")
 async def body_of(request: Request) -> dict[str, Any]:
     """The body of a request as a JSON object. A large one is read in its turn, and not by any number at once."""
     if large(request):
-        async with request.app.state.turns:
+        async with turn(request):
             body = await request.json()
     else:
         body = await request.json()

@@ -13,10 +13,11 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
+from redis.exceptions import RedisError
 
 from fleet.api.answers import SILENT_S, Desk, cap_of, pieces, streamed
 from fleet.api.auth import Reader, Submitter, own
-from fleet.api.openai_errors import ANSWER_OR_STREAM, REFUSALS, OpenAIError, OpenAIRoute, takes
+from fleet.api.openai_errors import ANSWER_OR_STREAM, REFUSALS, CallRoute, OpenAIError, takes
 from fleet.api.parameters import body_of, read, tier_of
 from fleet.api.pictures import fetched
 from fleet.api.problems import ProblemError, linked
@@ -29,7 +30,7 @@ from fleet.replies import Request as Asked
 from fleet.shards import Place
 from fleet.store import Job
 
-router = APIRouter(prefix="/v1/responses", tags=["OpenAI-compatible"], route_class=OpenAIRoute)
+router = APIRouter(prefix="/v1/responses", tags=["OpenAI-compatible"], route_class=CallRoute)
 
 #: The vendor's parameters that a fleet does not pass on.
 OTHERS = frozenset(
@@ -81,7 +82,11 @@ async def create(request: Request, principal: Submitter) -> Response:
         "normal" if background else "interactive",
     )
     job_id = await desk.begin(request, subtask, principal, durable=background)
-    job = await desk.runtime.jobs.load(job_id)
+    try:
+        job = await desk.runtime.jobs.load(job_id)
+    except RedisError:
+        await desk.give_up(job_id)
+        raise
     stream = bool(asked.stream)
     del asked, subtask, before, chat
     if background:

@@ -88,6 +88,7 @@ local DAYS_KEPT_S = 3 * 86400
 local function today() return math.floor(clock[1] / 86400) end
 local function of_today(of_it, by)
   redis.call('HINCRBY', of_it, today(), int(by))
+  redis.call('HDEL', of_it, today() - 3, today() - 4)
   redis.call('EXPIRE', of_it, DAYS_KEPT_S)
 end
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from fleet.audit import Audit
-from fleet.errors import BadInputError, MessageRefusedError, TenantLimitError
+from fleet.errors import BadInputError, MessageRefusedError
 from fleet.intake import Intake
 from fleet.keys import Keys
 from fleet.runtime import NAMESPACE
@@ -131,16 +131,16 @@ def test_a_key_to_sign_with_opens_nothing_at_the_api(valkey: Valkey, tmp_path: P
     on_intake(scenario, valkey, tmp_path, sim)
 
 
-def test_a_tenant_that_has_all_it_may_have_is_asked_to_wait_and_not_refused(
+def test_a_tenant_that_has_all_it_may_have_is_refused_and_may_send_it_again(
     valkey: Valkey, tmp_path: Path, sim: RunningSim
 ) -> None:
     async def scenario(api: Api, intake: Intake, _: Keys, key_id: str, key: str) -> None:
         job_id = await intake.take(enveloped(key_id, key, PRIVATE))
         second = enveloped(key_id, key, PRIVATE, nonce="twice")
-        with pytest.raises(TenantLimitError):
+        with pytest.raises(MessageRefusedError, match="same nonce"):
             await intake.take(second)
         notes = await Audit(api.fleet.runtime.link, NAMESPACE).latest("default", 1)
-        assert [(note.target, note.outcome) for note in notes] == [("", "put back")]
+        assert [(note.target, note.outcome) for note in notes] == [("", "refused")]
         await api.fleet.run(job_id)
         assert await intake.take(second) != job_id
 
