@@ -97,9 +97,9 @@ class FleetClient:
         return await self.runtime.acceptance.create(new, items)
 
     async def latest(
-        self, most: int, *, tenant: str | None = None, before: float | None = None
+        self, most: int, *, tenant: str | None = None, before: tuple[str, float] | None = None
     ) -> list[tuple[str, float]]:
-        """Ids of the newest jobs, and when they were accepted, newest first: of one tenant, and from before a moment."""
+        """Ids of the newest jobs, and when they were accepted, newest first: of one tenant, and from before one of them."""
         return await self.runtime.jobs.latest(most, tenant=tenant, before=before)
 
     async def job(self, job_id: str) -> Job:
@@ -109,7 +109,9 @@ class FleetClient:
     async def progress(self, job: Job) -> Progress:
         """Where a job stands, as it was loaded just now."""
         store, job_id = self.runtime.store, job.id
-        counts, tally = await store.counts(job_id), await store.tally(job_id)
+        counts, tally, (cap, used, _) = await asyncio.gather(
+            store.counts(job_id), store.tally(job_id), store.quota(job_id)
+        )
         unopened = self._unopened(job, counts)
         names = [*self.runtime.config.tiers, *(tier for tier in counts if tier != COORDINATOR)]
         return Progress(
@@ -122,8 +124,8 @@ class FleetClient:
                 if tier in counts or tier in unopened
             },
             tokens=tally.get("tokens", 0),
-            cost_nano_usd=(await store.quota(job_id))[1],
-            budget_nano_usd=job.spec.budget_nano_usd,
+            cost_nano_usd=used,
+            budget_nano_usd=cap,
             started_at=job.created_at,
             simulated=job.simulated,
             note=job.error or "",

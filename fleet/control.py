@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from decimal import Decimal
 
-from fleet.errors import BadInputError
+from fleet.acceptance import OVER, within
+from fleet.config import TenantConfig
+from fleet.errors import BadInputError, TenantLimitError
 from fleet.janitor import CANCELLED
 from fleet.jobs import JobStatus
 from fleet.prices import NANO_PER_USD
@@ -49,6 +51,7 @@ class Control:
         What was accepted stays, and costs nothing again. 0: only the plan or the review failed, and is made again.
 
         Raises:
+            TenantLimitError: its tenant has spent today what it may.
             BadInputError: the job has not ended, was cancelled, is still ending, or nothing in it failed.
         """
         job = await self._runtime.jobs.load(job_id)
@@ -59,6 +62,7 @@ class Control:
         # A pause that came as it ended, or before a duty of it failed, keeps what is left of it from ending.
         await self._runtime.store.resume(job_id, self._tiers)
         await check_ended(job, self._runtime.archive)
+        await self._check_dollars(job.tenant)
         again = await failed_again(job, self._runtime.archive, self._runtime.config)
         if not again and job.status is JobStatus.COMPLETED:
             raise BadInputError(f"No subtask of the job {job_id} failed; there is nothing to retry.")
@@ -68,6 +72,13 @@ class Control:
         duty = NewSubtask(id=id_, task=RETRY_TASK, tier=COORDINATOR, payload="" if job.steps else PLAN_AGAIN)
         await self._runtime.jobs.ask_again(job, duty, self._tiers)
         return len(again)
+
+    async def _check_dollars(self, tenant: str) -> None:
+        """TenantLimitError when a tenant has spent today what it may."""
+        most = within(self._runtime.config.tenants.get(tenant, TenantConfig()), 0).amount_per_day
+        if most is not None and await self._runtime.acceptance.admission.used_today(tenant) >= most:
+            what, after_s = OVER["amount"]
+            raise TenantLimitError(f"{what} of {tenant}; nothing runs again.", after_s)
 
     async def _new_cap(self, job_id: str, budget_usd: Decimal | None) -> None:
         if budget_usd is not None:

@@ -53,8 +53,16 @@ class NoReplyError(FleetError):
     """The reply did not come in time."""
 
 
-class PausedError(FleetError):
-    """The job of a reply is paused: what ails is for somebody to mend."""
+class StoppedError(FleetError):
+    """The job of a reply is paused, as what ails is for somebody to mend, or was cancelled.
+
+    Args:
+        how: `paused` or `cancelled`.
+    """
+
+    def __init__(self, message: str, how: str) -> None:
+        super().__init__(message)
+        self.how = how
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +150,7 @@ class Replies:
         """What became of a conversation that was asked for.
 
         Raises:
-            PausedError: its job was paused, with the reason.
+            StoppedError: its job was paused, with the reason, or cancelled.
             NoReplyError: it did not come in time.
         """
         id_ = _subtask(job_id)
@@ -180,7 +188,7 @@ class Replies:
             try:
                 if loop.time() >= look_at:
                     await self._look(list(self._waiting))
-                    await self._tell_paused()
+                    await self._tell_stopped()
                     look_at = loop.time() + LOOK_S
                 if (first := await self._mailbox.first(LOOK_S)) is not None:
                     self._hand_out(first)
@@ -203,7 +211,7 @@ class Replies:
             if not future.done():
                 future.set_result(result)
 
-    async def _tell_paused(self) -> None:
+    async def _tell_stopped(self) -> None:
         ids = list(self._waiting)
         jobs = [id_.partition("/")[0] for id_ in ids]
         stops = await asyncio.gather(*(self._runtime.store.stopped(job_id) for job_id in jobs))
@@ -211,7 +219,7 @@ class Replies:
             if how is not None:
                 for future in self._waiting.get(id_, ()):
                     if not future.done():
-                        future.set_exception(PausedError(why or f"The job {job_id} was {how}."))
+                        future.set_exception(StoppedError(why or f"The job {job_id} was {how}.", how))
 
 
 def _subtask(job_id: str) -> str:

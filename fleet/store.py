@@ -227,15 +227,25 @@ class JobStore:
         await self._store.advance(f"job:{job_id}", "cut_short", [""], reason, guards=[claim.guard])
 
     async def latest(
-        self, most: int, *, tenant: str | None = None, before: float | None = None
+        self, most: int, *, tenant: str | None = None, before: tuple[str, float] | None = None
     ) -> list[tuple[str, float]]:
-        """Ids of the newest jobs, and when they were accepted, newest first: of one tenant, and from before a moment."""
+        """Ids of the newest jobs, and when they were accepted, newest first: of one tenant, and from before one of them.
+
+        Some are accepted at the same moment; among them, the later by its id is the newer.
+        """
         key = self._key() if tenant is None else f"{self._key()}:{tenant}"
-        highest = "+inf" if before is None else f"({before!r}"
-        range_ = (highest, "-inf", "BYSCORE", "REV", "LIMIT", 0, most, "WITHSCORES")
-        flat = await self._link.execute("ZRANGE", key, *range_, idempotent=True)
-        found = [(id_.decode(), float(score)) for id_, score in zip(flat[::2], flat[1::2], strict=True)]
-        return [one for one in found if tenant in (None, tenant_of(one[0]))]
+        highest = "+inf" if before is None else repr(before[1])
+        found: list[tuple[str, float]] = []
+        offset = 0
+        while len(found) < most:
+            range_ = (highest, "-inf", "BYSCORE", "REV", "LIMIT", offset, most, "WITHSCORES")
+            flat = await self._link.execute("ZRANGE", key, *range_, idempotent=True)
+            page = [(id_.decode(), float(score)) for id_, score in zip(flat[::2], flat[1::2], strict=True)]
+            found += [one for one in page if before is None or (one[1], one[0]) < (before[1], before[0])]
+            offset += len(page)
+            if len(page) < most:
+                break
+        return [one for one in found[:most] if tenant in (None, tenant_of(one[0]))]
 
     async def index_earlier(self) -> None:
         """List jobs of before there were tenants among the default one's. Safe to repeat."""

@@ -6,6 +6,7 @@ can neither reach Python's internals nor change what it is given.
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
@@ -22,6 +23,10 @@ MAX_TEMPLATE_CHARS = 100_000
 MAX_RENDERED_CHARS = 4_000_000
 MAX_NESTED_LOOPS = 2
 MAX_INDENT = 8
+#: Turns of all loops of a prompt: they take some tenths of a second.
+MAX_TURNS = 200_000
+#: Where a prompt counts them; no name that a template can have.
+_TURNS = "0turns"
 #: What a template could double its own text with, again and again.
 _UNBOUNDED = (nodes.Assign, nodes.AssignBlock, nodes.Macro, nodes.CallBlock, nodes.FilterBlock)
 
@@ -79,6 +84,16 @@ def _tojson(_: Any, value: Any, indent: int | None = None) -> str:
     )
 
 
+@jinja2.pass_context
+def _bounded(context: Any, values: Any) -> Iterator[Any]:
+    """What a loop goes over; all loops of a prompt together have so many turns."""
+    turns = context.get(_TURNS)
+    for value in values:
+        if next(turns) > MAX_TURNS:
+            raise jinja2.exceptions.SecurityError(f"over {MAX_TURNS:,} turns of its loops")
+        yield value
+
+
 def _check_length(length: int) -> None:
     if length > MAX_RENDERED_CHARS:
         raise jinja2.exceptions.SecurityError(f"a text of over {MAX_RENDERED_CHARS:,} characters")
@@ -89,7 +104,7 @@ for _name in _GROWING_FILTERS:
     del _ENVIRONMENT.filters[_name]
 for _name in ("lipsum", "namespace", "range", "cycler", "joiner"):
     del _ENVIRONMENT.globals[_name]
-_ENVIRONMENT.filters |= {"replace": _replace, "join": _join, "tojson": _tojson}
+_ENVIRONMENT.filters |= {"replace": _replace, "join": _join, "tojson": _tojson, "bounded": _bounded}
 
 
 def names_used(source: str) -> frozenset[str]:
@@ -121,7 +136,7 @@ def render(source: str, values: Mapping[str, Any]) -> str:
     pieces: list[str] = []
     length = 0
     try:
-        for piece in _template(source).generate(dict(values)):
+        for piece in _template(source).generate(dict(values) | {_TURNS: itertools.count(1)}):
             pieces.append(piece)
             length += len(piece)
             if length > MAX_RENDERED_CHARS:
@@ -218,8 +233,10 @@ def _check_shape(tree: nodes.Node, loops: int = 0) -> None:
 
 @lru_cache(maxsize=512)
 def _template(source: str) -> jinja2.Template:
-    _parse(source)
-    return _ENVIRONMENT.from_string(source)
+    tree = _parse(source)
+    for loop in tree.find_all(nodes.For):
+        loop.iter = nodes.Filter(loop.iter, "bounded", [], [], None, None)
+    return _ENVIRONMENT.from_string(tree)
 
 
 @lru_cache(maxsize=512)

@@ -57,7 +57,7 @@ async def job_view(client: FleetClient, job_id: str, *, waits: bool = False) -> 
             **{name: sum(getattr(tier, name) for tier in tiers) for name in ("waiting", "running", "done", "failed")},
         ),
         cost_usd=progress.cost_nano_usd / 1_000_000_000,
-        budget_usd=None if job.spec.budget_usd is None else float(job.spec.budget_usd),
+        budget_usd=None if progress.budget_nano_usd is None else progress.budget_nano_usd / 1_000_000_000,
         error=job.error,
         result=job.result,
         created_at=job.created_at,

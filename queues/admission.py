@@ -114,6 +114,12 @@ class Admission:
             raise OverLimitError(reply[1:])
         return reply or None
 
+    async def used_today(self, tenant: str) -> int:
+        """The amount that a tenant has used today (UTC)."""
+        seconds, _ = await self._link.execute("TIME", idempotent=True)
+        name = f"{self._namespace}:day:used:{tenant}"
+        return int(await self._link.execute("HGET", name, int(seconds) // 86_400, idempotent=True) or 0)
+
     async def keeps_on_disk(self) -> float:
         """Seconds after which what was written is surely on the disk of the store, beside what `on_disk` waits for.
 

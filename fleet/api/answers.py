@@ -23,7 +23,7 @@ from fleet.errors import FleetError
 from fleet.jobs import Outcome
 from fleet.keys import Principal
 from fleet.outside import Outside
-from fleet.replies import NoReplyError, PausedError, Replies
+from fleet.replies import NoReplyError, Replies, StoppedError
 from fleet.replies import Request as Asked
 from fleet.runtime import Runtime
 from queues.limits import Standing
@@ -74,13 +74,15 @@ class Desk:
         try:
             await asyncio.wait({reply, gone}, return_when=asyncio.FIRST_COMPLETED)
             if not reply.done():
-                raise OpenAIError(499, "The caller has left.")
+                raise OpenAIError(499, "The caller has left.", headers={"x-fleet-job": job_id})
             outcome = reply.result()
             whole = True
             return answered(outcome)
         except NoReplyError as error:
             raise OpenAIError(504, str(error), type=SERVER, code="timeout") from error
-        except PausedError as error:
+        except StoppedError as error:
+            if error.how == "cancelled":
+                raise OpenAIError(409, str(error), code="cancelled") from error
             raise OpenAIError(503, f"Nothing goes on just now: {error}", type=SERVER, code="paused") from error
         finally:
             for task in (reply, gone):

@@ -44,7 +44,7 @@ class BoundedRequest(Request):
     async def body(self) -> bytes:
         """Raises ProblemError: it is too large, or too slow."""
         if not hasattr(self, "_body"):
-            if _told(self) > MAX_BODY_BYTES:
+            if told(self) > MAX_BODY_BYTES:
                 raise _too_large()
             parts, length = [], 0
             try:
@@ -99,6 +99,7 @@ class BoundedRoute(APIRoute):
                 await note("refused")
                 raise
             except Exception as error:
+                target = target or (getattr(error, "headers", None) or {}).get("x-fleet-job", "")
                 await note(str(getattr(error, "status_code", getattr(error, "status", type(error).__name__))))
                 raise
             target = target or response.headers.get("x-fleet-job", response.headers.get("location", ""))
@@ -140,10 +141,10 @@ async def turn(request: Request) -> AsyncIterator[None]:
 
 def large(request: Request) -> bool:
     """Whether a body is large, or does not say how large it is."""
-    return _told(request) > LARGE_BYTES
+    return told(request) > LARGE_BYTES
 
 
-def _told(request: Request) -> int:
+def told(request: Request) -> int:
     """How many bytes a body says it has; a server takes no more than that."""
     if request.headers.get("transfer-encoding") is not None:
         return LARGE_BYTES + 1

@@ -19,7 +19,7 @@ from pydantic import AfterValidator, Field
 from fleet.api.answers import SILENT_S, Desk, cap_of, pieces, streamed
 from fleet.api.auth import Submitter
 from fleet.api.openai_errors import ANSWER_OR_STREAM, REFUSALS, CallRoute, OpenAIError, refusal_of, takes
-from fleet.api.parameters import body_of, read, tier_of
+from fleet.api.parameters import body_of, lengthy, read, tier_of
 from fleet.api.pictures import fetched
 from fleet.chat_answers import completion, head, usage_of
 from fleet.config import AUTO, Frozen
@@ -90,12 +90,16 @@ async def complete(request: Request, principal: Submitter) -> Response:
     desk: Desk = request.app.state.desk
     body = await body_of(request)
     await fetched(body.get("messages"), desk.outside)
-    asked = read(ChatRequest, body, others=OTHERS)
+    asked = (
+        await asyncio.to_thread(read, ChatRequest, body, others=OTHERS)
+        if lengthy(request)
+        else read(ChatRequest, body, others=OTHERS)
+    )
     if asked.stream_options is not None and not asked.stream:
         raise OpenAIError(400, "The 'stream_options' parameter is only for streams.", param="stream_options")
     tier = tier_of(asked.model, desk.runtime.config)
     kind = (asked.metadata or {}).get("kind", KIND)
-    subtask = Asked(asked.conversation, tier, kind, {"object": "chat.completion"}, cap_of(request))
+    subtask = Asked(asked.conversation, tier, kind, _kept(asked), cap_of(request))
     job_id = await desk.begin(request, subtask, principal)
     del subtask, body
     created = int(time.time())
@@ -126,6 +130,12 @@ async def complete(request: Request, principal: Submitter) -> Response:
         media_type="text/event-stream",
         headers=headers | {"Cache-Control": "no-store"},
     )
+
+
+def _kept(asked: ChatRequest) -> dict[str, Any]:
+    """What is written down of a call besides its conversation."""
+    kept = {"object": "chat.completion", "metadata": asked.metadata, "store": asked.store}
+    return {name: value for name, value in kept.items() if value is not None}
 
 
 def _chunks(job_id: str, created: int, outcome: Outcome, *, usage: bool) -> list[bytes]:

@@ -5,19 +5,23 @@ They translate between HTTP and `fleet.client`, `fleet.control`; they decide not
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import contextlib
 import json
 import math
 from collections.abc import AsyncIterator
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Body, Header, Query, Request, Response
+from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import StreamingResponse
+from pydantic import ValidationError
 
 from fleet.api.auth import JobId, Reader, Submitter, own, still_known
 from fleet.api.bodies import BoundedRoute
 from fleet.api.events import FIRST, Feeds, is_id
+from fleet.api.openai_errors import takes
 from fleet.api.problems import ProblemError, declared, linked
 from fleet.client import FleetClient
 from fleet.config import Frozen
@@ -91,15 +95,16 @@ class Retried(Frozen):
     status_code=202,
     responses=declared(400, 401, 403, 408, 409, 413, 422, 429, 503, 507)
     | {202: linked("job_id", "look", "results", "events", "cost", "cancel", "pause", "resume", "retry")},
+    openapi_extra=takes(NewJob, EXAMPLE),
 )
 async def submit(
     request: Request,
     response: Response,
     principal: Submitter,
-    job: Annotated[NewJob, Body(examples=[EXAMPLE])],
     idempotency_key: Annotated[str | None, Header(min_length=1, max_length=255)] = None,
 ) -> Accepted:
     """Accept a job. Once this answers 202 it is on disk. The same key with the same body gives the same job, for a week."""
+    job = await asyncio.to_thread(_job, await request.json())
     job_id = await _client(request).submit(job, tenant=principal.tenant, once=idempotency_key)
     response.headers["Location"] = f"/v1/jobs/{job_id}"
     return Accepted(id=job_id)
@@ -120,7 +125,7 @@ async def listing(
     for job_id, _ in found[:limit]:
         with contextlib.suppress(JobNotFoundError):  # it was taken back just now
             jobs.append(await job_view(client, job_id))
-    return Page(jobs=tuple(jobs), next=_cursor(found[limit - 1][1]) if len(found) > limit else None)
+    return Page(jobs=tuple(jobs), next=_cursor(*found[limit - 1]) if len(found) > limit else None)
 
 
 @router.get("/{job_id}", responses=declared(401, 403, 404, 422, 503))
@@ -210,6 +215,14 @@ async def retry(request: Request, principal: Submitter, job_id: JobId, change: C
     return Retried(id=job_id, subtasks=await _control(request).retry_failed(own(job_id, principal), budget_usd=budget))
 
 
+def _job(body: Any) -> NewJob:
+    try:
+        return NewJob.model_validate(body)
+    except ValidationError as error:
+        problems = error.errors(include_url=False, include_context=False, include_input=False)
+        raise RequestValidationError([one | {"loc": ("body", *one["loc"])} for one in problems]) from None
+
+
 async def _lines(client: FleetClient, job: Job) -> AsyncIterator[bytes]:
     lines: list[bytes] = []
     size = 0
@@ -222,18 +235,18 @@ async def _lines(client: FleetClient, job: Job) -> AsyncIterator[bytes]:
     yield b"".join(lines)
 
 
-def _cursor(score: float) -> str:
-    return base64.urlsafe_b64encode(json.dumps(score).encode()).decode()
+def _cursor(job_id: str, score: float) -> str:
+    return base64.urlsafe_b64encode(json.dumps([job_id, score]).encode()).decode()
 
 
-def _read(cursor: str) -> float:
+def _read(cursor: str) -> tuple[str, float]:
     try:
-        score = json.loads(base64.urlsafe_b64decode(cursor.encode("ascii")))
-    except ValueError:
-        score = None
-    if not isinstance(score, float) or not math.isfinite(score):
+        job_id, score = json.loads(base64.urlsafe_b64decode(cursor.encode("ascii")))
+    except (ValueError, TypeError):
+        job_id = score = None
+    if not isinstance(job_id, str) or not isinstance(score, float) or not math.isfinite(score):
         raise ProblemError(400, "The cursor is none of ours; send `next` of the page before, as it is.")
-    return score
+    return job_id, score
 
 
 def _client(request: Request) -> FleetClient:

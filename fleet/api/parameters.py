@@ -11,10 +11,12 @@ from typing import Any, TypeVar
 from fastapi import Request
 from pydantic import BaseModel, ValidationError
 
-from fleet.api.bodies import large, turn
+from fleet.api.bodies import large, told, turn
 from fleet.api.openai_errors import OpenAIError
 from fleet.config import FleetConfig
 
+#: Bytes of a body that is looked through beside the loop.
+LENGTHY_BYTES = 10_000
 M = TypeVar("M", bound=BaseModel)
 
 #: What pydantic calls a value of another type than was asked for.
@@ -31,6 +33,11 @@ async def body_of(request: Request) -> dict[str, Any]:
     if not isinstance(body, dict):
         raise OpenAIError(400, "The body has to be a JSON object.")
     return body
+
+
+def lengthy(request: Request) -> bool:
+    """Whether a body takes so long to look through that others should not wait for it."""
+    return told(request) > LENGTHY_BYTES
 
 
 def read(model: type[M], body: Mapping[str, Any], *, others: frozenset[str]) -> M:

@@ -11,14 +11,14 @@ import contextlib
 from collections.abc import AsyncIterator, Iterator
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Path, Request
+from fastapi import APIRouter, Path, Query, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from redis.exceptions import RedisError
 
 from fleet.api.answers import SILENT_S, Desk, cap_of, pieces, streamed
 from fleet.api.auth import Reader, Submitter, own
 from fleet.api.openai_errors import ANSWER_OR_STREAM, REFUSALS, CallRoute, OpenAIError, takes
-from fleet.api.parameters import body_of, read, tier_of
+from fleet.api.parameters import body_of, lengthy, read, tier_of
 from fleet.api.pictures import fetched
 from fleet.api.problems import ProblemError, linked
 from fleet.api.response_items import ResponseRequest, chat_of, conversation_of, event, output_of, usage_of
@@ -63,7 +63,12 @@ ResponseId = Annotated[str, Path(max_length=80, pattern=r"^[a-zA-Z0-9_.-]+$")]
 async def create(request: Request, principal: Submitter) -> Response:
     """A response, once a model's answer was accepted; in the background its id at once."""
     desk: Desk = request.app.state.desk
-    asked = read(ResponseRequest, await body_of(request), others=OTHERS)
+    body = await body_of(request)
+    asked = (
+        await asyncio.to_thread(read, ResponseRequest, body, others=OTHERS)
+        if lengthy(request)
+        else read(ResponseRequest, body, others=OTHERS)
+    )
     _check(asked)
     tier = tier_of(asked.model, desk.runtime.config)
     before = []
@@ -74,7 +79,7 @@ async def create(request: Request, principal: Submitter) -> Response:
     chat = chat_of(asked, before)
     await fetched(chat["messages"], desk.outside)
     subtask = Asked(
-        conversation_of(chat),
+        await asyncio.to_thread(conversation_of, chat) if lengthy(request) else conversation_of(chat),
         tier,
         kind,
         echo | {"model": asked.model},
@@ -118,8 +123,15 @@ async def create(request: Request, principal: Submitter) -> Response:
 
 
 @router.get("/{response_id}", responses=REFUSALS, response_model=None)
-async def look(request: Request, principal: Reader, response_id: ResponseId) -> Response:
+async def look(
+    request: Request,
+    principal: Reader,
+    response_id: ResponseId,
+    stream: Annotated[bool, Query(description="Only false: an answer that is there is not streamed.")] = False,
+) -> Response:
     """A response as it stands."""
+    if stream:
+        raise OpenAIError(400, "A response that was made is not streamed; leave 'stream' out.", param="stream")
     desk: Desk = request.app.state.desk
     job = await _job(desk, response_id, principal)
     outcome = await _outcome(desk, job)

@@ -261,6 +261,14 @@ def test_jobs_come_in_pages_newest_first(valkey: Valkey, tmp_path: Path, sim: Ru
             seen += [one["id"] for one in page["jobs"]]
             path = f"/v1/jobs?limit=2&cursor={page['next']}" if page["next"] else None
         assert seen == ids[::-1]
+        # Those that were accepted in the same moment are told apart by their ids.
+        await api.fleet.runtime.link.execute("ZADD", "fleet:jobs:default", *(x for id_ in ids for x in (1.5, id_)))
+        seen, path = [], "/v1/jobs?limit=2"
+        while path is not None:
+            _, page, _ = await api.ask("GET", path, key)
+            seen += [one["id"] for one in page["jobs"]]
+            path = f"/v1/jobs?limit=2&cursor={page['next']}" if page["next"] else None
+        assert seen == sorted(ids, reverse=True)
         for cursor in ("xyz", base64.urlsafe_b64encode(b"NaN").decode(), base64.urlsafe_b64encode(b'"x"').decode()):
             assert (await api.ask("GET", f"/v1/jobs?cursor={cursor}", key))[0] == 400
 

@@ -78,6 +78,8 @@ def test_so_many_dollars_in_a_day(valkey: Valkey, tmp_path: Path, sim: RunningSi
         used = await api.fleet.runtime.link.execute("HVALS", "fleet:day:used:acme")
         assert [int(value) for value in used] == [(await api.fleet.money(job_id))[0]]
         assert (await api.ask("POST", "/v1/jobs", key, json=JOB))[0] == 429
+        status, problem, _ = await api.ask("POST", f"/v1/jobs/{job_id}/retry", key)
+        assert (status, "nothing runs again" in problem["detail"]) == (429, True)
 
     on_api(scenario, valkey, tmp_path, sim, **_tenants(usd_per_day=0.000001))
 

@@ -206,3 +206,12 @@ def test_names_of_loops_are_their_own() -> None:
     assert templates.names_used(source) == {"items", "goal", "item"}
     assert templates.names_used("{% for x in items %}{% endfor %}{{ x }}") == {"items", "x"}
     assert templates.names_used("{% with a = item %}{{ a }}{{ b }}{% endwith %}") == {"item", "b"}
+
+
+def test_the_turns_of_all_loops_together_are_bounded() -> None:
+    source = "{% for a in items %}{% for b in items %}{% endfor %}{% endfor %}{{ items | length }}"
+    assert templates.render(source, {"items": list(range(400))}) == "400"
+    with pytest.raises(BadInputError, match="turns of its loops"):
+        templates.render(source, {"items": list(range(1_000))})
+    looped = "{% for a in items %}{{ loop.index }}/{{ loop.length }}{{ ',' if not loop.last }}{% endfor %}"
+    assert templates.render(looped, {"items": ["a", "b"]}) == "1/2,2/2"
