@@ -26,7 +26,7 @@ from tests.support.valkey import Valkey
 from tests.support.worker import eventually
 
 WRITE = {"id": "write", "tier": "nano", "prompt": "Write it.", "max_output_tokens": 100}
-LEASE_S = 0.4
+LEASE_S = 1.0
 
 
 class Vanishing:
