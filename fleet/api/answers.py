@@ -9,10 +9,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from decimal import Decimal, InvalidOperation
 
 from fastapi import Request
+from fastapi.responses import Response, StreamingResponse
 from redis.exceptions import RedisError
 
 from fleet.accounts import accounts_of
@@ -90,6 +91,31 @@ class Desk:
             if not whole and "idempotency-key" not in request.headers:
                 await self.give_up(job_id)
 
+    async def stream(
+        self,
+        request: Request,
+        job_id: str,
+        tier: str,
+        events: Callable[[Outcome], Iterable[bytes]],
+        failed: Callable[[OpenAIError], bytes],
+    ) -> Response:
+        """The reply as a stream of events. One that comes soon, or fails soon, has the status and headers of its own.
+
+        Raises:
+            OpenAIError: there is none, as was known soon.
+        """
+        reply = asyncio.ensure_future(self.reply(request, job_id))
+        outcome: Outcome | None = None
+        try:
+            outcome = await asyncio.wait_for(asyncio.shield(reply), SILENT_S)
+        except TimeoutError:
+            pass
+        except asyncio.CancelledError:
+            reply.cancel()
+            raise
+        headers = await self.headers(job_id, outcome, tier) | {"Cache-Control": "no-store"}
+        return StreamingResponse(_streamed(reply, events, failed), media_type="text/event-stream", headers=headers)
+
     async def cancel(self, job_id: str) -> None:
         """End the job of a reply. Raises BadInputError: it has ended."""
         await self._control.cancel(job_id)
@@ -162,8 +188,8 @@ def cap_of(request: Request) -> Decimal | None:
     return cap
 
 
-async def streamed(
-    reply: Awaitable[Outcome], events: Callable[[Outcome], AsyncIterator[bytes]], failed: Callable[[OpenAIError], bytes]
+async def _streamed(
+    reply: Awaitable[Outcome], events: Callable[[Outcome], Iterable[bytes]], failed: Callable[[OpenAIError], bytes]
 ) -> AsyncIterator[bytes]:
     """A stream that begins before its reply is there: it shows that it lives until then."""
     waiting = asyncio.ensure_future(reply)
@@ -175,7 +201,7 @@ async def streamed(
         except OpenAIError as error:
             yield failed(error)
             return
-        async for event in events(outcome):
+        for event in events(outcome):
             yield event
     finally:
         waiting.cancel()

@@ -6,20 +6,19 @@ it was accepted, in pieces: what a check may still reject, or a worker's death m
 
 from __future__ import annotations
 
-import asyncio
 import json
 import time
-from collections.abc import AsyncIterator
+from functools import partial
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Request
-from fastapi.responses import JSONResponse, Response, StreamingResponse
+from fastapi.responses import JSONResponse, Response
 from pydantic import AfterValidator, Field
 
-from fleet.api.answers import SILENT_S, Desk, cap_of, pieces, streamed
+from fleet.api.answers import Desk, cap_of, pieces
 from fleet.api.auth import Submitter
 from fleet.api.openai_errors import ANSWER_OR_STREAM, REFUSALS, CallRoute, OpenAIError, refusal_of, takes
-from fleet.api.parameters import body_of, lengthy, read, tier_of
+from fleet.api.parameters import beside, body_of, read, tier_of
 from fleet.api.pictures import fetched
 from fleet.chat_answers import completion, head, usage_of
 from fleet.config import AUTO, Frozen
@@ -90,11 +89,7 @@ async def complete(request: Request, principal: Submitter) -> Response:
     desk: Desk = request.app.state.desk
     body = await body_of(request)
     await fetched(body.get("messages"), desk.outside)
-    asked = (
-        await asyncio.to_thread(read, ChatRequest, body, others=OTHERS)
-        if lengthy(request)
-        else read(ChatRequest, body, others=OTHERS)
-    )
+    asked = await beside(request, partial(read, ChatRequest, body, others=OTHERS))
     if asked.stream_options is not None and not asked.stream:
         raise OpenAIError(400, "The 'stream_options' parameter is only for streams.", param="stream_options")
     tier = tier_of(asked.model, desk.runtime.config)
@@ -111,24 +106,8 @@ async def complete(request: Request, principal: Submitter) -> Response:
         )
     usage = asked.stream_options is not None and asked.stream_options.include_usage
     del asked
-    reply = asyncio.ensure_future(desk.reply(request, job_id))
-    try:
-        outcome = await asyncio.wait_for(asyncio.shield(reply), SILENT_S)
-        headers = await desk.headers(job_id, outcome, tier)
-    except TimeoutError:
-        headers = await desk.headers(job_id, None, tier)
-    except asyncio.CancelledError:
-        reply.cancel()
-        raise
-
-    async def chunks(outcome: Outcome) -> AsyncIterator[bytes]:
-        for chunk in _chunks(job_id, created, outcome, usage=usage):
-            yield chunk
-
-    return StreamingResponse(
-        streamed(reply, chunks, _failed),
-        media_type="text/event-stream",
-        headers=headers | {"Cache-Control": "no-store"},
+    return await desk.stream(
+        request, job_id, tier, lambda outcome: _chunks(job_id, created, outcome, usage=usage), _failed
     )
 
 

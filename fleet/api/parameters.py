@@ -5,7 +5,8 @@ It owns these words and how a turn to read a large body is had; what a parameter
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from fastapi import Request
@@ -18,6 +19,7 @@ from fleet.config import FleetConfig
 #: Bytes of a body that is looked through beside the loop.
 LENGTHY_BYTES = 10_000
 M = TypeVar("M", bound=BaseModel)
+T = TypeVar("T")
 
 #: What pydantic calls a value of another type than was asked for.
 _OF_ANOTHER_TYPE = ("_type", "_parsing", "union_tag_not_found")
@@ -35,9 +37,9 @@ async def body_of(request: Request) -> dict[str, Any]:
     return body
 
 
-def lengthy(request: Request) -> bool:
-    """Whether a body takes so long to look through that others should not wait for it."""
-    return told(request) > LENGTHY_BYTES
+async def beside(request: Request, look: Callable[[], T]) -> T:
+    """What comes of looking through a body: beside the loop, where it takes so long that others should not wait for it."""
+    return await asyncio.to_thread(look) if told(request) > LENGTHY_BYTES else look()
 
 
 def read(model: type[M], body: Mapping[str, Any], *, others: frozenset[str]) -> M:

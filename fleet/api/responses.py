@@ -6,19 +6,19 @@ background is on the store's disk before its id is told, and every response is k
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterable, Iterator
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query, Request
-from fastapi.responses import JSONResponse, Response, StreamingResponse
+from fastapi.responses import JSONResponse, Response
 from redis.exceptions import RedisError
 
-from fleet.api.answers import SILENT_S, Desk, cap_of, pieces, streamed
+from fleet.api.answers import Desk, cap_of, pieces
 from fleet.api.auth import Reader, Submitter, own
 from fleet.api.openai_errors import ANSWER_OR_STREAM, REFUSALS, CallRoute, OpenAIError, takes
-from fleet.api.parameters import body_of, lengthy, read, tier_of
+from fleet.api.parameters import beside, body_of, read, tier_of
 from fleet.api.pictures import fetched
 from fleet.api.problems import ProblemError, linked
 from fleet.api.response_items import ResponseRequest, chat_of, conversation_of, event, output_of, usage_of
@@ -64,11 +64,7 @@ async def create(request: Request, principal: Submitter) -> Response:
     """A response, once a model's answer was accepted; in the background its id at once."""
     desk: Desk = request.app.state.desk
     body = await body_of(request)
-    asked = (
-        await asyncio.to_thread(read, ResponseRequest, body, others=OTHERS)
-        if lengthy(request)
-        else read(ResponseRequest, body, others=OTHERS)
-    )
+    asked = await beside(request, partial(read, ResponseRequest, body, others=OTHERS))
     _check(asked)
     tier = tier_of(asked.model, desk.runtime.config)
     before = []
@@ -79,7 +75,7 @@ async def create(request: Request, principal: Submitter) -> Response:
     chat = chat_of(asked, before)
     await fetched(chat["messages"], desk.outside)
     subtask = Asked(
-        await asyncio.to_thread(conversation_of, chat) if lengthy(request) else conversation_of(chat),
+        await beside(request, partial(conversation_of, chat)),
         tier,
         kind,
         echo | {"model": asked.model},
@@ -99,27 +95,15 @@ async def create(request: Request, principal: Submitter) -> Response:
     if not stream:
         outcome = await desk.reply(request, job_id)
         return JSONResponse(_object(job, outcome), headers=await desk.headers(job_id, outcome, tier))
-    reply = asyncio.ensure_future(desk.reply(request, job_id))
-    try:
-        outcome = await asyncio.wait_for(asyncio.shield(reply), SILENT_S)
-        headers = await desk.headers(job_id, outcome, tier)
-    except TimeoutError:
-        headers = await desk.headers(job_id, None, tier)
-    except asyncio.CancelledError:
-        reply.cancel()
-        raise
 
-    async def events(outcome: Outcome) -> AsyncIterator[bytes]:
-        for number, (kind, fields) in enumerate(_events(job, outcome)):
-            yield event(kind, number, fields)
+    def events(outcome: Outcome) -> Iterable[bytes]:
+        return (event(kind, number, fields) for number, (kind, fields) in enumerate(_events(job, outcome)))
 
     def failed(error: OpenAIError) -> bytes:
         said = {"error": {"code": error.detail.code or "server_error", "message": error.detail.message}}
         return event("response.failed", 0, {"response": _object(job, None) | {"status": "failed"} | said})
 
-    return StreamingResponse(
-        streamed(reply, events, failed), media_type="text/event-stream", headers=headers | {"Cache-Control": "no-store"}
-    )
+    return await desk.stream(request, job_id, tier, events, failed)
 
 
 @router.get("/{response_id}", responses=REFUSALS, response_model=None)
