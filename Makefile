@@ -8,13 +8,18 @@ PEERS  := .venv-peers/.ready .venv-litellm/.ready
 # The vendor's Node client, which the tests use where there is npm; without it they skip what is about Node.
 NODE   := $(if $(shell command -v npm),tests/tours/node_modules/.ready)
 
-.PHONY: demo test lint node chaos chaos-long bench bench-pipeline bench-scale bench-limits bench-api fuzz lock clean
+.PHONY: demo test parts lint node chaos chaos-long bench bench-pipeline bench-scale bench-limits bench-api fuzz lock clean
 
 demo: $(READY)
 	$(BIN)/fleet demo --out out/demo
 
 test: lint $(NODE)
 	$(BIN)/pytest
+
+# Beside real parts that no Python package brings: Debian's chromium, prometheus, rabbitmq-server. A test whose part is missing fails
+# and says which package to install.
+parts: .venv-parts/.ready
+	.venv-parts/bin/pytest tests/parts
 
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -65,18 +70,25 @@ LOCK := uv pip compile -q --universal --python-version 3.11 --generate-hashes --
 lock:
 	$(LOCK) pyproject.toml -o requirements/runtime.txt
 	$(LOCK) pyproject.toml --group dev -o requirements/dev.txt
+	$(LOCK) pyproject.toml --group parts -o requirements/parts.txt
 	$(LOCK) requirements/peers.in -o requirements/peers.txt
 	$(LOCK) requirements/litellm.in -o requirements/litellm.txt
 	$(LOCK) requirements/fuzz.in -o requirements/fuzz.txt
 
 clean:
-	rm -rf $(VENV) .venv-peers .venv-litellm .venv-fuzz build dist out tests/tours/node_modules
+	rm -rf $(VENV) .venv-peers .venv-litellm .venv-fuzz .venv-parts build dist out tests/tours/node_modules
 
 $(READY): requirements/dev.txt pyproject.toml
 	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("tierfleet needs Python 3.11 or newer; set PYTHON=/path/to/it")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements/dev.txt
 	$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
+	touch $@
+
+.venv-parts/.ready: requirements/parts.txt pyproject.toml
+	test -x .venv-parts/bin/python || $(PYTHON) -m venv .venv-parts
+	.venv-parts/bin/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements/parts.txt
+	.venv-parts/bin/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
 	touch $@
 
 .venv-%/.ready: requirements/%.txt

@@ -1,0 +1,1 @@
+"""Tests beside real parts from elsewhere: browsers, servers, schemas. `make parts` runs them."""
