@@ -96,11 +96,19 @@ class Acceptance:
         return accepted
 
     async def begin(
-        self, new: Submission, step: Step, start: NewSubtask, *, asked: Mapping[str, Any], ends: Ends
+        self,
+        new: Submission,
+        step: Step,
+        start: NewSubtask,
+        *,
+        asked: Mapping[str, Any],
+        ends: Ends,
+        hurried: bool = False,
     ) -> str:
         """Accept a job of one subtask, which runs at once and ends the job; it is in no list, and kept for a while only.
 
-        It may not be on disk yet: that is for who is told of the job before it has ended to await (`durable`).
+        It may not be on disk yet: that is for who is told of the job before it has ended to await (`durable`). `hurried`: the
+        caller sends the subtask.
 
         Raises:
             KeyReusedError: something else was asked for under `once`.
@@ -110,7 +118,7 @@ class Acceptance:
         document = _document(new, NO_ITEMS, JobStatus.RUNNING, time.time())  # it is in no order with others
         plan = json.dumps([step.model_dump(mode="json", exclude_defaults=True)])
         document |= {"plan": plan, "width": 1, "window": 1, "asked": json.dumps(asked)}
-        return await self._accept(new, start, document, ends=ends)
+        return await self._accept(new, start, document, ends=ends, hurried=hurried)
 
     async def durable(self) -> None:
         """Wait until what was accepted so far is on the store's disk. Raises StoreUnavailableError."""
@@ -127,6 +135,7 @@ class Acceptance:
         *,
         index: tuple[str, float] = ("", 0.0),
         ends: Ends | None = None,
+        hurried: bool = False,
     ) -> str:
         try:
             accepted = await self.admission.accept(
@@ -141,6 +150,7 @@ class Acceptance:
                 once=new.once,
                 ends=ends,
                 within=new.within,
+                hurried=hurried,
             )
         except OverLimitError as error:
             what, after_s = OVER[str(error)]

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from fleet.config import FleetConfig, ModelConfig
-from fleet.entries import Worst
+from fleet.entries import Draft, Purpose, Worst, draft
 from fleet.prices import Usage, cost_nano_usd
 from fleet.providers.base import ModelRequest
 from fleet.router import runs_in_background
@@ -37,6 +37,11 @@ class Choice:
     @property
     def allowance(self) -> Allowance:
         return allowance_of(self.model)
+
+    def draft(self, purpose: Purpose, call_id: str, waited_ms: int = 0) -> Draft:
+        """The ledger entry of this call before it is made."""
+        model, provider = self.name, self.model.provider
+        return draft(purpose, call_id, model=model, provider=provider, waited_ms=waited_ms, worst=self.worst)
 
 
 def choose(config: FleetConfig, tier: str, name: str, request: ModelRequest, *, reattaches: bool) -> Choice:

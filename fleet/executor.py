@@ -21,7 +21,7 @@ from redis.exceptions import RedisError
 from fleet.choices import Choice, choose
 from fleet.config import FleetConfig
 from fleet.drain import Drain, GiveBack
-from fleet.entries import Call, Draft, Purpose, Unsettled, charge, draft
+from fleet.entries import Call, Draft, Purpose, Unsettled, charge
 from fleet.errors import BudgetExceededError, ProviderError, ProviderErrorKind
 from fleet.ledger import LedgerEntry
 from fleet.prices import cost_nano_usd, usd
@@ -95,20 +95,13 @@ class Executor:
         deadline = time.monotonic() + PATIENCE_S
         while True:
             asked += 1
-            choice, permit = await self._permit(choices, f"{purpose.subtask}.{purpose.claim.fence}.{asked}")
+            choice, permit = await self._permit(choices, purpose, f"{purpose.subtask}.{purpose.claim.fence}.{asked}")
             permitted = time.monotonic()
             failpoint("permitted")
             attempt = replace(choice.request, call_id=permit.id)
-            drafted = draft(
-                purpose,
-                attempt.call_id,
-                model=choice.name,
-                provider=choice.model.provider,
-                waited_ms=permit.waited_ms,
-                worst=choice.worst,
-            )
+            drafted = choice.draft(purpose, permit.id, permit.waited_ms)
             try:
-                found = await self._intend(drafted, choice.request, purpose.claim)
+                found = await self._intend(drafted, choice.request, purpose.claim, permit.begun)
             except BaseException:
                 await self._limiter.settle(permit, 0, "unused")
                 raise
@@ -254,12 +247,17 @@ class Executor:
         except RedisError as error:
             logger.warning("permit of call %s not returned: %s", permit.id, error)
 
-    async def _intend(self, drafted: Draft, request: ModelRequest, claim: Claim) -> Call | None:
-        """Journal the intent and hold its money. The call of an earlier worker, if it can be asked for, instead of ours."""
+    async def _intend(self, drafted: Draft, request: ModelRequest, claim: Claim, begun: Refused | bool) -> Call | None:
+        """Journal the intent and hold its money. The call of an earlier worker, if it can be asked for, instead of ours.
+
+        `begun`: what the permit says of it.
+        """
         deadline = time.monotonic() + BUDGET_PATIENCE_S
         while True:
-            match await self._store.intend(drafted.intent()):
-                case None:
+            verdict = begun or await self._store.intend(drafted.intent())
+            begun = False
+            match verdict:
+                case None | True:
                     failpoint("intended")
                     return None
                 case Refused("unsettled", note=note):
@@ -313,18 +311,18 @@ class Executor:
             found.append(choose(self._config, tier, name, request, reattaches=provider.reattaches))
         return found
 
-    async def _permit(self, choices: Sequence[Choice], call_id: str) -> tuple[Choice, Permit]:
+    async def _permit(self, choices: Sequence[Choice], purpose: Purpose, call_id: str) -> tuple[Choice, Permit]:
         """A permit of the first choice whose account has no outage and is not shut; else of the last."""
         *better, last = choices
         try:
             for choice in better:
                 with contextlib.suppress(OutageError):
-                    return choice, await self._acquire(choice, call_id, sit_out=False)
-            return last, await self._acquire(last, call_id, sit_out=True)
+                    return choice, await self._acquire(choice, purpose, call_id, sit_out=False)
+            return last, await self._acquire(last, purpose, call_id, sit_out=True)
         except LateError as error:
             raise GiveBack(str(error)) from None
 
-    async def _acquire(self, choice: Choice, call_id: str, *, sit_out: bool) -> Permit:
+    async def _acquire(self, choice: Choice, purpose: Purpose, call_id: str, *, sit_out: bool) -> Permit:
         return await self.draining.unless(
             self._limiter.acquire(
                 choice.account,
@@ -334,6 +332,7 @@ class Executor:
                 lease_s=choice.request.timeout_s + 30,
                 patience_s=PERMIT_PATIENCE_S,
                 sit_out=sit_out,
+                intent=choice.draft(purpose, call_id).intent(),
             )
         )
 

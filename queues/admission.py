@@ -78,13 +78,14 @@ class Admission:
         once: Once | None = None,
         ends: Ends | None = None,
         within: Within = Within(),
+        hurried: bool = False,
     ) -> str | None:
         """Open a job with its document, its place in an index, its quota's cap and the subtask that starts it, or nothing.
 
         `share`: its weight among its tenant's jobs; `weight`: its tenant's among tenants; `document`: key below the namespace
         and fields; `index`: key and score; `ends`: the job ends with the subtask that starts it.
 
-        `within`: what its tenant may have.
+        `within`: what its tenant may have; `hurried`: the caller sends the subtask (`Dispatcher.hurry`).
 
         The job's id; that of an earlier one which the same was asked for under `once`; None where that was something else.
 
@@ -108,7 +109,7 @@ class Admission:
         end = ("", 0, "") if ends is None else (ends.tell, round(ends.keep_s * 1000), ends.record)
         limits = (within.open_jobs, within.bytes_per_day, within.amount_per_day)
         most = ["" if limit is None else limit for limit in limits]
-        what = (*head, *promise, start.payload, start.cost, *end, *most, within.bytes, *fields)
+        what = (*head, *promise, start.payload, start.cost, *end, *most, within.bytes, int(hurried), *fields)
         reply: str = (await self._call("accept", *what)).decode()
         if reply.startswith("!"):
             raise OverLimitError(reply[1:])

@@ -29,6 +29,8 @@ BATCH = 200
 IDLE_S = 0.25
 #: Pause after the store or the broker failed.
 RETRY_S = 0.5
+#: Who hurried looks so much later whether a worker took what was sent: most run by then, and nothing is to be written for them.
+TAKEN_S = 0.1
 
 
 class Dispatcher:
@@ -63,7 +65,9 @@ class Dispatcher:
         """Release and send what is due of one tier, beside whoever does it for all: for somebody who waits."""
         try:
             if released := await self._store.release(tier, BATCH, self._by_name[tier].pace):
-                await self._send(tier, released)
+                await self._publish(tier, released)
+                await asyncio.sleep(TAKEN_S)
+                await self._store.sent([subtask.id for subtask in released])
         except (RedisError, OperationalError, OSError) as error:
             logger.warning("nothing was hurried, the reconciler re-sends what was not sent: %s", error)
 
@@ -89,11 +93,14 @@ class Dispatcher:
             self._asked[tier.name] = asyncio.ensure_future(self._store.release(tier.name, BATCH, tier.pace))
 
     async def _send(self, tier: str, released: Sequence[Released]) -> None:
+        await self._publish(tier, released)
+        await self._store.sent([subtask.id for subtask in released])
+
+    async def _publish(self, tier: str, released: Sequence[Released]) -> None:
         # All members of a gate share its body. That of a gate sent from here had its chord lost; it reads what was gathered
         # from the store.
         bodies = {gate: await self._gates.body(gate) for gate in {subtask.gate for subtask in released} if gate}
         await self._publisher.publish(tier, released, bodies)
-        await self._store.sent([subtask.id for subtask in released])
 
 
 def _failed(asked: asyncio.Future[list[Released]]) -> bool:

@@ -1,8 +1,9 @@
 """Permits: leave to make one call now, shared out for the whole fleet per account.
 
 One script takes requests, tokens and in-flight together and answers with the moment at which the call may start, so
-waiting is one sleep, not a race of retries. What holds is the least of what is configured and what the vendor told, or,
-where both are silent, what was found out. It knows accounts, numbers and time; it makes no call itself.
+waiting is one sleep, not a race of retries; where that moment is now, it journals the call's intent as well. What holds is
+the least of what is configured and what the vendor told, or, where both are silent, what was found out. It knows accounts,
+numbers and time; it makes no call itself.
 """
 
 from __future__ import annotations
@@ -10,11 +11,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from redis.exceptions import RedisError
 
 from queues.link import Link
+from queues.subtasks import Intent, Refused
 from queues.tiers import Allowance
 
 #: A longer wait is confirmed at its end, and looked after this often: the account may have been paused, or allow more or less.
@@ -25,6 +27,7 @@ TOO_LARGE, OUTAGE, TOO_LONG = -2, -3, -4
 
 
 NOTHING_TOLD = ("",) * 4
+NO_INTENT = Intent("", "", "", 0, "")
 
 
 class PermitError(Exception):
@@ -85,6 +88,8 @@ class Permit:
     #: Seconds that the vendor's outage has lasted (a million where it has never answered), where the call tries whether it is
     #: over: no other one starts meanwhile.
     outage_s: int = 0
+    #: What came of the intent: True, it is journalled; False, it is still to be, as the start had to be waited for.
+    begun: Refused | bool = False
 
 
 class Limiter:
@@ -104,8 +109,11 @@ class Limiter:
         lease_s: float,
         patience_s: float,
         sit_out: bool = True,
+        intent: Intent | None = None,
     ) -> Permit:
         """Wait for a permit of `tokens`; it heals after `lease_s` if it is never returned.
+
+        `intent`: of the call, to be journalled together with a permit that needs no wait.
 
         Raises:
             OutageError: not `sit_out`, and the vendor has an outage.
@@ -117,13 +125,15 @@ class Limiter:
         began = loop.time()
         confirm = False
 
-        def permit(outage_s: int = 0) -> Permit:
-            return Permit(permit_id, account, allowance, tokens, round((loop.time() - began) * 1000), outage_s)
+        def permit(outage_s: int = 0, begun: Refused | bool = False) -> Permit:
+            waited_ms = round((loop.time() - began) * 1000)
+            return Permit(permit_id, account, allowance, tokens, waited_ms, outage_s, begun)
 
         try:
             while True:
                 left_s = began + patience_s - loop.time()
-                wait_ms, more = await self._ask(account, allowance, tokens, permit_id, lease_s, left_s, confirm=confirm)
+                asking = (account, allowance, tokens, permit_id, lease_s, left_s, intent or NO_INTENT)
+                wait_ms, more, *begun = await self._ask(*asking, confirm=confirm)
                 if wait_ms == TOO_LARGE:
                     raise PermitError(
                         f"A call of up to {tokens:,} tokens can never start: {account} allows "
@@ -132,7 +142,7 @@ class Limiter:
                 if wait_ms == OUTAGE and not sit_out:
                     raise OutageError(f"The vendor of {account} has an outage.")
                 if wait_ms == 0:
-                    return permit(more)
+                    return permit(more, (Refused.of(begun[0]) or True) if begun else False)
                 pause_s = (more if wait_ms < 0 else wait_ms) / 1000
                 if left_s <= 0 or (wait_ms != TOO_LONG and pause_s > left_s):
                     why = "its vendor has an outage" if wait_ms == OUTAGE else "its limit is used up or it is paused"
@@ -146,6 +156,8 @@ class Limiter:
                 confirm = wait_ms > 0
         except BaseException:
             with contextlib.suppress(RedisError):  # it heals; what went wrong is what counts
+                if intent is not None:
+                    await self._link.call("let_go", [self._namespace], [intent.quota, intent.hold, intent.id])
                 await self.settle(permit(), 0, "unused")
             raise
 
@@ -209,13 +221,14 @@ class Limiter:
         permit_id: str,
         lease_s: float,
         patience_s: float,
+        intent: Intent = NO_INTENT,
         *,
         confirm: bool,
-    ) -> list[int]:
-        reply: list[int] = await self._link.each(
+    ) -> list[Any]:
+        reply: list[Any] = await self._link.each(
             "permit",
             (self._namespace,),
             (account, *allowance.arguments()),
-            (tokens, permit_id, round(lease_s * 1000), int(confirm), round(patience_s * 1000)),
+            (tokens, permit_id, round(lease_s * 1000), int(confirm), round(patience_s * 1000), *intent.arguments()),
         )
         return reply

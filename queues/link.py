@@ -183,6 +183,7 @@ class Link:
 
     async def _run(self) -> None:
         """Send batches until nothing waits."""
+        await asyncio.sleep(0)  # for what those issue that were started beside whoever issued the first
         try:
             while self._waiting:
                 batch = self._taken(MAX_BATCH)

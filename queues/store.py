@@ -208,20 +208,9 @@ class Store:
 
         `under_way`: what it announces has begun, so that a store that is away or full is insisted upon.
         """
-        what = (intent.quota, intent.hold, intent.amount, intent.id, intent.note, intent.claimed, intent.fence)
+        what = intent.arguments()
         asking = self._insist(self._each, "hold", (), *what) if under_way else self._each("hold", (), *what)
-        reply = await asking
-        match reply[0]:
-            case 1:
-                return None
-            case 0:
-                return Refused("short", others=reply[3])
-            case 2:
-                return Refused("unsettled", note=reply[1].decode())
-            case 4:
-                return Refused("stale")
-            case _:
-                return Refused("cancelled" if reply[1] == b"cancelled" else "paused")
+        return Refused.of(await asking)
 
     async def let_go(self, intent: Intent) -> None:
         """Free the hold of an intent that was not carried out."""

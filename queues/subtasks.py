@@ -115,6 +115,10 @@ class Intent:
     claimed: str = ""
     fence: int = 0
 
+    def arguments(self) -> tuple[str | int, ...]:
+        """As the scripts take it."""
+        return (self.quota, self.hold, self.amount, self.id, self.note, self.claimed, self.fence)
+
 
 @dataclass(frozen=True, slots=True)
 class Refused:
@@ -128,6 +132,21 @@ class Refused:
     others: int = 0
     #: The note of the earlier intent.
     note: str = ""
+
+    @classmethod
+    def of(cls, reply: Any) -> Refused | None:
+        """What the scripts say of an intent; None: it is journalled."""
+        match reply[0]:
+            case 1:
+                return None
+            case 0:
+                return cls("short", others=reply[3])
+            case 2:
+                return cls("unsettled", note=reply[1].decode())
+            case 4:
+                return cls("stale")
+            case _:
+                return cls("cancelled" if reply[1] == b"cancelled" else "paused")
 
 
 @dataclass(frozen=True, slots=True)

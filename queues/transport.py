@@ -106,18 +106,12 @@ class Channel(kombu_redis.Channel):
 
     def on_readable(self, kind: Any) -> None:
         """A line has replies. Raises Empty if none of them was a message, as kombu expects."""
-        if kind == "work":
-            delivered = 0
-            for purpose, reply in self._work.receive() if self._work is not None else ():
-                delivered += self._on_reply(purpose, reply)
-            if delivered:
-                return
-        else:
-            waiter = self._waiters.get(kind)
-            for (_, queue, _), reply in waiter.receive() if waiter is not None else ():
-                if reply is not None:
-                    self._empty.discard(queue)
-        raise Empty
+        line = self._work if kind == "work" else self._waiters.get(kind)
+        delivered = 0
+        for purpose, reply in line.receive() if line is not None else ():
+            delivered += self._on_reply(purpose, reply)
+        if not delivered:
+            raise Empty
 
     def close(self) -> None:
         """Flush the last acks, then close as kombu does, which puts back what is not acknowledged."""
@@ -160,6 +154,10 @@ class Channel(kombu_redis.Channel):
         kind, queue, detail = purpose
         if kind == "fetch":
             self._fetching.pop(queue, None)
+        elif kind == "wait":
+            if reply is not None and not detail:
+                self._empty.discard(queue)
+            return 0
         if isinstance(reply, Exception):
             if kind == "ack":
                 self.qos.acks.setdefault(queue, []).extend(detail)
@@ -169,11 +167,15 @@ class Channel(kombu_redis.Channel):
                 logger.error("The broker refused to %s (%s); trying again in %s s.", kind, reply, REST_SECONDS)
                 self._rest_until = monotonic() + REST_SECONDS
             return 0
-        if kind != "fetch":
-            return 0
+        return self._deliver(queue, detail, reply) if kind == "fetch" else 0
+
+    def _deliver(self, queue: str, most: int, reply: list[bytes]) -> int:
+        """Hand on what a fetch took; the number of messages."""
         self._queue_cycle.rotate(queue)
-        if len(reply) < detail:
+        if len(reply) < most:
             self._empty.add(queue)
+        else:
+            self._empty.discard(queue)
         for raw in reply:
             self.arriving = queue
             payload = loads(raw)
@@ -223,7 +225,7 @@ class Channel(kombu_redis.Channel):
             line.close()
 
     def _wait(self, queue: str, key: str) -> None:
-        """Be told when the list `key` has something: the server moves its last element to where it is."""
+        """Fetch once the list `key` has something: until then a command waits that moves its last element to where it is."""
         waiter = self._waiters.get(key)
         if waiter is None or not waiter.open:
             if waiter is not None:
@@ -231,8 +233,11 @@ class Channel(kombu_redis.Channel):
             waiter = self._waiters[key] = Line(self, key)
         if waiter.idle:
             name = self.global_keyprefix + key
-            command = ("BLMOVE", name, name, "RIGHT", "RIGHT", WAIT_SECONDS)
-            waiter.send([(("wait", queue, key), _pack(command))])
+            room = max(0, self.qos.room())
+            sends = [(("wait", queue, room), _pack(("BLMOVE", name, name, "RIGHT", "RIGHT", WAIT_SECONDS)))]
+            if room:
+                sends.append((("fetch", queue, room), self._fetch_command(queue, room)))
+            waiter.send(sends)
         waiter.check_overdue()
 
 

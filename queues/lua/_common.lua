@@ -147,8 +147,8 @@ end
 -- may run beside them, so where several kill at the same time, one that does not may be given up with them.
 local SUSPECT_KILLS = 2
 
--- Into the backlog of its tier.
-local function make_ready(id, tier, from, front)
+-- Into the backlog of its tier; `quiet`: whoever put it there sends it.
+local function make_ready(id, tier, from, front, quiet)
   local job = job_of(id)
   local tenant = redis.call('HGET', key('j', job), 'tenant') or 'default'
   move(id, tier, from, 'ready')
@@ -164,7 +164,7 @@ local function make_ready(id, tier, from, front)
   redis.call(front and 'LPUSH' or 'RPUSH', key('b', tier, tenant, job), id)
   if stopped then return end -- its lane opens again when the job is resumed
   open_lane(tier, tenant, job)
-  ring()
+  if not quiet then ring() end
 end
 
 -- A claim ran out: whoever held it counts as dead and can no longer write.

@@ -8,7 +8,8 @@
 -- ARGV[17] '' or whom to tell ('-': nobody) of the end of a job that ends with this subtask   ARGV[18] for how many ms such a
 -- job is kept   ARGV[19] the record of its entries
 -- ARGV[20…22] jobs that the tenant may have open, bytes it may send and amount it may use in a day ('' for any)
--- ARGV[23] bytes that this job sends   ARGV[24…] fields of the document
+-- ARGV[23] bytes that this job sends   ARGV[24] 1: whoever asks sends the subtask, and the dispatcher need not be rung for
+-- ARGV[25…] fields of the document
 -- Reply: the job: an earlier one where the promise was given to it, '' where it was given for something else; or '!jobs',
 -- '!bytes' or '!amount', of which the tenant has all that it may have.
 local job, document, id, promise = ARGV[1], key(ARGV[5]), ARGV[8], ARGV[12] ~= '' and key(ARGV[12])
@@ -46,7 +47,7 @@ if promise then
   redis.call('HSET', promise, 'job', job, 'digest', ARGV[13])
   redis.call('PEXPIRE', promise, ARGV[14])
 end
-redis.call('HSET', document, unpack(ARGV, 24))
+redis.call('HSET', document, unpack(ARGV, 25))
 if ARGV[6] ~= '' then
   redis.call('ZADD', key(ARGV[6]), ARGV[7], job)
   redis.call('ZADD', key(ARGV[6], tenant), ARGV[7], job)
@@ -58,7 +59,7 @@ if ARGV[4] ~= '' then redis.call('HSET', key('q', job), 'cap', ARGV[4]) end
 redis.call('HSET', key('s', id), 'task', ARGV[9], 'payload', ARGV[15], 'cost', ARGV[16], 'needs', 0,
   'fence', 0, 'kills', 0, 'sends', 0)
 if ARGV[17] ~= '' then redis.call('HSET', key('s', id), 'ends', ARGV[17], 'keep_ms', ARGV[18], 'record', ARGV[19]) end
-make_ready(id, ARGV[10], nil, false)
+make_ready(id, ARGV[10], nil, false, ARGV[24] == '1')
 happened(job, 'accepted')
 if ARGV[17] ~= '' then keep_for(job, id, 2 * ARGV[18]) end -- should it never end
 return job

@@ -4,9 +4,10 @@
 -- ARGV[1] account  ARGV[2] requests/min  ARGV[3] tokens/min  ARGV[4] in flight (0: no limit)
 -- ARGV[5] 1: the limits are to be found out
 -- ARGV for each: tokens at most, permit id, lease_ms, 1: asked before, only confirm, the longest wait that is of use in ms (for a
--- longer one nothing is reserved)
+-- longer one nothing is reserved), and an intent as hold.lua takes it, to be journalled where the call may start at once (quota '':
+-- there is none)
 -- Reply to each: {wait_ms, seconds that the outage has lasted if the call tries whether it is over, else 0; 1000000 where the
---         vendor has never answered},
+--         vendor has never answered}, and where the wait is 0 and there is an intent, what came of it,
 --        {-1, retry_ms} when all in-flight places are taken,
 --        {-2, tokens/min} when it is more than that, {-3, retry_ms} while the vendor has an outage, {-4, wait_ms} too long a wait.
 local most = tonumber(ARGV[4])
@@ -98,6 +99,11 @@ local function reserve(tokens, id, lease_ms, confirm, patience_ms)
   try()
   return {math.ceil(start - now), tries}
 end
-local replies = each(5, 5, reserve)
+local function begin(tokens, id, lease_ms, confirm, patience_ms, quota, ...)
+  local reply = reserve(tokens, id, lease_ms, confirm, patience_ms)
+  if reply[1] == 0 and quota ~= '' then reply[3] = journal(quota, ...) end
+  return reply
+end
+local replies = each(5, 12, begin)
 save()
 return replies

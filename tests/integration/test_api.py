@@ -18,6 +18,7 @@ from fleet.tenants import tenant_of
 from tests.support.api import JOB, REQUESTS, Api, on_api, on_disk, stored
 from tests.support.sim import RunningSim
 from tests.support.valkey import Valkey
+from tests.support.worker import eventually
 
 ROUTES = [
     ("POST", "/v1/jobs"),
@@ -143,6 +144,13 @@ def test_what_is_anothers_does_not_exist(valkey: Valkey, tmp_path: Path, sim: Ru
             begun = {"model": "nano", "input": "x", "background": True}
             response = (await api.ask("POST", "/v1/responses", keys[tenant], json=begun))[1]["id"]
             ids[tenant] = {"jobs": job, "files": file, "batches": batch, "responses": response}
+        replies = [f"{its['responses'].removeprefix('resp_')}/reply" for its in ids.values()]
+
+        async def sent() -> bool:
+            found = [await api.fleet.runtime.store.fields(reply, "sends") for reply in replies]
+            return found == [["1"]] * len(replies)
+
+        await eventually(sent, "the wake-ups of the replies to be counted")
         before, disk = await stored(api), on_disk(tmp_path)
         for asking in tenants:
             for owner in tenants:

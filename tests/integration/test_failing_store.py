@@ -66,15 +66,15 @@ def test_a_store_that_fails_in_the_middle_of_a_subtask_counts_as_nobodys_death(
     async def scenario(fleet: Bench) -> None:
         job_id = await fleet.submit(steps=[WRITE])
         message = await fleet.run_until(job_id, RUN_TASK)
-        intend, planned = fleet.runtime.store.intend, fleet.runtime.jobs.planned
+        acquire, planned = fleet.runtime.limiter.acquire, fleet.runtime.jobs.planned
 
         async def away(*_: object, **__: object) -> Any:
-            fleet.runtime.store.intend, fleet.context.jobs.planned = intend, planned  # type: ignore[method-assign]
+            fleet.runtime.limiter.acquire, fleet.context.jobs.planned = acquire, planned  # type: ignore[method-assign]
             raise LinkError("The store cannot be reached.")
 
         for _ in range(MAX_KILLS):
             if name == "a call":
-                fleet.runtime.store.intend = away  # type: ignore[method-assign]
+                fleet.runtime.limiter.acquire = away  # type: ignore[method-assign]
             else:
                 fleet.context.jobs.planned = away  # type: ignore[method-assign]
             with pytest.raises(NotOurs, match="the store or the disk failed"):

@@ -8,6 +8,8 @@ import pytest
 
 from queues.limits import Limiter, PermitError
 from queues.link import Link
+from queues.store import Store
+from queues.subtasks import Intent, Refused
 from queues.tiers import Allowance
 from tests.support.valkey import Valkey
 
@@ -97,6 +99,56 @@ def test_a_call_over_the_limit_of_a_minute_is_refused_with_what_to_do(valkey: Va
             await Limiter(link, "test").acquire(
                 "m", Allowance(tokens_per_minute=10), tokens=11, permit_id="a", lease_s=1, patience_s=1
             )
+        await link.aclose()
+
+    asyncio.run(scenario())
+
+
+def test_what_may_start_at_once_is_journalled_with_its_permit_and_what_has_to_wait_is_not(valkey: Valkey) -> None:
+    async def scenario() -> None:
+        link = Link.from_url(valkey.url)
+        limiter, store = Limiter(link, "test"), Store(link, "test", lease_ms=1_000)
+        await store.set_cap("job", 100)
+        allowance = Allowance(requests_per_minute=6)
+
+        def intent(name: str, amount: int) -> Intent:
+            return Intent("job", f"job/{name}", name, amount, f"note of {name}")
+
+        async def begun(account: str, name: str, amount: int) -> Refused | bool:
+            permit = await limiter.acquire(
+                account, allowance, tokens=1, permit_id=name, lease_s=60, patience_s=5, intent=intent(name, amount)
+            )
+            return permit.begun
+
+        assert await begun("m", "a", 60) is True
+        assert (await store.quota("job"), await store.unsettled("job")) == ((100, 0, 60), ["note of a"])
+        assert await begun("other", "b", 60) == Refused("short", others=60), "there is a permit, and no money"
+        wait_ms, *rest = await limiter._ask("m", allowance, 1, "c", 60, 3_600, intent("c", 10), confirm=False)
+        assert (wait_ms > 5_000, len(rest)) == (True, 1)
+        assert await store.unsettled("job") == ["note of a"], "nothing is held while it waits for its start"
+        await link.aclose()
+
+    asyncio.run(scenario())
+
+
+def test_whoever_is_ended_while_it_asks_leaves_neither_permit_nor_intent(valkey: Valkey) -> None:
+    async def scenario() -> None:
+        link = Link.from_url(valkey.url)
+        limiter, store = Limiter(link, "test"), Store(link, "test", lease_ms=1_000)
+        intent = Intent("job", "job/a", "a", 60, "note")
+        asking = asyncio.create_task(
+            limiter.acquire(
+                "m", Allowance(in_flight=1), tokens=1, permit_id="a", lease_s=60, patience_s=5, intent=intent
+            )
+        )
+        with valkey.client() as client:
+            while not client.hget("test:i:job", "job/a"):  # it is journalled; the reply is on its way
+                await asyncio.sleep(0)
+        asking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+        assert (await store.unsettled("job"), await store.quota("job")) == ([], (None, 0, 0))
+        assert (await limiter.look("m", Allowance(in_flight=1))).calls == 0
         await link.aclose()
 
     asyncio.run(scenario())

@@ -197,3 +197,18 @@ def test_what_arrives_after_its_consumer_was_cancelled_goes_back(valkey: Valkey,
         ours.drain_events(timeout=0.2)
     with valkey.client() as client:
         assert (len(messages), client.llen("q"), client.hlen("unacked.q")) == (0, 3, 0)
+
+
+def test_what_a_waiting_consumer_is_sent_after_it_was_cancelled_goes_back(valkey: Valkey, ours: Connection) -> None:
+    channel = ours.channel()
+    messages: list[Any] = []
+    consumer = Consumer(channel, [QUEUE], on_message=messages.append)
+    consumer.consume()
+    with pytest.raises(TimeoutError):
+        ours.drain_events(timeout=0.3)
+    consumer.cancel()
+    publish(valkey, 1)
+    with contextlib.suppress(TimeoutError):
+        ours.drain_events(timeout=0.2)
+    with valkey.client() as client:
+        assert (len(messages), client.llen("q"), client.hlen("unacked.q")) == (0, 1, 0)
