@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -136,14 +137,23 @@ def test_whoever_is_ended_while_it_asks_leaves_neither_permit_nor_intent(valkey:
         link = Link.from_url(valkey.url)
         limiter, store = Limiter(link, "test"), Store(link, "test", lease_ms=1_000)
         intent = Intent("job", "job/a", "a", 60, "note")
+        each, answered = link.each, asyncio.Event()
+
+        async def stalls(*call: Any) -> Any:
+            reply = await each(*call)
+            if call[0] == "permit":
+                answered.set()
+                await asyncio.Event().wait()
+            return reply
+
+        link.each = stalls  # type: ignore[assignment, method-assign]
         asking = asyncio.create_task(
             limiter.acquire(
                 "m", Allowance(in_flight=1), tokens=1, permit_id="a", lease_s=60, patience_s=5, intent=intent
             )
         )
-        with valkey.client() as client:
-            while not client.hget("test:i:job", "job/a"):  # it is journalled; the reply is on its way
-                await asyncio.sleep(0)
+        await answered.wait()
+        assert await store.unsettled("job") == ["note"]
         asking.cancel()
         with pytest.raises(asyncio.CancelledError):
             await asking
