@@ -89,8 +89,7 @@ class Executor:
             GiveBack, JobCancelled: the call was not made.
         """
         choices = self._choices(purpose.tier, request)
-        failures = 0
-        asked = 0
+        failures = asked = 0
         renewed = False
         deadline = time.monotonic() + PATIENCE_S
         while True:
@@ -334,6 +333,7 @@ class Executor:
                 lease_s=choice.request.timeout_s + 30,
                 patience_s=PERMIT_PATIENCE_S,
                 sit_out=sit_out,
+                lane=choice.tier,
             )
         )
 

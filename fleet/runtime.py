@@ -14,6 +14,7 @@ from kombu.exceptions import OperationalError
 
 from fleet import choices, providers
 from fleet.acceptance import Acceptance
+from fleet.admissible import AdmissibleWork
 from fleet.archive import Archive
 from fleet.blobs import Blobs
 from fleet.config import Environment, FleetConfig, config_path, load_config
@@ -101,6 +102,10 @@ class Runtime:
     @cached_property
     def surveyor(self) -> Surveyor:
         return Surveyor(self.link, NAMESPACE, list(self.tiers))
+
+    @cached_property
+    def admissible(self) -> AdmissibleWork:
+        return AdmissibleWork(self.surveyor, self.limiter, self.config)
 
     @cached_property
     def jobs(self) -> JobStore:

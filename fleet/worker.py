@@ -95,4 +95,4 @@ def _services(instance: Any, **_: Any) -> None:
         background.add(lambda: Janitor(_context()).run())
         background.add(lambda: _deliverer().run())
         if (address := runtime.environment.metrics_address) is not None:
-            background.add(MetricsEndpoint(runtime.surveyor, *address).serve)
+            background.add(MetricsEndpoint(runtime.surveyor, runtime.admissible, *address).serve)

@@ -13,7 +13,8 @@ from enum import StrEnum
 from queues.link import Link
 from queues.subtasks import by_tier
 
-#: Jobs with something ready on one tier, and overdue subtasks, that one survey looks at: with more, it counts too few.
+#: Jobs with something ready on one tier, and overdue subtasks, that one survey looks at: of more jobs it counts one subtask
+#: each, more overdue subtasks it does not tell apart.
 MOST_LANES, MOST_OVERDUE = 200, 200
 
 
@@ -47,6 +48,9 @@ class TierSurvey:
     workers: int
     #: Subtasks that the live workers can run at once.
     capacity: int
+    #: Of those that are ready, as many as the quotas of their jobs let run at once beside what is out; of a job that has
+    #: something ready one at least, for somebody has to find that its quota is used up.
+    affordable: int = 0
 
 
 @dataclass(frozen=True, slots=True)

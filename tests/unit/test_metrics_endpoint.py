@@ -11,13 +11,33 @@ from prometheus_client.parser import text_string_to_metric_families
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from fleet import metrics_endpoint
+from fleet.admissible import AdmissibleWork
+from fleet.config import FleetConfig
 from fleet.metrics_endpoint import MetricsEndpoint
+from queues.limits import Limiter, Standing
 from queues.link import Link
 from queues.survey import Survey, Surveyor, TierSurvey
+from queues.tiers import Allowance
 from tests.support.valkey import free_port
 from tests.support.worker import eventually
 
+CONFIG = FleetConfig.model_validate(
+    {
+        "models": {"m": {"context_tokens": 1_000}},
+        "tiers": {tier: {"model": "m"} for tier in ("nano", "mini", "flagship")},
+    }
+)
 IDLE = Survey({"nano": TierSurvey(0, 0, 0, 0)}, 0, 0, 0.0, 0, {})
+
+
+class Open(Limiter):
+    """Of accounts that nobody uses; it asks nobody."""
+
+    def __init__(self) -> None:
+        super().__init__(Link.from_url("redis://127.0.0.1:1"), "test")
+
+    async def look(self, account: str, allowance: Allowance) -> Standing:
+        return Standing(None, None, None, requests=0, tokens=0, calls=0, next_s=0, paused_s=0, outage_s=None)
 
 
 class Answers(Surveyor):
@@ -42,7 +62,9 @@ def ask(answers: Answers, paths: list[str], **headers: str) -> list[tuple[int, s
 
     async def scenario() -> list[tuple[int, str, str]]:
         port = free_port()
-        serving = asyncio.create_task(MetricsEndpoint(answers, "127.0.0.1", port).serve())
+        serving = asyncio.create_task(
+            MetricsEndpoint(answers, AdmissibleWork(answers, Open(), CONFIG), "127.0.0.1", port).serve()
+        )
         async with aiohttp.ClientSession(f"http://127.0.0.1:{port}", headers=headers) as session:
 
             async def get(path: str) -> tuple[int, str, str]:
@@ -79,7 +101,8 @@ def test_scrapes_take_turns_and_each_gets_the_metrics() -> None:
     answers = Answers(idle)
     for status, content_type, text in ask(answers, ["/metrics"] * 10):
         assert (status, content_type) == (200, "text/plain")
-        assert {family.name for family in text_string_to_metric_families(text)} > {"tierfleet_workers"}
+        names = {family.name for family in text_string_to_metric_families(text)}
+        assert names > {"tierfleet_workers", "tierfleet_admissible_subtasks"}
     assert answers.most == 1
 
 
