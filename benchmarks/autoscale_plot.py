@@ -1,4 +1,4 @@
-"""Draws the runs of `make bench-autoscale`: `python -m benchmarks.autoscale_plot autoscale.json autoscale.png`, as `benchmarks.plot`."""
+"""Draws `make bench-autoscale`: `python -m benchmarks.autoscale_plot autoscale.json autoscale.png`, as `benchmarks.plot` does."""
 
 from __future__ import annotations
 
@@ -30,7 +30,9 @@ def _pods(panel: Any, load: dict[str, Any]) -> None:
         minutes = [at / 60 for at, _, _ in looks]
         panel.step(minutes, [pods for _, pods, _ in looks], where="post", color=color, label=how, linewidth=1.6)
     panel.axhline(load["busy_pods"], color="#222222", linewidth=0.9, linestyle=":")
-    panel.annotate("what the limits can keep busy", (0, load["busy_pods"]), xytext=(4, 3), textcoords="offset points", fontsize=8)
+    panel.annotate(
+        "what the limits can keep busy", (0, load["busy_pods"]), xytext=(4, 3), textcoords="offset points", fontsize=8
+    )
     panel.set_title(load["load"], fontsize=10.5, loc="left")
     # A run that does not come to an end would press all others together.
     panel.set_xlim(0, min(max(looks[-1][0] for looks in load["runs"].values()), load["until_s"] * 1.5) / 60)

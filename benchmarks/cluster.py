@@ -13,13 +13,15 @@ import random
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 
 from queues.limits import Standing, Took
 from queues.survey import TierSurvey
 from queues.tiers import Allowance
 
-#: So far ahead of its start a subtask is let out to a worker (queues/lua/release.lua).
-AHEAD_S = 1.0
+#: So far ahead of its start a subtask is let out to a worker (queues/lua/release.lua), and for so long what was not used of a
+#: limit is made up for (queues/lua/_permits.lua).
+AHEAD_S = BURST_S = 1.0
 #: The window of a tier is so much of what its workers can run (there, too).
 WINDOW = 1.125
 #: Of so many calls it is remembered how long they took (queues/lua/permit_return.lua).
@@ -104,6 +106,8 @@ class Cluster:
         self._chance = random.Random(f"{seed} {load.name}")
         self._starts_s = start_s
         self.pods = [Pod(0.0, 0.0) for _ in range(pods)]
+        #: Those that take work.
+        self._working = list(self.pods)
         self.result = Run(most_pods=pods)
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._numbers = iter(range(1 << 62))
@@ -113,8 +117,8 @@ class Cluster:
         self._backlog = 0
         self._timed = 0
         self._all_arrived = False
-        #: The account: when the next start is due, the starts of the last minute with their tokens, those to come.
-        self._next_s = 0.0
+        #: The account: when the next start is due by either limit; starts of the last minute with their tokens; those to come.
+        self._requests_at = self._tokens_at = self._last_s = 0.0
         self._starts: deque[tuple[float, float]] = deque()
         self._flying = 0
         self._to_come = 0
@@ -148,11 +152,13 @@ class Cluster:
         for _ in range(replicas - len(there)):
             pod = Pod(self.now, self.now + self._chance.uniform(*self._starts_s))
             self.pods.append(pod)
-            self._at(pod.ready_s, self._pump)
+            self._at(pod.ready_s, partial(self._come, pod))
         self.result.most_pods = max(self.result.most_pods, len(self.pods))
         order = sorted(there, key=lambda pod: (pod.ready_s <= self.now, -pod.created_s))
         for pod in order[: max(0, len(there) - replicas)]:
             pod.stopped = True  # it takes nothing more, and ends with its last call
+            if pod in self._working:
+                self._working.remove(pod)
             self._end_if_done(pod)
 
     @property
@@ -162,13 +168,13 @@ class Cluster:
 
     def survey(self) -> TierSurvey:
         """As a survey of the store would find the tier."""
-        workers, queued = len(self._ready()), self.queued()
+        workers, queued = len(self._working), self.queued()
         held = self._backlog - queued
         return TierSurvey(held, self._flying + queued, workers, workers * self._load.concurrency, affordable=held)
 
     def queued(self) -> int:
         """Released and not taken by a worker yet: what is in the broker's list."""
-        window = len(self._ready()) * math.ceil(WINDOW * self._load.concurrency)
+        window = len(self._working) * math.ceil(WINDOW * self._load.concurrency)
         return 0 if self._blocked() else max(0, min(self._backlog, window - self._flying))
 
     @property
@@ -190,7 +196,7 @@ class Cluster:
             requests=len(begun),
             tokens=round(sum(begun)),
             calls=self._flying,
-            next_s=max(0.0, self._next_s - self.now),
+            next_s=self._next_s - self.now,
             paused_s=0.0,
             outage_s=None,
             waiting=self._to_come,
@@ -200,8 +206,15 @@ class Cluster:
     def _open(self) -> bool:
         return bool(self._backlog or self._flying or not self._all_arrived)
 
-    def _ready(self) -> list[Pod]:
-        return [pod for pod in self.pods if pod.ready_s <= self.now and not pod.stopped]
+    def _come(self, pod: Pod) -> None:
+        if not pod.stopped:
+            self._working.append(pod)
+            self._pump()
+
+    @property
+    def _next_s(self) -> float:
+        """When the next call may start."""
+        return max(self.now, self._requests_at, self._tokens_at, self._last_s)
 
     def _blocked(self) -> bool:
         """Whether it is the account that keeps the next from starting."""
@@ -226,15 +239,16 @@ class Cluster:
         self._at(at, arrive)
 
     def _pump(self) -> None:
-        """Let start what may."""
-        places = [(self._load.concurrency - pod.running, pod) for pod in self._ready()]
-        free = sum(count for count, _ in places)
-        while self._backlog and free and not self._blocked():
-            pod = min(self._ready(), key=lambda one: one.running)
-            free -= 1
+        """Let start what may, on the pod that has the most room."""
+        while self._backlog and self._working:
+            pod = min(self._working, key=_running)
+            if pod.running >= self._load.concurrency:
+                return
+            if self._blocked():
+                if self._next_s > self.now + AHEAD_S:
+                    self._pump_later(self._next_s - AHEAD_S)
+                return
             self._start(pod)
-        if self._backlog and free and self._next_s > self.now + AHEAD_S:
-            self._pump_later(self._next_s - AHEAD_S)
 
     def _pump_later(self, at: float) -> None:
         if at >= self._pump_at:
@@ -255,14 +269,12 @@ class Cluster:
             self._waiting[0] = (arrived, number - 1)
         self._backlog -= 1
         tokens = self._draw(self._load.tokens)
-        start = max(self.now, self._next_s)
+        start = self._last_s = self._next_s
         limits = self._load.allowance
-        spacing = [0.0]
         if limits.requests_per_minute is not None:
-            spacing.append(60 / limits.requests_per_minute)
+            self._requests_at = max(self.now - BURST_S, self._requests_at) + 60 / limits.requests_per_minute
         if limits.tokens_per_minute is not None:
-            spacing.append(60 * tokens / limits.tokens_per_minute)
-        self._next_s = start + max(spacing)
+            self._tokens_at = max(self.now - BURST_S, self._tokens_at) + 60 * tokens / limits.tokens_per_minute
         self._starts.append((start, tokens))
         pod.running += 1
         self._flying += 1
@@ -271,7 +283,7 @@ class Cluster:
         if start > self.now:
             self._to_come += 1
             self._at(start, self._begun)
-        self._at(start + took, lambda: self._end(pod, arrived, took, tokens))
+        self._at(start + took, partial(self._end, pod, arrived, took, tokens))
 
     def _begun(self) -> None:
         self._to_come -= 1
@@ -308,3 +320,7 @@ class Cluster:
 
     def _at(self, at: float, what: Callable[[], None]) -> None:
         heapq.heappush(self._events, (at, next(self._numbers), what))
+
+
+def _running(pod: Pod) -> int:
+    return pod.running

@@ -97,9 +97,7 @@ def _account(lane: Lane, standings: Mapping[str, Standing]) -> str:
     return next((one for one in lane.accounts if standings[one].outage_s is None), lane.accounts[-1])
 
 
-def _on_account(
-    standing: Standing, lanes: Mapping[str, Lane], tiers: Mapping[str, TierSurvey]
-) -> dict[str, int]:
+def _on_account(standing: Standing, lanes: Mapping[str, Lane], tiers: Mapping[str, TierSurvey]) -> dict[str, int]:
     # Calls of one account are not told apart by tier: what is out on each says how they are spread.
     out = sum(tier.out for tier in tiers.values())
     begun = min(out, max(0, standing.calls - standing.waiting))
@@ -109,8 +107,7 @@ def _on_account(
     demands = {name: _demand(standing, name, lanes[name], tier) for name, tier in tiers.items()}
     rate = _fair_rate(standing, demands.values())
     return {
-        name: min(_work(tier), max(running[name], 1, _in_flight(demands[name], rate)))
-        for name, tier in tiers.items()
+        name: min(_work(tier), max(running[name], 1, _in_flight(demands[name], rate))) for name, tier in tiers.items()
     }
 
 

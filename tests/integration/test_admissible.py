@@ -1,4 +1,4 @@
-"""Admissible work over HTTP, as KEDA asks for it, with a real store: limits, pauses, outages, budgets, and a store that is away."""
+"""Admissible work over HTTP, as KEDA asks for it, on a real store: limits, pauses, outages, budgets, and a store that is away."""
 
 from __future__ import annotations
 
@@ -124,27 +124,27 @@ def test_without_limits_all_that_is_ready_and_out_is_admissible(valkey: Valkey) 
 
 
 def test_a_backlog_behind_a_rate_limit_counts_as_far_as_the_limit_lets_it_run(valkey: Valkey) -> None:
-    limits = {"requests_per_minute": 600}
-
     async def scenario(fleet: Asked) -> None:
         await backlog(fleet.store, 5_000)
         assert await fleet.admissible() == 30, "ten a second, and a twentieth of the timeout each: nothing is known yet"
-        await fleet.took(8.0, Allowance(**limits))
-        assert await fleet.admissible() == pytest.approx(80, abs=1), "ten a second for the eight seconds that a call took"
+        await fleet.took(8.0, Allowance(requests_per_minute=600))
+        assert await fleet.admissible() == pytest.approx(80, abs=1), (
+            "ten a second for the eight seconds that a call took"
+        )
 
-    asked(valkey, scenario, **limits)
+    asked(valkey, scenario, requests_per_minute=600)
 
 
 def test_a_limit_on_tokens_counts_by_what_calls_took(valkey: Valkey) -> None:
-    limits = {"tokens_per_minute": 60_000}
-
     async def scenario(fleet: Asked) -> None:
         await backlog(fleet.store, 5_000)
         assert await fleet.admissible() == 10, "nobody knows how many tokens they take"
-        await fleet.took(4.0, Allowance(**limits), tokens=100)
-        assert await fleet.admissible() == pytest.approx(40, abs=1), "a thousand tokens a second are ten calls of a hundred"
+        await fleet.took(4.0, Allowance(tokens_per_minute=60_000), tokens=100)
+        assert await fleet.admissible() == pytest.approx(40, abs=1), (
+            "a thousand tokens a second are ten calls of a hundred"
+        )
 
-    asked(valkey, scenario, **limits)
+    asked(valkey, scenario, tokens_per_minute=60_000)
 
 
 def test_a_paused_job_has_no_admissible_work_until_it_is_resumed(valkey: Valkey) -> None:

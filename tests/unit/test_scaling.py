@@ -70,7 +70,9 @@ def test_where_no_call_was_seen_a_part_of_its_timeout_counts() -> None:
 def test_where_nobody_knows_how_many_tokens_calls_take_a_few_begin() -> None:
     limited = replace(FREE, tokens_per_minute=60_000)
     assert of_nano(limited, tier(10_000)) == FIRST_CALLS
-    other = replace(limited, requests=10, tokens=1_000)  # an earlier version's workers called, who do not say how long it took
+    other = replace(
+        limited, requests=10, tokens=1_000
+    )  # an earlier version's workers called, who do not say how long it took
     assert of_nano(other, tier(10_000)) == 30, "ten a second for three seconds"
 
 
@@ -165,9 +167,7 @@ def test_more_work_never_makes_less_of_it_admissible(
     standing: Standing, tiers: dict[str, TierSurvey], name: str, more: int
 ) -> None:
     grown = replace(tiers[name], affordable=tiers[name].affordable + more, ready=tiers[name].ready + more)
-    before, after = (
-        admissible(LANES, {"a": standing}, there)[name] for there in (tiers, tiers | {name: grown})
-    )
+    before, after = (admissible(LANES, {"a": standing}, there)[name] for there in (tiers, tiers | {name: grown}))
     assert after >= before
 
 
