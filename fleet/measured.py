@@ -128,7 +128,9 @@ class MeasuredStore(Store):
 
     def _booked(self, charges: Sequence[Charge]) -> None:
         for charge in charges:
-            entry = json.loads(charge.body)  # as `fleet.entries.charge` wrote it: cheaper than a model that checks it again
+            entry = json.loads(
+                charge.body
+            )  # as `fleet.entries.charge` wrote it: cheaper than a model that checks it again
             usage = entry["usage"]
             self._meter.booked(
                 entry["tier"],

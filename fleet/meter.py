@@ -36,7 +36,8 @@ class Meter:
 
     def __init__(self, config: FleetConfig, tiers: Iterable[str]) -> None:
         """`tiers`: those that work is done on, with the coordinator's."""
-        prometheus_client.disable_created_metrics()  # a second series for each, of use to no Prometheus
+        # Else there is a second series for each, of use to no Prometheus.
+        prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = registry = CollectorRegistry()
         self._tiers = frozenset(tiers)
         self._models = frozenset(name for tier in config.tiers for name in config.models_of(tier))
@@ -74,7 +75,7 @@ class Meter:
         )
         self._dollars = Counter(
             "tierfleet_spent_dollars",
-            "US dollars as the ledger books them; a call that may have been billed and whose usage is unknown counts at its worst case.",
+            "US dollars as the ledger books them; a call that may have been billed, of unknown usage, counts at its worst case.",
             ["tier"],
             registry=registry,
         )

@@ -158,4 +158,6 @@ class StoreMetrics(Collector):
         self._answers = answers
 
     def collect(self) -> Iterator[Metric]:
-        yield GaugeMetricFamily("tierfleet_store_up", "1 if the store answered this process, else 0.", value=self._answers)
+        yield GaugeMetricFamily(
+            "tierfleet_store_up", "1 if the store answered this process, else 0.", value=self._answers
+        )

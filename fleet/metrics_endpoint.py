@@ -13,9 +13,8 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from itertools import chain
 
 from aiohttp import web
-from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
+from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import Metric
-from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 from redis.exceptions import RedisError
@@ -28,6 +27,7 @@ logger = logging.getLogger(__name__)
 PATIENCE_S = 5.0
 #: Longest that the end of the process waits for a scrape under way.
 END_S = 1.0
+OPENMETRICS = "application/openmetrics-text"
 
 #: Looks at the fleet; raises RedisError when the store does not answer.
 Look = Callable[[], Awaitable[Sequence[Collector]]]
@@ -93,8 +93,8 @@ class MetricsEndpoint:
 
 
 def shown(collectors: Sequence[Collector], accept: str) -> tuple[bytes, str]:
-    """The text of a process's metrics and its media type, for a scraper with this `Accept` header; nothing of that is repeated."""
+    """The text of a process's metrics and its media type, for a scraper with this `Accept` header."""
     together = Together([ProcessCollector(registry=None), *collectors])
-    if "application/openmetrics-text" in accept:
-        return openmetrics.generate_latest(together), openmetrics.CONTENT_TYPE_LATEST
-    return generate_latest(together), CONTENT_TYPE_PLAIN_0_0_4
+    # Nothing of what the scraper sent is passed on: the library fails at versions that it cannot read.
+    encode, media_type = choose_encoder(OPENMETRICS if OPENMETRICS in accept else "")
+    return encode(together), media_type

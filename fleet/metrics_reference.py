@@ -26,12 +26,12 @@ HEAD = """\
 
 <!-- Made by `python -m fleet.metrics_reference`; a test keeps it so. -->
 
-Every process shows its metrics at `FLEET_METRICS_ADDRESS` under `/metrics`, without a key; the API shows them to an admin's key on
-its own port, too. What the coordinator shows of the whole fleet every coordinator and the API's own port show alike: take
-the max over processes. What a worker counts is its own: add it up. Labels come from the configuration (`tier`, `model`) or are
+Every process shows its metrics at `FLEET_METRICS_ADDRESS` under `/metrics`, without a key. The API shows its own and those of the
+whole fleet on its own port, too, to a key with the scope admin. Every coordinator shows the same of the whole fleet: take the max
+over processes. What a worker or the API counts is its own: add it up. Labels come from the configuration (`tier`, `model`) or are
 listed here; no id, prompt, output or key is in any of them, and a name that the configuration no longer has counts as `other`.
 
-Beside these every process shows `process_*`, its CPU seconds, memory, open files and start time.
+Beside these every process shows `process_*`: its CPU seconds, memory, open files and start time.\
 """
 #: Labels whose values come from the configuration, or are the API's routes.
 FREE = ("tier", "model", "route")
@@ -50,14 +50,20 @@ class Row:
     @property
     def series(self) -> tuple[str, ...]:
         """The names of its series."""
-        return tuple(self.name + end for end in ("_bucket", "_sum", "_count")) if self.kind == "histogram" else (self.name,)
+        return (
+            tuple(self.name + end for end in ("_bucket", "_sum", "_count"))
+            if self.kind == "histogram"
+            else (self.name,)
+        )
 
 
 def rows() -> dict[str, list[Row]]:
     """By who shows them, in the order in which they are shown."""
     tier = TierConfig(model="m")
     config = FleetConfig(
-        models={"m": ModelConfig(context_tokens=1, limits=Limits(requests_per_minute=1, tokens_per_minute=1, in_flight=1))},
+        models={
+            "m": ModelConfig(context_tokens=1, limits=Limits(requests_per_minute=1, tokens_per_minute=1, in_flight=1))
+        },
         tiers={"nano": tier, "mini": tier, "flagship": tier},
     )
     survey = Survey({"nano": TierSurvey(0, 0, 0, 0)}, 0, 0, 0.0, 0, {})

@@ -119,6 +119,8 @@ class Surveyor:
 
     async def open_jobs(self, tenants: Sequence[str]) -> OpenJobs:
         """The open jobs of these tenants. Raises RedisError when the store does not answer."""
-        what = [MOST_JOBS, NEARLY, *tenants]
-        reply = await self._link.call("survey_jobs", [self._namespace], what, idempotent=True)
-        return OpenJobs(*reply[:7], used_today=dict(zip(tenants, reply[7:], strict=True)))
+        open_, paused, halted, caps, used, held, nearly, *used_today = await self._link.call(
+            "survey_jobs", [self._namespace], [MOST_JOBS, NEARLY, *tenants], idempotent=True
+        )
+        by_tenant = dict(zip(tenants, used_today, strict=True))
+        return OpenJobs(open_, paused, halted, caps, used, held, nearly, by_tenant)

@@ -96,7 +96,12 @@ def test_the_api_shows_its_own_metrics_beside_its_doors_and_drains(
     api = FleetProcess(valkey, tmp_path, fleet_config(), sim.url, "api", "--port", str(port), **own)
     try:
         until(lambda: api.listens_on() == {port, its}, "both ports", api)
-        for path, expected in (("/healthz", 200), ("/v1/jobs/canary-1", 404), ("/canary-2", 404), ("/v1/jobs/canary-3", 404)):
+        for path, expected in (
+            ("/healthz", 200),
+            ("/v1/jobs/canary-1", 404),
+            ("/canary-2", 404),
+            ("/v1/jobs/canary-3", 404),
+        ):
             assert _status(port, path) == expected
         text = _scraped(its)
         assert "canary" not in text

@@ -36,7 +36,9 @@ def of(fleet: Bench, name: str) -> dict[tuple[str, ...], float]:
 
 def agrees(fleet: Bench, ledger: list[LedgerEntry]) -> None:
     """Calls, tokens and dollars by tier are the ledger's."""
-    calls = Counter((entry.model, entry.reason if entry.status == "failed" else entry.status, entry.tier) for entry in ledger)
+    calls = Counter(
+        (entry.model, entry.reason if entry.status == "failed" else entry.status, entry.tier) for entry in ledger
+    )
     assert of(fleet, "tierfleet_calls_total") == calls
     dollars: defaultdict[tuple[str], float] = defaultdict(float)
     tokens: Counter[tuple[str, str]] = Counter()
@@ -46,7 +48,9 @@ def agrees(fleet: Bench, ledger: list[LedgerEntry]) -> None:
         tokens["cached_input", entry.tier] += entry.usage.cached_tokens
         tokens["output", entry.tier] += entry.usage.output_tokens
     assert of(fleet, "tierfleet_tokens_total") == {key: number for key, number in tokens.items() if number}
-    assert of(fleet, "tierfleet_spent_dollars_total") == pytest.approx({key: sum_ for key, sum_ in dollars.items() if sum_})
+    assert of(fleet, "tierfleet_spent_dollars_total") == pytest.approx(
+        {key: sum_ for key, sum_ in dollars.items() if sum_}
+    )
 
 
 def test_a_job_with_rejected_answers_and_a_review_is_counted_as_the_ledger_has_it(
@@ -59,7 +63,9 @@ def test_a_job_with_rejected_answers_and_a_review_is_counted_as_the_ledger_has_i
         ledger = await fleet.ledger(job.id)
         assert Counter(entry.status for entry in ledger) == {"rejected": 3, "ok": 5}
         agrees(fleet, ledger)
-        assert of(fleet, "tierfleet_subtasks_total") == {("ok", "mini"): 4}, "plan, review and gates are no subtasks of it"
+        assert of(fleet, "tierfleet_subtasks_total") == {("ok", "mini"): 4}, (
+            "plan, review and gates are no subtasks of it"
+        )
         assert of(fleet, "tierfleet_escalations_total") == {("nano",): 3}
         starts = of(fleet, "tierfleet_ready_to_start_seconds_count")
         assert starts["nano",] == 3
@@ -76,7 +82,12 @@ def test_a_job_with_rejected_answers_and_a_review_is_counted_as_the_ledger_has_i
 
 def test_calls_without_an_answer_are_counted_by_what_the_vendor_did(valkey: Valkey, tmp_path: Path) -> None:
     async def scenario() -> None:
-        replies = [Reply(status=500), Reply(status=429, headers={"retry-after-ms": "1"}), "Written.", Reply(status=400)]
+        replies: list[Reply | str] = [
+            Reply(status=500),
+            Reply(status=429, headers={"retry-after-ms": "1"}),
+            "Written.",
+            Reply(status=400),
+        ]
         async with scripted(*replies) as server, bench(valkey, tmp_path, config(), openai_base_url=server.url) as fleet:
             first = await fleet.run(await fleet.submit(items=["a"], steps=[WRITE]))
             second = await fleet.run(await fleet.submit(items=["b"], steps=[WRITE]))

@@ -258,7 +258,12 @@ def test_the_lookout_sees_accounts_and_tenants_with_and_without_a_limit(
         for tenant in ("default", "frugal", "keyholder"):
             await runtime.link.execute("ZADD", f"fleet:open:{tenant}", 1, f"j-{tenant}")
             await runtime.link.execute("HSET", f"fleet:job:j-{tenant}", "created_at", 1)
-        seen = [sample for collector in await runtime.lookout.look() for metric in collector.collect() for sample in metric.samples]
+        seen = [
+            sample
+            for collector in await runtime.lookout.look()
+            for metric in collector.collect()
+            for sample in metric.samples
+        ]
         shown = {(s.name, *s.labels.values()): s.value for s in seen}
         assert shown["tierfleet_account_paused_seconds", GOOD] > 50
         assert shown["tierfleet_account_outage", DEAR] == 1
@@ -268,4 +273,3 @@ def test_the_lookout_sees_accounts_and_tenants_with_and_without_a_limit(
 
     tenants = {"frugal": {"usd_per_day": "1"}, "lavish": {"usd_per_day": "100"}}
     on_bench(scenario, valkey, tmp_path, config(tenants=tenants), sim=sim.url)
-

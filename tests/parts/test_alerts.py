@@ -162,7 +162,9 @@ def expected(rule: dict[str, Any], labels: Mapping[str, str]) -> dict[str, Any]:
 def world(series: Mapping[str, str]) -> list[dict[str, str]]:
     """Input series: these, and a coordinator that is well where they say nothing of one."""
     said = tuple(series)
-    others = {name: values for name, values in WELL.items() if not any(one.startswith(name.rstrip("}")) for one in said)}
+    others = {
+        name: values for name, values in WELL.items() if not any(one.startswith(name.rstrip("}")) for one in said)
+    }
     return [{"series": name, "values": values} for name, values in (others | dict(series)).items()]
 
 
@@ -221,7 +223,8 @@ def test_every_expression_of_the_dashboard_is_one_that_prometheus_takes(tmp_path
     asked = [target["expr"] for panel in dashboard["panels"] for target in panel.get("targets", ())]
     assert len(asked) > 50
     rules = [
-        {"record": f"asked:{number}", "expr": expr.replace("$__rate_interval", "5m")} for number, expr in enumerate(asked)
+        {"record": f"asked:{number}", "expr": expr.replace("$__rate_interval", "5m")}
+        for number, expr in enumerate(asked)
     ]
     (tmp_path / "asked.yml").write_text(yaml.safe_dump({"groups": [{"name": "asked", "rules": rules}]}))
     promtool("check", "rules", str(tmp_path / "asked.yml"))

@@ -80,7 +80,9 @@ def test_calls_and_money_are_those_of_the_ledger(folder: Folder, prometheus: Pro
         spent = sum(entry["cost_nano_usd"] for entry in ledger if entry["tier"] == tier) / 1e9
         assert prometheus.value(f'sum(tierfleet_spent_dollars_total{{tier="{tier}"}})') == pytest.approx(spent) != 0
         tokens = sum(
-            entry["usage"]["input_tokens"] + entry["usage"]["output_tokens"] for entry in ledger if entry["tier"] == tier
+            entry["usage"]["input_tokens"] + entry["usage"]["output_tokens"]
+            for entry in ledger
+            if entry["tier"] == tier
         )
         assert prometheus.value(f'sum(tierfleet_tokens_total{{tier="{tier}"}})') == tokens
     assert prometheus.value('sum(tierfleet_subtasks_total{outcome="ok"})') == 60

@@ -44,7 +44,7 @@ class Prometheus:
             self.process = subprocess.Popen(
                 [*command, f"--web.listen-address=127.0.0.1:{port}"], cwd=folder, stdout=log, stderr=log
             )
-        until(lambda: self._answers(), "Prometheus to answer", self)
+        until(self._answers, "Prometheus to answer", self)
 
     def ask(self, path: str, **query: str) -> Any:
         """The data of an answer of its HTTP API."""

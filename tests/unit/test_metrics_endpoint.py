@@ -50,7 +50,7 @@ def ask(looks: Looks | None, paths: list[str], **headers: str) -> list[tuple[int
         port, registry = free_port(), CollectorRegistry()
         Gauge("own", "Of the process.", registry=registry)
         routes = [web.get("/hello", hello)]
-        endpoint = MetricsEndpoint("127.0.0.1", port, [registry], looks and looks.look, routes)
+        endpoint = MetricsEndpoint("127.0.0.1", port, [registry], None if looks is None else looks.look, routes)
         serving = asyncio.create_task(endpoint.serve())
         async with aiohttp.ClientSession(f"http://127.0.0.1:{port}", headers=headers) as session:
 
@@ -114,7 +114,9 @@ def test_a_scraper_that_asks_for_openmetrics_gets_it() -> None:
     assert text.endswith("# EOF\n")
 
 
-@pytest.mark.parametrize("accept", ["application/openmetrics-text;version=x;escaping=y", "text/plain;version=1.2.x", ",;=" * 900])
+@pytest.mark.parametrize(
+    "accept", ["application/openmetrics-text;version=x;escaping=y", "text/plain;version=1.2.x", ",;=" * 900]
+)
 def test_no_accept_header_is_too_odd(accept: str) -> None:
     ((status, _, text),) = ask(Looks(idle), ["/metrics"], Accept=accept)
     assert status == 200

@@ -19,7 +19,7 @@ ROWS = [row for listed in rows().values() for row in listed]
 NAME = re.compile(r"\b(?:tierfleet|process)_[a-z0-9_]+")
 RECORDED = re.compile(r"\btierfleet:[a-z0-9_:]+")
 #: A selector: the name of a metric and what its labels have to be.
-SELECTOR = re.compile(r'\b(tierfleet_[a-z0-9_]+)\{([^}]*)\}')
+SELECTOR = re.compile(r"\b(tierfleet_[a-z0-9_]+)\{([^}]*)\}")
 #: Labels that the scrape configuration gives, and a histogram's own.
 OF_THE_TARGET = {"component", "instance", "job", "le"}
 
@@ -48,7 +48,9 @@ EXPRESSIONS = [*(rule["expr"] for rule in rules()), *asked(dashboard())]
 
 def test_the_page_is_what_the_code_shows() -> None:
     page = ROOT / "docs" / "metrics.md"
-    assert page.read_text() == metrics_reference.table(), "make it again: python -m fleet.metrics_reference > docs/metrics.md"
+    assert page.read_text() == metrics_reference.table(), (
+        "make it again: python -m fleet.metrics_reference > docs/metrics.md"
+    )
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
