@@ -112,7 +112,7 @@ def test_the_api_shows_its_own_metrics_beside_its_doors_and_drains(
         assert values["tierfleet_http_answer_seconds_count", "/v1/jobs/{job_id}"] == 2
         assert values["tierfleet_http_answer_seconds_count", "none"] == 1
         api.process.send_signal(signal.SIGTERM)
-        assert api.process.wait(30) == 0
+        assert api.process.wait(30) in (0, -signal.SIGTERM), "uvicorn sends itself what it was ended by"
     finally:
         api.stop()
 
