@@ -1,7 +1,7 @@
 """The lookout: one look at the whole fleet, for the metrics that a coordinator shows.
 
-It knows where to look (the survey, the accounts of the models in use, the open jobs of the tenants) and asks all at once, in a
-bounded number of scripts. It keeps nothing.
+It knows where to look (the survey, the accounts of the models in use, the open jobs of the tenants) and asks all at once, a
+script for each. It keeps nothing.
 """
 
 from __future__ import annotations
@@ -12,25 +12,20 @@ from prometheus_client.registry import Collector
 
 from fleet.choices import account_of, allowance_of
 from fleet.config import FleetConfig
-from fleet.keys import Keys
 from fleet.metrics import AccountMetrics, Metrics, OpenJobMetrics
 from fleet.prices import NANO_PER_USD
 from fleet.tenants import DEFAULT
 from queues.limits import Limiter, Standing
-from queues.survey import NEARLY, Surveyor
-
-#: Tenants whose jobs are looked at; with more, too few are counted.
-MOST_TENANTS = 500
+from queues.survey import MOST_TENANTS, NEARLY, Surveyor
 
 
 class Lookout:
     """Looks at one fleet."""
 
-    def __init__(self, config: FleetConfig, surveyor: Surveyor, limiter: Limiter, keys: Keys) -> None:
+    def __init__(self, config: FleetConfig, surveyor: Surveyor, limiter: Limiter) -> None:
         self._config = config
         self._surveyor = surveyor
         self._limiter = limiter
-        self._keys = keys
 
     async def look(self) -> list[Collector]:
         """What there is to see now. Raises RedisError when the store does not answer."""
@@ -44,11 +39,8 @@ class Lookout:
         return dict(zip(names, await asyncio.gather(*looks), strict=True))
 
     async def _jobs(self) -> OpenJobMetrics:
-        """Of the tenants that are configured, that have a key, and the default one."""
         configured = self._config.tenants
-        with_a_key = (key.tenant for key in await self._keys.all())
-        tenants = list(dict.fromkeys((DEFAULT, *configured, *with_a_key)))[:MOST_TENANTS]
-        jobs = await self._surveyor.open_jobs(tenants)
+        jobs = await self._surveyor.open_jobs(list(dict.fromkeys((DEFAULT, *configured)))[:MOST_TENANTS])
         limits = {name: tenant.usd_per_day for name, tenant in configured.items() if tenant.usd_per_day is not None}
         nearly = sum(
             jobs.used_today.get(name, 0) >= NEARLY * float(limit) * NANO_PER_USD for name, limit in limits.items()

@@ -7,8 +7,8 @@ have, as in the books of an earlier one, counts as `other`. Who tells it what is
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import get_args
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeVar, get_args
 
 import prometheus_client
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -31,6 +31,22 @@ CALL_S = (0.1, 0.25, 0.5, 1, 2, 4, 8, 15, 30, 60, 120, 300, 600, 1_800)
 PERMIT_S = (0.005, 0.025, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 75)
 
 
+T = TypeVar("T")
+
+
+class Children(dict[str | tuple[str, ...], T]):
+    """The series of an instrument by the values of its labels; once made, found without the library's checks and lock."""
+
+    def __init__(self, labels: Callable[..., T]) -> None:
+        """`labels`: the instrument's method."""
+        super().__init__()
+        self._labels = labels
+
+    def __missing__(self, key: str | tuple[str, ...]) -> T:
+        child = self[key] = self._labels(*((key,) if isinstance(key, str) else key))
+        return child
+
+
 class Meter:
     """The instruments, by what is told of: subtasks and their calls by tier, calls and permits by model."""
 
@@ -41,83 +57,85 @@ class Meter:
         self.registry = registry = CollectorRegistry()
         self._tiers = frozenset(tiers)
         self._models = frozenset(name for tier in config.tiers for name in config.models_of(tier))
-        self._ready = Histogram(
+
+        def counter(name: str, text: str, *labels: str) -> Children[Counter]:
+            return Children(Counter(name, text, labels, registry=registry).labels)
+
+        def gauge(name: str, text: str, *labels: str) -> Children[Gauge]:
+            return Children(Gauge(name, text, labels, registry=registry).labels)
+
+        def histogram(name: str, text: str, label: str, bounds: Sequence[float]) -> Children[Histogram]:
+            return Children(Histogram(name, text, [label], buckets=bounds, registry=registry).labels)
+
+        self._ready = histogram(
             "tierfleet_ready_to_start_seconds",
             "Seconds from when a subtask had nothing left to wait for until a worker began with it.",
-            ["tier"],
-            buckets=READY_S,
-            registry=registry,
+            "tier",
+            READY_S,
         )
-        self._subtasks = Counter(
+        self._subtasks = counter(
             "tierfleet_subtasks",
             "Subtasks of plans that ended, by how; one that a review sent back ends again.",
-            ["tier", "outcome"],
-            registry=registry,
+            "tier",
+            "outcome",
         )
-        self._escalations = Counter(
+        self._escalations = counter(
             "tierfleet_escalations",
             "Subtasks handed on to a dearer tier, by the tier whose answer did not pass its check.",
-            ["tier"],
-            registry=registry,
+            "tier",
         )
-        self._calls = Counter(
+        self._calls = counter(
             "tierfleet_calls",
-            "Calls to models as the ledger books them, by what became of them: ok, rejected (the answer did not pass its check), "
-            "the kind of the vendor's error, worker_lost (nobody saw the end) or internal.",
-            ["tier", "model", "outcome"],
-            registry=registry,
+            "Calls to models as the ledger books them, by what became of them: ok, rejected (the answer did not pass its "
+            "check), the kind of the vendor's error, worker_lost (nobody saw the end) or internal.",
+            "tier",
+            "model",
+            "outcome",
         )
-        self._tokens = Counter(
+        self._tokens = counter(
             "tierfleet_tokens",
             "Tokens as the ledger books them: input that was not cached, cached_input, output.",
-            ["tier", "kind"],
-            registry=registry,
+            "tier",
+            "kind",
         )
-        self._dollars = Counter(
+        self._dollars = counter(
             "tierfleet_spent_dollars",
-            "US dollars as the ledger books them; a call that may have been billed, of unknown usage, counts at its worst case.",
-            ["tier"],
-            registry=registry,
+            "US dollars as the ledger books them; a call that may have been billed, of unknown usage, counts at its worst.",
+            "tier",
         )
-        self._seconds = Histogram(
+        self._seconds = histogram(
             "tierfleet_call_seconds",
             "Seconds from sending a call to the end of its answer; calls without an answer are not in it.",
-            ["model"],
-            buckets=CALL_S,
-            registry=registry,
+            "model",
+            CALL_S,
         )
-        self._in_flight = Gauge(
-            "tierfleet_calls_in_flight", "Calls of this process that are under way.", ["model"], registry=registry
-        )
-        self._permit = Histogram(
+        self._in_flight = gauge("tierfleet_calls_in_flight", "Calls of this process that are under way.", "model")
+        self._permit = histogram(
             "tierfleet_permit_wait_seconds",
             "Seconds that a call waited for its permit, which the limits of its account give out.",
-            ["model"],
-            buckets=PERMIT_S,
-            registry=registry,
+            "model",
+            PERMIT_S,
         )
-        self._waiting = Gauge(
-            "tierfleet_permits_waiting", "Calls of this process that wait for a permit.", ["model"], registry=registry
-        )
-        self._refused = Counter(
+        self._waiting = gauge("tierfleet_permits_waiting", "Calls of this process that wait for a permit.", "model")
+        self._refused = counter(
             "tierfleet_permits_refused",
-            "Calls that got no permit: late (not in time), outage (of the vendor), too_large (over the limit of a minute).",
-            ["model", "reason"],
-            registry=registry,
+            "Calls without a permit: late (not in time), outage (of the vendor), too_large (over the limit of a minute).",
+            "model",
+            "reason",
         )
         self._begin(config)
 
     def started(self, tier: str, waited_s: float) -> None:
         """A worker began with a subtask that had been ready for so long."""
-        self._ready.labels(self._tier(tier)).observe(waited_s)
+        self._ready[self._tier(tier)].observe(waited_s)
 
     def ended(self, tier: str, outcome: str) -> None:
         """A subtask of a plan ended; `outcome` is one of `ENDS`."""
-        self._subtasks.labels(self._tier(tier), outcome).inc()
+        self._subtasks[self._tier(tier), outcome].inc()
 
     def escalated(self, tier: str) -> None:
         """A subtask goes on to a dearer tier than this."""
-        self._escalations.labels(self._tier(tier)).inc()
+        self._escalations[self._tier(tier)].inc()
 
     def booked(
         self, tier: str, model: str, outcome: str, *, uncached: int, cached: int, output: int, nano_usd: int
@@ -125,35 +143,35 @@ class Meter:
         """A call was booked: what became of it (of `OUTCOMES`, anything else counts as internal), its tokens and its cost."""
         tier = self._tier(tier)
         outcome = outcome if outcome in OUTCOMES else "internal"
-        self._calls.labels(tier, self.model(model), outcome).inc()
+        self._calls[tier, self.model(model), outcome].inc()
         for kind, tokens in zip(TOKENS, (uncached, cached, output), strict=True):
             if tokens > 0:
-                self._tokens.labels(tier, kind).inc(tokens)
-        self._dollars.labels(tier).inc(nano_usd / NANO_PER_USD)
+                self._tokens[tier, kind].inc(tokens)
+        self._dollars[tier].inc(nano_usd / NANO_PER_USD)
 
     def call_began(self, model: str) -> None:
         """`call_ended` has to follow."""
-        self._in_flight.labels(self.model(model)).inc()
+        self._in_flight[self.model(model)].inc()
 
     def call_ended(self, model: str, answered_s: float | None) -> None:
         """A call came to its end; with an answer after so many seconds, or without one."""
-        self._in_flight.labels(self.model(model)).dec()
+        self._in_flight[self.model(model)].dec()
         if answered_s is not None:
-            self._seconds.labels(self.model(model)).observe(answered_s)
+            self._seconds[self.model(model)].observe(answered_s)
 
     def permit_asked(self, model: str) -> None:
         """`permit_came` or `permit_failed` has to follow."""
-        self._waiting.labels(self.model(model)).inc()
+        self._waiting[self.model(model)].inc()
 
     def permit_came(self, model: str, waited_s: float) -> None:
-        self._waiting.labels(self.model(model)).dec()
-        self._permit.labels(self.model(model)).observe(waited_s)
+        self._waiting[self.model(model)].dec()
+        self._permit[self.model(model)].observe(waited_s)
 
     def permit_failed(self, model: str, reason: str | None) -> None:
         """There is none, for one of `REFUSALS`; None: whoever asked was ended, or the store did not answer."""
-        self._waiting.labels(self.model(model)).dec()
+        self._waiting[self.model(model)].dec()
         if reason is not None:
-            self._refused.labels(self.model(model), reason).inc()
+            self._refused[self.model(model), reason].inc()
 
     def model(self, name: str) -> str:
         """The label of a model."""
@@ -163,21 +181,21 @@ class Meter:
         return name if name in self._tiers else OTHER
 
     def _begin(self, config: FleetConfig) -> None:
-        """Every series at nothing."""
+        """Every series at nothing: to ask for one makes it."""
         for tier in sorted(self._tiers):
-            self._ready.labels(tier)
+            self._ready[tier]
         for tier in config.tiers:
             for by_tier in (self._escalations, self._dollars):
-                by_tier.labels(tier)
+                by_tier[tier]
             for end in ENDS:
-                self._subtasks.labels(tier, end)
+                self._subtasks[tier, end]
             for kind in TOKENS:
-                self._tokens.labels(tier, kind)
+                self._tokens[tier, kind]
             for model in config.models_of(tier):
                 for outcome in OUTCOMES:
-                    self._calls.labels(tier, model, outcome)
+                    self._calls[tier, model, outcome]
         for model in sorted(self._models):
             for by_model in (self._seconds, self._in_flight, self._permit, self._waiting):
-                by_model.labels(model)
+                by_model[model]
             for reason in REFUSALS:
-                self._refused.labels(model, reason)
+                self._refused[model, reason]

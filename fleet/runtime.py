@@ -21,7 +21,6 @@ from fleet.context import Context
 from fleet.errors import BadInputError
 from fleet.executor import Executor
 from fleet.files import Files
-from fleet.keys import Keys
 from fleet.lookout import Lookout
 from fleet.measured import MeasuredLimiter, MeasuredProvider, MeasuredStore
 from fleet.meter import Meter
@@ -112,7 +111,7 @@ class Runtime:
 
     @cached_property
     def lookout(self) -> Lookout:
-        return Lookout(self.config, self.surveyor, self.limiter, Keys(self.link, NAMESPACE))
+        return Lookout(self.config, self.surveyor, self.limiter)
 
     @cached_property
     def jobs(self) -> JobStore:

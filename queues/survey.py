@@ -15,8 +15,8 @@ from queues.subtasks import by_tier
 
 #: Jobs with something ready on one tier, and overdue subtasks, that one survey looks at: with more, it counts too few.
 MOST_LANES, MOST_OVERDUE = 200, 200
-#: Open jobs that one look at quotas reads, and the share of a cap from which it is nearly used up.
-MOST_JOBS, NEARLY = 500, 0.9
+#: Open jobs, and tenants, that one look at quotas reads, and the share of a cap from which it is nearly used up.
+MOST_JOBS, MOST_TENANTS, NEARLY = 500, 500, 0.9
 
 
 class Righted(StrEnum):
@@ -86,7 +86,7 @@ class OpenJobs:
     held: int
     #: Jobs that have used `NEARLY` all of their cap.
     nearly_used_up: int
-    #: By tenant, what was used today (UTC), by jobs that have ended, too.
+    #: By tenant that was asked about, what was used today (UTC), by jobs that have ended, too.
     used_today: Mapping[str, int]
 
 
@@ -118,9 +118,12 @@ class Surveyor:
         )
 
     async def open_jobs(self, tenants: Sequence[str]) -> OpenJobs:
-        """The open jobs of these tenants. Raises RedisError when the store does not answer."""
+        """The open jobs of these tenants (at most `MOST_TENANTS`), and of others of whom jobs were accepted.
+
+        Raises RedisError when the store does not answer.
+        """
         open_, paused, halted, caps, used, held, nearly, *used_today = await self._link.call(
-            "survey_jobs", [self._namespace], [MOST_JOBS, NEARLY, *tenants], idempotent=True
+            "survey_jobs", [self._namespace], [MOST_JOBS, NEARLY, MOST_TENANTS, *tenants], idempotent=True
         )
         by_tenant = dict(zip(tenants, used_today, strict=True))
         return OpenJobs(open_, paused, halted, caps, used, held, nearly, by_tenant)

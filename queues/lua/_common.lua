@@ -11,6 +11,7 @@
 --       righted: what was not as it should be, by tier, since the store is there (hash)
 --       winding: cancelled jobs of which something may be left (set)
 --       rx:QUOTA records that were kept elsewhere and dropped here (set)
+--       tenants whose jobs were accepted (zset by when the last one was)
 --       open:TENANT its jobs that have not ended (zset by time) · day:bytes|used:TENANT what it sent and used, by day (hash)
 --       told:WHOM subtasks that ended, for whoever waits for them: id, tier, status and output, a line each (list)
 --       m:JOB what was written down for a job, by name (hash) · ev:JOB what happened to it (stream)

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from fleet.keys import Keys
+from fleet.jobs import JobSpec
 from queues.store import Store
 from queues.survey import Righted, Survey, Surveyor
 from tests.support.bench import DEAR, GOOD, Bench, config, on_bench
@@ -15,6 +15,7 @@ from tests.support.stores import NAMESPACE, claimed, new, open_store
 from tests.support.valkey import Valkey
 
 TIERS = ("nano", "mini")
+STEP = {"id": "write", "tier": "nano", "prompt": "Write it.", "max_output_tokens": 100}
 
 
 def counted(valkey: Valkey, scenario: Callable[[Store], Awaitable[None]]) -> dict[str, int]:
@@ -223,11 +224,10 @@ def test_the_money_of_the_open_jobs_is_added_up_and_that_of_ended_ones_is_not(
 ) -> None:
     async def scenario(fleet: Bench) -> None:
         store, surveyor = fleet.runtime.store, fleet.runtime.surveyor
-        step = {"id": "write", "tier": "nano", "prompt": "Write it.", "max_output_tokens": 100}
-        ended = await fleet.run(await fleet.submit(steps=[step], budget_usd=1))
+        ended = await fleet.run(await fleet.submit(steps=[STEP], budget_usd=1))
         assert ended.status.final
-        jobs = [await fleet.submit(steps=[step], budget_usd=dollars) for dollars in (2, 3)]
-        free = await fleet.submit(steps=[step])
+        jobs = [await fleet.submit(steps=[STEP], budget_usd=dollars) for dollars in (2, 3)]
+        free = await fleet.submit(steps=[STEP])
         before = await surveyor.open_jobs(["default"])
         assert (before.open, before.paused, before.halted, before.nearly_used_up) == (3, 0, 0, 0)
         assert (before.caps, before.used, before.held) == (5_000_000_000, 0, 0)
@@ -251,13 +251,11 @@ def test_the_lookout_sees_accounts_and_tenants_with_and_without_a_limit(
         runtime = fleet.runtime
         await runtime.limiter.pause(f"openai/{GOOD}", 60)
         await runtime.limiter.shut(f"openai/{DEAR}", 60)
-        await Keys(runtime.link, "fleet").create("keyholder", ("read",), "test", 0.0)
         day = int(await runtime.store.now()) // 86_400
         for tenant in ("frugal", "lavish"):
             await runtime.link.execute("HSET", f"fleet:day:used:{tenant}", day, 950_000_000)
-        for tenant in ("default", "frugal", "keyholder"):
-            await runtime.link.execute("ZADD", f"fleet:open:{tenant}", 1, f"j-{tenant}")
-            await runtime.link.execute("HSET", f"fleet:job:j-{tenant}", "created_at", 1)
+        for tenant in ("default", "frugal", "not-configured"):
+            await fleet.client.submit(JobSpec.model_validate({"name": "test", "steps": [STEP]}), tenant=tenant)
         seen = [
             sample
             for collector in await runtime.lookout.look()
