@@ -110,8 +110,9 @@ class EmbeddedFleet:
         self.api_url: str | None = None
         self.flower_url: str | None = None
         self.metrics_url: str | None = None
-        #: Where each process shows its metrics, HOST:PORT by its name.
+        #: Where each process shows its metrics, HOST:PORT by its name; and the file that says so to Prometheus.
         self._metrics: dict[str, str] = {}
+        self.targets = self._folder / TARGETS
         self.sim_url: str | None = None
         self.charges: Path | None = None
         #: The environment in which this fleet is "the fleet at FLEET_REDIS_URL".
@@ -189,8 +190,8 @@ class EmbeddedFleet:
 
     def stop(self) -> None:
         """Drain and end everything, workers first; safe to call twice."""
-        for name in ("fleet.json", TARGETS):
-            (self._folder / name).unlink(missing_ok=True)
+        for path in (self._folder / "fleet.json", self.targets):
+            path.unlink(missing_ok=True)
         servers = [child for child in self._children if child.name in ("valkey", "sim")]
         for group in ([child for child in self._children if child not in servers], servers[::-1]):
             for child in group:
@@ -274,7 +275,7 @@ class EmbeddedFleet:
         """Where Prometheus finds every process, for its `file_sd_configs`."""
         doors = {} if self.flower_url is None else {"flower": self.flower_url.removeprefix("http://")}
         shown = {name: address for name, address in self._metrics.items() if name != "api" or self._doors}
-        write_text(self._folder / TARGETS, targets(shown | doors))
+        write_text(self.targets, targets(shown | doors))
 
     def _write_address(self) -> None:
         path = self._folder / "fleet.json"
