@@ -1,25 +1,22 @@
-"""The admissible work of a fleet, looked up and shown: to KEDA at `GET /admissible/TIER`, to Prometheus as a gauge.
+"""`GET /admissible/TIER`: the admissible work of a tier, for KEDA, which scales workers by it.
 
-It owns the asking (a survey of the store, and how every account stands) and both forms of the answer; what the numbers mean
-is `fleet.scaling`'s. It keeps nothing, so all coordinators answer alike.
+It owns the asking (a survey of the store, and how every account stands) and the form of the answer; what the numbers mean is
+`fleet.scaling`'s, and what Prometheus sees of them `fleet.lookout`'s. It keeps nothing, so all coordinators answer alike.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 from aiohttp import web
-from prometheus_client.core import GaugeMetricFamily
-from prometheus_client.metrics_core import Metric
-from prometheus_client.registry import Collector
 from redis.exceptions import RedisError
 
 from fleet.accounts import accounts_of
 from fleet.config import FleetConfig
 from fleet.scaling import admissible, lanes_of
 from queues.limits import Limiter
-from queues.survey import Survey, Surveyor
+from queues.survey import Surveyor
 
 #: Longest that an answer waits for the store: KEDA gives up after 3 s (its KEDA_HTTP_DEFAULT_TIMEOUT).
 PATIENCE_S = 2.5
@@ -38,13 +35,11 @@ class AdmissibleWork:
 
     async def look(self) -> Mapping[str, int]:
         """By tier, the subtasks that could run now if there were workers. Raises RedisError."""
-        return await self.of(await self._surveyor.survey())
-
-    async def of(self, survey: Survey) -> Mapping[str, int]:
-        """The same of a survey that was just made. Raises RedisError."""
-        looks = (self._limiter.look(account, allowance) for account, allowance in self._accounts.items())
-        standings = dict(zip(self._accounts, await asyncio.gather(*looks), strict=True))
-        return admissible(self._lanes, standings, survey.tiers)
+        survey, *standings = await asyncio.gather(
+            self._surveyor.survey(),
+            *(self._limiter.look(account, allowance) for account, allowance in self._accounts.items()),
+        )
+        return admissible(self._lanes, dict(zip(self._accounts, standings, strict=True)), survey.tiers)
 
     def routes(self) -> list[web.RouteDef]:
         """What is served to KEDA's `metrics-api` scaler, which takes every answer but a 200 as none."""
@@ -60,20 +55,3 @@ class AdmissibleWork:
         if tier not in by_tier:
             return web.Response(status=404, text=f"There is no such tier; there are: {', '.join(by_tier)}.\n")
         return web.json_response({"tier": tier, "admissible": by_tier[tier]})
-
-
-class AdmissibleMetrics(Collector):
-    """The same as Prometheus reads it. All coordinators of a fleet show the same numbers: take the max over them, not the sum."""
-
-    def __init__(self, by_tier: Mapping[str, int]) -> None:
-        self._by_tier = by_tier
-
-    def collect(self) -> Iterator[Metric]:
-        gauge = GaugeMetricFamily(
-            "tierfleet_admissible_subtasks",
-            "Subtasks that run, and those that limits and budgets would let run beside them if there were workers.",
-            labels=["tier"],
-        )
-        for tier, number in self._by_tier.items():
-            gauge.add_metric([tier], number)
-        yield gauge

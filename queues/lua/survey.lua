@@ -1,7 +1,8 @@
 -- Count what stands where, for whoever watches the fleet. Changes nothing, and looks at a bounded number of things.
 -- KEYS[1] namespace   ARGV[1] most lanes of one tier   ARGV[2] most overdue   ARGV[3] job ('': none)   ARGV[4…] tiers
 -- Reply: {watched, overdue, ms by which the oldest is, gates among the overdue, what was put right and the job's counts as flat lists,
---         how many calls of the job are under way, then for each tier {ready, out, workers, capacity, affordable}}.
+--         how many calls of the job are under way, then for each tier {ready, out, workers, capacity, affordable}, and ms by which
+--         the oldest gate is overdue}.
 local watch = key('watch')
 -- Of so many subtasks of a job, how many its quota lets run: as often as what is left of it holds what one that runs holds. One may
 -- always, if only to find that nothing is left.
@@ -34,10 +35,11 @@ local function ready_on(tier)
 end
 
 local oldest = redis.call('ZRANGE', watch, 0, 0, 'WITHSCORES')[2]
-local gates = 0
-for _, id in ipairs(redis.call('ZRANGE', watch, '-inf', now, 'BYSCORE', 'LIMIT', 0, ARGV[2])) do
-  local state, members = unpack(redis.call('HMGET', key('s', id), 'state', 'members'))
-  if members and state == 'queued' then gates = gates + 1 end
+local gates, oldest_gate = 0, now
+local overdue = redis.call('ZRANGE', watch, '-inf', now, 'BYSCORE', 'LIMIT', 0, ARGV[2], 'WITHSCORES')
+for i = 1, #overdue, 2 do
+  local state, members = unpack(redis.call('HMGET', key('s', overdue[i]), 'state', 'members'))
+  if members and state == 'queued' then gates, oldest_gate = gates + 1, math.min(oldest_gate, overdue[i + 1]) end
 end
 local reply = {
   redis.call('ZCARD', watch), redis.call('ZCOUNT', watch, '-inf', now),
@@ -50,4 +52,5 @@ for i = 4, #ARGV do
   local ready, affordable = ready_on(ARGV[i])
   reply[#reply + 1] = {ready, redis.call('SCARD', key('out', ARGV[i])), #workers, capacity, affordable}
 end
+reply[#reply + 1] = now - oldest_gate
 return reply

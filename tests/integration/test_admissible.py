@@ -16,6 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from fleet.admissible import AdmissibleWork
 from fleet.choices import account_of
 from fleet.config import FleetConfig
+from fleet.lookout import Lookout
 from fleet.metrics_endpoint import MetricsEndpoint
 from queues.limits import Limiter
 from queues.link import Link
@@ -75,8 +76,8 @@ class Asked:
 async def serving(link: Link, fleet_config: FleetConfig) -> AsyncIterator[aiohttp.ClientSession]:
     port = free_port()
     surveyor, limiter = Surveyor(link, NAMESPACE, TIERS), Limiter(link, NAMESPACE)
-    work = AdmissibleWork(surveyor, limiter, fleet_config)
-    server = asyncio.create_task(MetricsEndpoint(surveyor, work, "127.0.0.1", port).serve())
+    work, lookout = AdmissibleWork(surveyor, limiter, fleet_config), Lookout(fleet_config, surveyor, limiter)
+    server = asyncio.create_task(MetricsEndpoint("127.0.0.1", port, [], lookout.look, work.routes()).serve())
 
     async def listens() -> bool:
         try:

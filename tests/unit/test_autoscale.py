@@ -1,4 +1,4 @@
-"""The simulation of autoscaling on small loads: it repeats itself, and what it replays is the policy that coordinators answer with."""
+"""The simulation of autoscaling on small loads: it repeats itself, and what it replays is what coordinators answer with."""
 
 from __future__ import annotations
 
