@@ -8,7 +8,7 @@ PEERS  := .venv-peers/.ready .venv-litellm/.ready
 # The vendor's Node client, which the tests use where there is npm; without it they skip what is about Node.
 NODE   := $(if $(shell command -v npm),tests/tours/node_modules/.ready)
 
-.PHONY: demo test parts lint node chaos chaos-long bench bench-pipeline bench-scale bench-limits bench-api fuzz lock clean
+.PHONY: demo test parts lint node chaos chaos-long bench bench-pipeline bench-scale bench-limits bench-api bench-autoscale fuzz lock clean
 
 demo: $(READY)
 	$(BIN)/fleet demo --out out/demo
@@ -64,6 +64,10 @@ bench-limits: $(READY)
 # About four minutes.
 bench-api: $(READY) .venv-litellm/.ready
 	$(BIN)/python -m benchmarks.api
+
+# About three minutes; no server, no clock. The table, the figures, and out/bench/autoscale.png.
+bench-autoscale: $(READY) .venv-peers/.ready
+	$(BIN)/python -m benchmarks.autoscale
 
 # Hashed requirements that name no index host; needs `uv`.
 LOCK := uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header

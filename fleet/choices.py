@@ -20,8 +20,9 @@ OVERHEAD_TOKENS = 64
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """A model that may be asked, and the request as it gets it."""
+    """A model that a tier may ask, and the request as it gets it."""
 
+    tier: str
     name: str
     model: ModelConfig
     request: ModelRequest
@@ -60,7 +61,7 @@ def choose(config: FleetConfig, tier: str, name: str, request: ModelRequest, *, 
     if reattaches and request.conversation is None:
         background = runs_in_background(config.tiers[tier], request.max_output_tokens, worst.cost_nano_usd)
         request = replace(request, background=background)
-    return Choice(name, model, request, tokens, worst)
+    return Choice(tier, name, model, request, tokens, worst)
 
 
 def account_of(name: str, model: ModelConfig) -> str:

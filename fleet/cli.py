@@ -173,7 +173,7 @@ def up() -> None:
                 console.print(f"simulated provider  {fleet.sim_url}   ({SIMULATED})")
             console.print(f"API                 {fleet.api_url}/v1/jobs")
             console.print(f"Flower              {fleet.flower_url}")
-            console.print(f"Metrics             {fleet.metrics_url}")
+            console.print(f"Metrics             {fleet.metrics_url}   (all processes: {fleet.targets})", soft_wrap=True)
             console.print("`fleet run`, `fleet submit` and `fleet jobs` in this folder use this fleet. Ctrl-C drains.")
             while not stopped.wait(1.0):
                 fleet.supervise()

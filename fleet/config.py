@@ -204,7 +204,7 @@ class Environment(BaseSettings):
     #: Where the client finds a fleet's API, and the key it shows there.
     fleet_api_url: str | None = None
     fleet_api_key: SecretStr | None = None
-    #: HOST:PORT where the coordinator shows its metrics; not set, it listens nowhere.
+    #: HOST:PORT where the process shows its metrics, without a key; not set, it listens nowhere.
     fleet_metrics_address: str | None = None
     openai_api_key: SecretStr | None = None
     openai_base_url: str | None = None

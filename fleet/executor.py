@@ -89,8 +89,7 @@ class Executor:
             GiveBack, JobCancelled: the call was not made.
         """
         choices = self._choices(purpose.tier, request)
-        failures = 0
-        asked = 0
+        failures = asked = 0
         renewed = False
         deadline = time.monotonic() + PATIENCE_S
         while True:
@@ -333,6 +332,7 @@ class Executor:
                 patience_s=PERMIT_PATIENCE_S,
                 sit_out=sit_out,
                 intent=choice.draft(purpose, call_id).intent(),
+                lane=choice.tier,
             )
         )
 

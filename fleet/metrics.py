@@ -1,18 +1,20 @@
-"""The fleet's metrics by name: a survey of the store as text that Prometheus reads.
+"""The metrics of the whole fleet by name: what one look at the store found, as Prometheus reads it.
 
-One scheme: `tierfleet_`, base units, `_total` for what only grows, and no label but `tier` and `reason`, whose values
-come from the configuration and from this file. Whatever stands in jobs, prompts and keys has no way in.
+One scheme, here and in `fleet.meter`: `tierfleet_`, base units, `_total` for what only grows, and no label but `tier`, `model`
+and some whose values are listed in the code. Those of tiers and models come from the configuration. Whatever stands in jobs,
+prompts and keys has no way in. All coordinators of a fleet show the same numbers: take the max over them, not the sum.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from queues.survey import Righted, Survey
+from queues.limits import Standing
+from queues.survey import OpenJobs, Righted, Survey
 
 #: Why the reconciler puts something back: the values of the label `reason`.
 REASONS = (Righted.CLAIM_EXPIRED, Righted.MESSAGE_LOST, Righted.GATE_SWEPT)
@@ -29,6 +31,7 @@ GAUGES = (
     ("tierfleet_overdue_subtasks", "overdue", "Those whose time is over: the reconciler should be putting them back."),
     ("tierfleet_overdue_gates", "gates_overdue", "Gates among them: complete, and not delivered by their chord."),
     ("tierfleet_overdue_oldest_seconds", "oldest_overdue_s", "How long the oldest of them has been overdue."),
+    ("tierfleet_overdue_gate_oldest_seconds", "oldest_gate_s", "How long the oldest of those gates has been overdue."),
 )
 #: Counters by tier: name (`_total` is added), what is counted, what it is.
 COUNTERS = (
@@ -39,8 +42,29 @@ COUNTERS = (
 )
 
 
+#: Gauges by model: name, what it is.
+USED, USE, PAUSED, OUTAGE, NEXT = (
+    ("tierfleet_limit_used", "Of the account of a model: requests and tokens of the last minute, and calls in flight."),
+    ("tierfleet_limit_use_ratio", "The same as a share of what is allowed; not shown where there is no limit."),
+    ("tierfleet_account_paused_seconds", "Seconds that are left of a pause that the vendor asked for."),
+    ("tierfleet_account_outage", "1 while the vendor has an outage and single calls try whether it is over, else 0."),
+    ("tierfleet_account_next_call_seconds", "Seconds until another call could start."),
+)
+#: Gauges of the jobs that have not ended: name, field of what was found, what it is; amounts are nano-dollars in the store.
+OPEN_JOBS = (
+    ("tierfleet_open_jobs", "open", "Jobs that have not ended."),
+    ("tierfleet_nearly_spent_jobs", "nearly_used_up", "Open jobs that have spent nine tenths of their budget."),
+)
+BUDGETS = (
+    ("tierfleet_budget_dollars", "caps", "Budgets of the open jobs, in US dollars; of those that have one."),
+    ("tierfleet_budget_spent_dollars", "used", "What the open jobs have spent of these budgets."),
+    ("tierfleet_budget_held_dollars", "held", "What running calls hold of these budgets."),
+)
+NANO = 1_000_000_000
+
+
 class Metrics(Collector):
-    """The metrics of one survey. All coordinators of a fleet show the same numbers: take the max over them, not the sum."""
+    """The metrics of one survey."""
 
     def __init__(self, survey: Survey) -> None:
         self._survey = survey
@@ -69,3 +93,88 @@ class Metrics(Collector):
             for tier in survey.tiers:
                 counter.add_metric([tier], survey.righted.get((tier, what), 0))
             yield counter
+
+
+class AdmissibleMetrics(Collector):
+    """What autoscaling goes by."""
+
+    def __init__(self, by_tier: Mapping[str, int]) -> None:
+        self._by_tier = by_tier
+
+    def collect(self) -> Iterator[Metric]:
+        gauge = GaugeMetricFamily(
+            "tierfleet_admissible_subtasks",
+            "Subtasks that run, and those that limits and budgets would let run beside them if there were workers.",
+            labels=["tier"],
+        )
+        for tier, number in self._by_tier.items():
+            gauge.add_metric([tier], number)
+        yield gauge
+
+
+class AccountMetrics(Collector):
+    """How the accounts of models stand."""
+
+    def __init__(self, standings: Mapping[str, Standing]) -> None:
+        """`standings`: by the name of the model in the configuration."""
+        self._standings = standings
+
+    def collect(self) -> Iterator[Metric]:
+        used, use = (GaugeMetricFamily(*named, labels=["model", "limit"]) for named in (USED, USE))
+        paused, outage, following = (GaugeMetricFamily(*named, labels=["model"]) for named in (PAUSED, OUTAGE, NEXT))
+        for model, now in self._standings.items():
+            for limit, amount, allowed in (
+                ("requests", now.requests, now.requests_per_minute),
+                ("tokens", now.tokens, now.tokens_per_minute),
+                ("in_flight", now.calls, now.in_flight),
+            ):
+                used.add_metric([model, limit], amount)
+                if allowed:
+                    use.add_metric([model, limit], amount / allowed)
+            paused.add_metric([model], now.paused_s)
+            outage.add_metric([model], now.outage_s is not None)
+            following.add_metric([model], now.next_s)
+        yield from (used, use, paused, outage, following)
+
+
+class OpenJobMetrics(Collector):
+    """The jobs that have not ended and their money, in total: no label tells of whom."""
+
+    def __init__(self, jobs: OpenJobs, nearly_spent_tenants: int) -> None:
+        """`nearly_spent_tenants`: those that have spent nine tenths of what they may in a day."""
+        self._jobs = jobs
+        self._tenants = nearly_spent_tenants
+
+    def collect(self) -> Iterator[Metric]:
+        jobs = self._jobs
+        for name, field, text in OPEN_JOBS:
+            yield GaugeMetricFamily(name, text, value=getattr(jobs, field))
+        paused = GaugeMetricFamily(
+            "tierfleet_paused_jobs",
+            "Open jobs that are paused: asked for by somebody, or halted by the fleet because somebody has to mend something.",
+            labels=["reason"],
+        )
+        paused.add_metric(["asked"], jobs.paused - jobs.halted)
+        paused.add_metric(["halted"], jobs.halted)
+        yield paused
+        for name, field, text in BUDGETS:
+            yield GaugeMetricFamily(name, text, value=getattr(jobs, field) / NANO)
+        left = max(0, jobs.caps - jobs.used - jobs.held)
+        yield GaugeMetricFamily("tierfleet_budget_left_dollars", "What is left of these budgets.", value=left / NANO)
+        yield GaugeMetricFamily(
+            "tierfleet_nearly_spent_tenants",
+            "Tenants that have spent nine tenths of what the configuration lets them spend in a day (UTC).",
+            value=self._tenants,
+        )
+
+
+class StoreMetrics(Collector):
+    """Whether the store answered; where it did not, nothing else of the fleet is shown."""
+
+    def __init__(self, *, answers: bool) -> None:
+        self._answers = answers
+
+    def collect(self) -> Iterator[Metric]:
+        yield GaugeMetricFamily(
+            "tierfleet_store_up", "1 if the store answered this process, else 0.", value=self._answers
+        )

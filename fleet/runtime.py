@@ -14,6 +14,7 @@ from kombu.exceptions import OperationalError
 
 from fleet import choices, providers
 from fleet.acceptance import Acceptance
+from fleet.admissible import AdmissibleWork
 from fleet.archive import Archive
 from fleet.blobs import Blobs
 from fleet.config import Environment, FleetConfig, config_path, load_config
@@ -21,6 +22,9 @@ from fleet.context import Context
 from fleet.errors import BadInputError
 from fleet.executor import Executor
 from fleet.files import Files
+from fleet.lookout import Lookout
+from fleet.measured import MeasuredLimiter, MeasuredProvider, MeasuredStore
+from fleet.meter import Meter
 from fleet.prices import Usage, cost_nano_usd
 from fleet.providers.base import Provider
 from fleet.rounds import Rounds
@@ -91,16 +95,28 @@ class Runtime:
         return Link.from_url(self.redis_url)
 
     @cached_property
+    def meter(self) -> Meter:
+        return Meter(self.config, self.tiers)
+
+    @cached_property
     def store(self) -> Store:
-        return Store(self.link, NAMESPACE, lease_ms=round(self.config.claim_s * 1000))
+        return MeasuredStore(self.link, NAMESPACE, self.meter, lease_ms=round(self.config.claim_s * 1000))
 
     @cached_property
     def limiter(self) -> Limiter:
-        return Limiter(self.link, NAMESPACE)
+        return MeasuredLimiter(self.link, NAMESPACE, self.meter)
 
     @cached_property
     def surveyor(self) -> Surveyor:
         return Surveyor(self.link, NAMESPACE, list(self.tiers))
+
+    @cached_property
+    def admissible(self) -> AdmissibleWork:
+        return AdmissibleWork(self.surveyor, self.limiter, self.config)
+
+    @cached_property
+    def lookout(self) -> Lookout:
+        return Lookout(self.config, self.surveyor, self.limiter)
 
     @cached_property
     def jobs(self) -> JobStore:
@@ -149,9 +165,10 @@ class Runtime:
     def context(self, claims: Claims) -> Context:
         """What runner and duties of a worker share; connects the providers."""
         for name, provider in self.config.providers.items():
-            self.providers[name] = providers.connect(
+            connected = providers.connect(
                 name, provider, self.environment, simulated_url=self.environment.fleet_sim_url
             )
+            self.providers[name] = MeasuredProvider(connected, self.meter)
         executor = Executor(self.config, self.providers, self.store, self.limiter)
         return Context(self.config, self.store, self.jobs, self.blobs, self.rounds, self.archive, executor, claims)
 

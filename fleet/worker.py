@@ -1,7 +1,7 @@
 """`celery -A fleet.worker`: one worker process of the fleet, for the tiers whose queues it consumes.
 
 The coordinator is the worker of the queue `coordinator`: beside planning it runs the dispatcher and the reconciler, calls the
-webhooks, and shows the fleet's metrics.
+webhooks, and shows the whole fleet's metrics with its own.
 """
 
 from __future__ import annotations
@@ -94,5 +94,6 @@ def _services(instance: Any, **_: Any) -> None:
         background.add(Reconciler(runtime.store).run)
         background.add(lambda: Janitor(_context()).run())
         background.add(lambda: _deliverer().run())
-        if (address := runtime.environment.metrics_address) is not None:
-            background.add(MetricsEndpoint(runtime.surveyor, *address).serve)
+    if (address := runtime.environment.metrics_address) is not None:
+        fleets = (runtime.lookout.look, runtime.admissible.routes()) if COORDINATOR in tiers else ()
+        background.add(MetricsEndpoint(*address, [runtime.meter.registry], *fleets).serve)

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from dataclasses import dataclass
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from redis.exceptions import RedisError
@@ -53,6 +55,15 @@ class Told:
 
 
 @dataclass(frozen=True, slots=True)
+class Took:
+    """What calls of one kind took on an account, on average of the latest."""
+
+    seconds: float
+    #: As they count against the limit of a minute.
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
 class Standing:
     """An account now: what holds of its limits (None: no limit), what is used of them, and what calls wait for."""
 
@@ -69,6 +80,10 @@ class Standing:
     paused_s: float
     #: Seconds until the vendor is tried again, None where it has no outage.
     outage_s: float | None
+    #: Those of the calls whose start is still to come.
+    waiting: int = 0
+    #: By what calls were for, as far as any have ended.
+    took: Mapping[str, Took] = field(default_factory=dict)
 
 
 #: How a permit ended: the call was made, the vendor refused it for its rate, it broke of the vendor's fault, we ended it, or it
@@ -88,8 +103,12 @@ class Permit:
     #: Seconds that the vendor's outage has lasted (a million where it has never answered), where the call tries whether it is
     #: over: no other one starts meanwhile.
     outage_s: int = 0
+    #: What the call is for: how long such calls take is remembered; '': that of this one is not.
+    lane: str = ""
     #: What came of the intent: True, it is journalled; False, it is still to be, as the start had to be waited for.
     begun: Refused | bool = False
+    #: When it was given, by this process's monotonic clock.
+    given_s: float = field(default_factory=time.monotonic)
 
 
 class Limiter:
@@ -109,11 +128,12 @@ class Limiter:
         lease_s: float,
         patience_s: float,
         sit_out: bool = True,
+        lane: str = "",
         intent: Intent | None = None,
     ) -> Permit:
         """Wait for a permit of `tokens`; it heals after `lease_s` if it is never returned.
 
-        `intent`: of the call, to be journalled together with a permit that needs no wait.
+        `lane`: see `Permit`; `intent`: of the call, to be journalled together with a permit that needs no wait.
 
         Raises:
             OutageError: not `sit_out`, and the vendor has an outage.
@@ -127,7 +147,7 @@ class Limiter:
 
         def permit(outage_s: int = 0, begun: Refused | bool = False) -> Permit:
             waited_ms = round((loop.time() - began) * 1000)
-            return Permit(permit_id, account, allowance, tokens, waited_ms, outage_s, begun)
+            return Permit(permit_id, account, allowance, tokens, waited_ms, outage_s, lane, begun)
 
         try:
             while True:
@@ -184,6 +204,8 @@ class Limiter:
                 allowed,
                 end,
                 *(["" if number is None else number for number in said] or NOTHING_TOLD),
+                permit.lane,
+                round((time.monotonic() - permit.given_s) * 1000),
             ),
         )
 
@@ -200,7 +222,8 @@ class Limiter:
         reply = await self._link.call(
             "permit_look", [self._namespace], [account, *allowance.arguments()], idempotent=True
         )
-        rpm, tpm, requests, tokens, calls, next_ms, paused_ms, open_ms, outage = map(int, reply)
+        *numbers, took = reply
+        rpm, tpm, requests, tokens, calls, next_ms, paused_ms, open_ms, outage, waiting = numbers
         return Standing(
             requests_per_minute=rpm or None,
             tokens_per_minute=tpm or None,
@@ -211,6 +234,11 @@ class Limiter:
             next_s=next_ms / 1000,
             paused_s=paused_ms / 1000,
             outage_s=open_ms / 1000 if outage else None,
+            waiting=waiting,
+            took={
+                lane.decode(): Took(ms / 1000, counted)
+                for lane, ms, counted in zip(took[::3], took[1::3], took[2::3], strict=True)
+            },
         )
 
     async def _ask(

@@ -104,8 +104,8 @@ class Store:
         verdict = reply[0].decode()
         if verdict != "run":
             return Refusal(verdict, reply[1].decode() if verdict == "final" else None)
-        _, fence, payload, trail, kills, claims = reply
-        return Claim(id_, tier, fence, payload.decode(), trail.decode(), kills, claims)
+        _, fence, payload, trail, kills, claims, waited = reply
+        return Claim(id_, tier, fence, payload.decode(), trail.decode(), kills, claims, waited if waited >= 0 else None)
 
     async def renew(self, claims: Sequence[Claim]) -> list[Claim]:
         """Extend claims by `lease_ms`; those that are lost."""

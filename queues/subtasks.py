@@ -68,6 +68,8 @@ class Claim:
     kills: int
     #: How many claims on it there have been, with this one.
     claims: int
+    #: For how long it was ready, or on its way, before this claim; None where that is not known, or another claim ran out.
+    waited_ms: int | None = None
 
     @property
     def guard(self) -> tuple[str, str, str]:

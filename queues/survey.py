@@ -13,8 +13,11 @@ from enum import StrEnum
 from queues.link import Link
 from queues.subtasks import by_tier
 
-#: Jobs with something ready on one tier, and overdue subtasks, that one survey looks at: with more, it counts too few.
+#: Jobs with something ready on one tier, and overdue subtasks, that one survey looks at: of more jobs it counts one subtask
+#: each, more overdue subtasks it does not tell apart.
 MOST_LANES, MOST_OVERDUE = 200, 200
+#: Open jobs, and tenants, that one look at quotas reads, and the share of a cap from which it is nearly used up.
+MOST_JOBS, MOST_TENANTS, NEARLY = 500, 500, 0.9
 
 
 class Righted(StrEnum):
@@ -47,6 +50,9 @@ class TierSurvey:
     workers: int
     #: Subtasks that the live workers can run at once.
     capacity: int
+    #: Of those that are ready, as many as the quotas of their jobs let run at once beside what is out; of a job that has
+    #: something ready one at least, for somebody has to find that its quota is used up.
+    affordable: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +72,26 @@ class Survey:
     counts: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     #: And its calls that are under way: what else is running has not come to its call, or is done with it.
     calls: int = 0
+    #: How long the oldest of the overdue gates has been complete without its body having begun, beyond the time it may take.
+    oldest_gate_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class OpenJobs:
+    """The jobs that have not ended, and their quotas added up, now. Amounts are in the unit of the quotas."""
+
+    open: int
+    paused: int
+    #: Of the paused ones, those that nobody asked to pause: somebody has to mend something first.
+    halted: int
+    #: Caps of the jobs that have one, and what is used and held of these.
+    caps: int
+    used: int
+    held: int
+    #: Jobs that have used `NEARLY` all of their cap.
+    nearly_used_up: int
+    #: By tenant that was asked about, what was used today (UTC), by jobs that have ended, too.
+    used_today: Mapping[str, int]
 
 
 class Surveyor:
@@ -78,7 +104,7 @@ class Surveyor:
 
     async def survey(self, job: str = "") -> Survey:
         """The numbers now, and where a job's subtasks stand. Raises RedisError when the store does not answer."""
-        watched, overdue, oldest_ms, gates, righted, counts, calls, *tiers = await self._link.call(
+        watched, overdue, oldest_ms, gates, righted, counts, calls, *tiers, gate_ms = await self._link.call(
             "survey", [self._namespace], [MOST_LANES, MOST_OVERDUE, job, *self._tiers], idempotent=True
         )
         return Survey(
@@ -92,4 +118,16 @@ class Surveyor:
             },
             counts=by_tier(counts),
             calls=calls,
+            oldest_gate_s=gate_ms / 1000,
         )
+
+    async def open_jobs(self, tenants: Sequence[str]) -> OpenJobs:
+        """The open jobs of these tenants (at most `MOST_TENANTS`), and of others of whom jobs were accepted.
+
+        Raises RedisError when the store does not answer.
+        """
+        open_, paused, halted, caps, used, held, nearly, *used_today = await self._link.call(
+            "survey_jobs", [self._namespace], [MOST_JOBS, NEARLY, MOST_TENANTS, *tenants], idempotent=True
+        )
+        by_tenant = dict(zip(tenants, used_today, strict=True))
+        return OpenJobs(open_, paused, halted, caps, used, held, nearly, by_tenant)

@@ -13,7 +13,6 @@ from typing import Any
 import uvicorn
 from fastapi import FastAPI
 from fastapi.responses import Response
-from prometheus_client.exposition import choose_encoder
 from starlette.requests import Request
 
 from fleet.api import batches, completions, files, jobs, models, problems, responses
@@ -21,14 +20,16 @@ from fleet.api.answers import Desk
 from fleet.api.auth import Admin, Gatekeeper, is_loopback
 from fleet.api.bodies import AT_ONCE
 from fleet.api.events import Feeds
+from fleet.api.traffic import Traffic
 from fleet.audit import Audit
 from fleet.batches import Batches
 from fleet.client import FleetClient
 from fleet.control import Control
 from fleet.errors import BadInputError
 from fleet.keys import Keys
-from fleet.metrics import Metrics
+from fleet.metrics_endpoint import MetricsEndpoint, shown
 from fleet.runtime import NAMESPACE, Runtime
+from queues.bridge import Background
 
 #: Longest that requests under way may take when the process was asked to end.
 DRAIN_S = 10
@@ -57,6 +58,8 @@ def build(runtime: Runtime, *, loopback: bool) -> FastAPI:
     app.state.turns = asyncio.Semaphore(AT_ONCE)
     app.state.feeds = Feeds(runtime.store, runtime.jobs)
     app.state.gatekeeper = Gatekeeper(Keys(runtime.link, NAMESPACE), loopback=loopback)
+    app.state.traffic = traffic = Traffic()
+    app.add_middleware(traffic.around)
     problems.install(app)
     for routes in (jobs, models, completions, responses, files, batches):
         app.include_router(routes.router)
@@ -74,9 +77,10 @@ def build(runtime: Runtime, *, loopback: bool) -> FastAPI:
 
     @app.get("/metrics", tags=["process"], responses=problems.declared(401, 403, 503), response_class=Response)
     async def metrics(request: Request, _: Admin) -> Response:
-        """What stands where in the fleet, for Prometheus."""
-        encode, content_type = choose_encoder(request.headers.get("accept", ""))
-        return Response(encode(Metrics(await runtime.surveyor.survey())), headers={"Content-Type": content_type})
+        """What stands where in the fleet, and how this process answers, for Prometheus."""
+        seen = [traffic.registry, *await runtime.lookout.look()]
+        body, content_type = shown(seen, request.headers.get("accept", ""))
+        return Response(body, headers={"Content-Type": content_type})
 
     return app
 
@@ -95,8 +99,12 @@ async def serve(runtime: Runtime, host: str, port: int) -> None:
             f"The fleet has no key, so anybody who reaches {host} could spend its money; `fleet keys create` makes the "
             "first one, or serve on 127.0.0.1."
         )
+    app = build(runtime, loopback=loopback)
+    beside = Background()
+    if (address := runtime.environment.metrics_address) is not None:
+        beside.add(MetricsEndpoint(*address, [app.state.traffic.registry]).serve)
     config = uvicorn.Config(
-        build(runtime, loopback=loopback),
+        app,
         host=host,
         port=port,
         log_config=None,
@@ -104,7 +112,9 @@ async def serve(runtime: Runtime, host: str, port: int) -> None:
         server_header=False,
         timeout_graceful_shutdown=DRAIN_S,
     )
+    beside.start(asyncio.get_running_loop())
     try:
         await uvicorn.Server(config).serve()
     finally:
+        await beside.stop(DRAIN_S)
         await runtime.aclose()

@@ -11,6 +11,7 @@
 --       righted: what was not as it should be, by tier, since the store is there (hash)
 --       winding: cancelled jobs of which something may be left (set)
 --       rx:QUOTA records that were kept elsewhere and dropped here (set)
+--       tenants whose jobs were accepted (zset by when the last one was)
 --       open:TENANT its jobs that have not ended (zset by time) · day:bytes|used:TENANT what it sent and used, by day (hash)
 --       told:WHOM subtasks that ended, for whoever waits for them: id, tier, status and output, a line each (list)
 --       m:JOB what was written down for a job, by name (hash) · ev:JOB what happened to it (stream)
@@ -152,6 +153,8 @@ local function make_ready(id, tier, from, front, quiet)
   local job = job_of(id)
   local tenant = redis.call('HGET', key('j', job), 'tenant') or 'default'
   move(id, tier, from, 'ready')
+  -- One whose message was lost, or that went back with its job's pause, has been ready all the while.
+  if not from or from.state ~= 'queued' then redis.call('HSET', key('s', id), 'ready_at', now) end
   local stopped = redis.call('HEXISTS', key('j', job), 'stop') == 1
   if not stopped and tonumber(redis.call('HGET', key('s', id), 'kills')) >= SUSPECT_KILLS then
     -- One whose message was lost has not had its turn; all others go to the end, or one that kills, or one that the budget
@@ -192,6 +195,7 @@ local function need_met(id, grace_ms)
   if state ~= 'waiting' then return end
   if gate then
     move(id, tier, {tier = tier, state = state}, 'queued')
+    redis.call('HSET', s, 'ready_at', now)
     redis.call('SADD', key('out', tier), id)
     redis.call('ZADD', key('watch'), now + grace_ms, id)
   else

@@ -6,6 +6,7 @@
 --         left_n and left_tokens (of starts that became a minute old and whose places have not been given away yet),
 --         all_n and all_tokens (of the log), others_n and others_tokens (what the vendor counts beyond our starts) as of
 --         others_n_at and others_tokens_at,
+--         took (how long calls took and what they counted, by what they were for: a map to {ms, tokens, of how many}),
 --         worth (what calls count of the most they may), over (by how much less than was expected of them calls counted of late),
 --         allowed_until (until when calls count with all the output that they are allowed, the vendor having refused one),
 --         broken (calls that broke since one was answered), broken_at (when that became an outage), open_until and open_for (of

@@ -53,6 +53,7 @@ if ARGV[6] ~= '' then
   redis.call('ZADD', key(ARGV[6], tenant), ARGV[7], job)
 end
 redis.call('ZADD', open, now, job)
+redis.call('ZADD', key('tenants'), now, tenant)
 if tonumber(ARGV[23]) > 0 then of_today(sent, ARGV[23]) end
 redis.call('HSET', key('j', job), 'tenant', tenant, 'share', ARGV[3], 'weight', ARGV[11])
 if ARGV[4] ~= '' then redis.call('HSET', key('q', job), 'cap', ARGV[4]) end

@@ -2,15 +2,18 @@
 -- microseconds, so that a store that lost its last second with the power, or that had forgotten the subtask, does not
 -- give out a fence that somebody still holds.
 -- KEYS[1] namespace   ARGV[1] tier   ARGV[2] lease_ms   ARGV[3] worker   then for each: id, owner
--- Reply to each: {'run', fence, payload, trail, kills, claims} or one of {'final', status} {'busy'} {'elsewhere'} {'gone'}.
+-- Reply to each: {'run', fence, payload, trail, kills, claims, ms for which it was ready (-1: not known, or it ran before)}
+-- or one of {'final', status} {'busy'} {'elsewhere'} {'gone'}.
 -- The owner is a token of this one attempt to claim: asking again after a lost reply gives the same claim.
 local here, lease_ms, worker = ARGV[1], tonumber(ARGV[2]), ARGV[3]
 local function claim(id, owner)
   local s = key('s', id)
-  local state, tier, status, holder, kills = unpack(redis.call('HMGET', s, 'state', 'tier', 'status', 'owner', 'kills'))
+  local state, tier, status, holder, kills, ready_at =
+    unpack(redis.call('HMGET', s, 'state', 'tier', 'status', 'owner', 'kills', 'ready_at'))
   local function granted(fence)
     local payload, trail, deaths, claims = unpack(redis.call('HMGET', s, 'payload', 'trail', 'kills', 'claims'))
-    return {'run', tonumber(fence), payload, trail or '', tonumber(deaths), tonumber(claims)}
+    local waited = state ~= 'running' and ready_at and math.max(0, now - ready_at) or -1
+    return {'run', tonumber(fence), payload, trail or '', tonumber(deaths), tonumber(claims), waited}
   end
   if not state then
     redis.call('SREM', key('out', here), id) -- an earlier version left it there

@@ -5,16 +5,26 @@
 -- ARGV for each: permit id, its tokens at most, tokens used, the same with all the output that it was allowed,
 --   'ended', 'refused' (the vendor limits the rate), 'broken' (of the vendor's fault), 'cut' (by ourselves: it says nothing of the
 --   vendor) or 'unused' (no call was made),
---   requests/min, requests left, tokens/min, tokens left, as the vendor told them ('': it did not)
+--   requests/min, requests left, tokens/min, tokens left, as the vendor told them ('': it did not),
+--   what the call was for ('': it is not remembered), how long it took in ms
 -- Reply to each: 1, or 0 when the permit had expired.
 -- Our minute is a little longer than the vendor's, and what starts at once leaves it at once: by so much of the limit we may
 -- count more than a vendor that counts alike.
 local SLACK = (WINDOW_MS - 60000 + BURST_MS) / 60000
 -- By how much calls were expected to count more than they did: of the latest ten, about.
 local OVER_KEEPS = 0.9
+-- Of so many calls, about, it is remembered how long they took and what they counted.
+local REMEMBERED = 200
+local function remember(lane, took, counts)
+  local known = state.took ~= 0 and state.took or {}
+  local ms, tokens, n = unpack(known[lane] or {0, 0, 0})
+  n = math.min(n + 1, REMEMBERED)
+  known[lane] = {ms + (took - ms) / n, tokens + (counts - tokens) / n, n}
+  state.took = known
+end
 local in_flight = redis.call('ZCARD', flying)
 local rpm, tpm = limits()
-local function give_back(id, tokens, used, allowed, outcome, told_rpm, told_n, told_tpm, told_tokens)
+local function give_back(id, tokens, used, allowed, outcome, told_rpm, told_n, told_tpm, told_tokens, lane, took)
   tokens, used = tonumber(tokens), tonumber(used)
   local told = {rpm = tonumber(told_rpm), n = tonumber(told_n), tpm = tonumber(told_tpm), tokens = tonumber(told_tokens)}
   local live = redis.call('ZREM', flying, id)
@@ -79,6 +89,7 @@ local function give_back(id, tokens, used, allowed, outcome, told_rpm, told_n, t
   if outcome == 'ended' and tokens > 0 then
     state.worth = math.min(1, math.max(as_allowed / tokens, FORGETS * worth()))
   end
+  if outcome == 'ended' and lane ~= '' and live == 1 then remember(lane, tonumber(took), counts) end
   local freed = arrived and noted - counts or noted
   if live == 1 then
     if not arrived then
@@ -99,6 +110,6 @@ local function give_back(id, tokens, used, allowed, outcome, told_rpm, told_n, t
   return live
 end
 go_on()
-local replies = each(5, 9, give_back)
+local replies = each(5, 11, give_back)
 save()
 return replies

@@ -1,4 +1,4 @@
-"""A real coordinator and its metrics: while a job waits and runs, when it is told to end, and when none were asked for."""
+"""Real processes and their metrics: while a job waits and runs, when they are told to end, and when none were asked for."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def process(valkey: Valkey, folder: Path, sim: str, *command: str, **more: str) 
         started.stop()
 
 
-def test_a_coordinator_shows_its_metrics_during_a_job_and_ends_with_them(
+def test_coordinator_and_worker_show_their_metrics_during_a_job_and_end_with_them(
     valkey: Valkey, tmp_path: Path, sim: RunningSim
 ) -> None:
     port = free_port()
@@ -66,21 +66,55 @@ def test_a_coordinator_shows_its_metrics_during_a_job_and_ends_with_them(
         # No worker of its tier lives yet: the job is planned and waits.
         until(lambda: _shown(port).get(("tierfleet_backlog_subtasks", "nano")) == ITEMS, "the plan", coordinator)
         assert _shown(port)["tierfleet_workers", "nano"] == 0
-        with process(valkey, tmp_path, sim.url, "worker", "--tier", "nano", **metrics) as worker:
+        its = free_port()
+        own = {"FLEET_METRICS_ADDRESS": f"127.0.0.1:{its}"}
+        with process(valkey, tmp_path, sim.url, "worker", "--tier", "nano", **own) as worker:
             watched = folder.fleet("jobs", "watch", job_id)
             assert watched.code == 0, watched.out + watched.err
             shown = _shown(port)
             assert shown["tierfleet_backlog_subtasks", "nano"] == 0
             assert shown["tierfleet_workers", "nano"] == 1
             assert shown["tierfleet_capacity_subtasks", "nano"] == fleet_config().tiers["nano"].concurrency
-            assert worker.listens_on() == set(), "the numbers are the fleet's: one process shows them"
-        text = _scraped(port)
+            assert worker.listens_on() == {its}
+            assert not set(_shown(its)) & {("tierfleet_workers", "nano"), ("tierfleet_backlog_subtasks", "nano")}
+            assert _shown(its)["tierfleet_ready_to_start_seconds_count", "nano"] == ITEMS
+            assert _shown(its)["tierfleet_spent_dollars_total", "nano"] > 0
+            text = _scraped(its) + _scraped(port)
         for canary in (job_id, "canary", str(tmp_path), valkey.url):
             assert canary not in text
         coordinator.process.send_signal(signal.SIGTERM)
         assert coordinator.process.wait(30) == 0
     with pytest.raises(urllib.error.URLError):
         _scraped(port)
+
+
+def test_the_api_shows_its_own_metrics_beside_its_doors_and_drains(
+    valkey: Valkey, tmp_path: Path, sim: RunningSim
+) -> None:
+    port, its = free_port(), free_port()
+    own = {"FLEET_METRICS_ADDRESS": f"127.0.0.1:{its}"}
+    api = FleetProcess(valkey, tmp_path, fleet_config(), sim.url, "api", "--port", str(port), **own)
+    try:
+        until(lambda: api.listens_on() == {port, its}, "both ports", api)
+        for path, expected in (
+            ("/healthz", 200),
+            ("/v1/jobs/canary-1", 404),
+            ("/canary-2", 404),
+            ("/v1/jobs/canary-3", 404),
+        ):
+            assert _status(port, path) == expected
+        text = _scraped(its)
+        assert "canary" not in text
+        found = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
+        values = {(s.name, *s.labels.values()): s.value for s in found}
+        assert values["tierfleet_http_requests_total", "2xx"] == 1
+        assert values["tierfleet_http_requests_total", "4xx"] == 3
+        assert values["tierfleet_http_answer_seconds_count", "/v1/jobs/{job_id}"] == 2
+        assert values["tierfleet_http_answer_seconds_count", "none"] == 1
+        api.process.send_signal(signal.SIGTERM)
+        assert api.process.wait(30) in (0, -signal.SIGTERM), "uvicorn sends itself what it was ended by"
+    finally:
+        api.stop()
 
 
 def test_without_an_address_no_port_is_opened(valkey: Valkey, tmp_path: Path) -> None:
@@ -100,6 +134,15 @@ def test_an_address_that_is_taken_is_said_in_the_log_and_costs_the_fleet_nothing
         assert coordinator.listens_on() == set()
         coordinator.process.send_signal(signal.SIGTERM)
         assert coordinator.process.wait(30) == 0
+
+
+def _status(port: int, path: str) -> int:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=10) as page:
+            return int(page.status)
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code
 
 
 def _scraped(port: int) -> str:

@@ -6,14 +6,16 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+from fleet.jobs import JobSpec
 from queues.store import Store
 from queues.survey import Righted, Survey, Surveyor
-from tests.support.bench import Bench, config, on_bench
+from tests.support.bench import DEAR, GOOD, Bench, config, on_bench
 from tests.support.sim import RunningSim
 from tests.support.stores import NAMESPACE, claimed, new, open_store
 from tests.support.valkey import Valkey
 
 TIERS = ("nano", "mini")
+STEP = {"id": "write", "tier": "nano", "prompt": "Write it.", "max_output_tokens": 100}
 
 
 def counted(valkey: Valkey, scenario: Callable[[Store], Awaitable[None]]) -> dict[str, int]:
@@ -100,7 +102,7 @@ def test_a_lost_chord_counts_as_a_gate_and_the_message_in_its_place_as_any_other
         await run_out(store, "j/gate")
         survey = await Surveyor(store.link, NAMESPACE, TIERS).survey()
         assert (survey.watched, survey.overdue, survey.gates_overdue) == (1, 1, 1)
-        assert survey.oldest_overdue_s > 0
+        assert survey.oldest_gate_s == survey.oldest_overdue_s > 0
         assert len(await store.reconcile()) == 1
         await send_again(store)
         await run_out(store, "j/gate")
@@ -169,6 +171,104 @@ def test_a_survey_of_very_many_jobs_looks_at_a_bounded_number_of_them(valkey: Va
                 await store.open_job(f"j{i}", tenant=f"t{i % 3}", share=1)
             await store.add([new(f"j{i}/{part}") for i in range(30) for part in range(2)])
             reply = await store.link.call("survey", [NAMESPACE], [12, 500, "", "nano"])
-            assert reply[7][0] == 24, "twelve jobs of two subtasks each"
+            ready, *_, affordable = reply[7]
+            assert ready == affordable == 24 + 18, "twelve jobs of two subtasks each, and one of every other"
 
     asyncio.run(scenario())
+
+
+def test_a_wait_counts_from_when_nothing_was_left_to_wait_for(valkey: Valkey) -> None:
+    async def scenario() -> None:
+        async with open_store(valkey) as store:
+            await store.add([new("j/a"), new("j/b", needs=("j/a",))])
+            for id_ in ("j/a", "j/b"):
+                await store.link.execute("HSET", f"{NAMESPACE}:s:{id_}", "ready_at", 0)  # as if it were decades ago
+            first = await claimed(store, "j/a")
+            assert first.waited_ms is not None
+            assert first.waited_ms > 1e12
+            assert await store.hand_on(first, "nano", "")
+            second = await claimed(store, "j/a")
+            assert second.waited_ms in range(30_000), "it was given back just now"
+            await store.finish(second, "ok", "")
+            assert (await claimed(store, "j/b")).waited_ms in range(30_000), "its need has ended just now"
+
+    asyncio.run(scenario())
+
+
+def test_one_whose_message_was_lost_has_been_waiting_all_the_while(valkey: Valkey) -> None:
+    async def scenario() -> None:
+        async with open_store(valkey) as store:
+            await store.add([new("j/a")])
+            await store.link.execute("HSET", f"{NAMESPACE}:s:j/a", "ready_at", 0)
+            await send_again(store)
+            await run_out(store, "j/a")
+            assert len(await store.reconcile()) == 1
+            claim = await claimed(store, "j/a")
+            assert claim.waited_ms is not None
+            assert claim.waited_ms > 1e12
+
+    asyncio.run(scenario())
+
+
+def test_a_subtask_of_an_earlier_version_says_nothing_of_its_wait(valkey: Valkey) -> None:
+    async def scenario() -> None:
+        async with open_store(valkey) as store:
+            await store.add([new("j/a")])
+            await store.link.execute("HDEL", f"{NAMESPACE}:s:j/a", "ready_at")
+            assert (await claimed(store, "j/a")).waited_ms is None
+
+    asyncio.run(scenario())
+
+
+def test_the_money_of_the_open_jobs_is_added_up_and_that_of_ended_ones_is_not(
+    valkey: Valkey, tmp_path: Path, sim: RunningSim
+) -> None:
+    async def scenario(fleet: Bench) -> None:
+        store, surveyor = fleet.runtime.store, fleet.runtime.surveyor
+        ended = await fleet.run(await fleet.submit(steps=[STEP], budget_usd=1))
+        assert ended.status.final
+        jobs = [await fleet.submit(steps=[STEP], budget_usd=dollars) for dollars in (2, 3)]
+        free = await fleet.submit(steps=[STEP])
+        before = await surveyor.open_jobs(["default"])
+        assert (before.open, before.paused, before.halted, before.nearly_used_up) == (3, 0, 0, 0)
+        assert (before.caps, before.used, before.held) == (5_000_000_000, 0, 0)
+        assert before.used_today["default"] == (await fleet.money(ended.id))[0] > 0
+        await store.link.execute("HSET", f"fleet:q:{jobs[0]}", "used", 1_800_000_000, "held", 100_000_000)
+        tiers = list(fleet.runtime.tiers)
+        await store.stop(jobs[1], "paused", tiers)
+        await store.stop(free, "paused", tiers, why="the key was refused")
+        after = await surveyor.open_jobs(["default", "nobody"])
+        assert (after.open, after.paused, after.halted, after.nearly_used_up) == (3, 2, 1, 1)
+        assert (after.caps, after.used, after.held) == (5_000_000_000, 1_800_000_000, 100_000_000)
+        assert after.used_today["nobody"] == 0
+
+    on_bench(scenario, valkey, tmp_path, config(), sim=sim.url)
+
+
+def test_the_lookout_sees_accounts_and_tenants_with_and_without_a_limit(
+    valkey: Valkey, tmp_path: Path, sim: RunningSim
+) -> None:
+    async def scenario(fleet: Bench) -> None:
+        runtime = fleet.runtime
+        await runtime.limiter.pause(f"openai/{GOOD}", 60)
+        await runtime.limiter.shut(f"openai/{DEAR}", 60)
+        day = int(await runtime.store.now()) // 86_400
+        for tenant in ("frugal", "lavish"):
+            await runtime.link.execute("HSET", f"fleet:day:used:{tenant}", day, 950_000_000)
+        for tenant in ("default", "frugal", "not-configured"):
+            await fleet.client.submit(JobSpec.model_validate({"name": "test", "steps": [STEP]}), tenant=tenant)
+        seen = [
+            sample
+            for collector in await runtime.lookout.look()
+            for metric in collector.collect()
+            for sample in metric.samples
+        ]
+        shown = {(s.name, *s.labels.values()): s.value for s in seen}
+        assert shown["tierfleet_account_paused_seconds", GOOD] > 50
+        assert shown["tierfleet_account_outage", DEAR] == 1
+        assert shown["tierfleet_account_outage", GOOD] == 0
+        assert shown["tierfleet_open_jobs",] == 3
+        assert shown["tierfleet_nearly_spent_tenants",] == 1, "of the two with a limit one is near it"
+
+    tenants = {"frugal": {"usd_per_day": "1"}, "lavish": {"usd_per_day": "100"}}
+    on_bench(scenario, valkey, tmp_path, config(tenants=tenants), sim=sim.url)
