@@ -206,6 +206,14 @@ class Environment(BaseSettings):
     fleet_api_key: SecretStr | None = None
     #: HOST:PORT where the coordinator shows its metrics; not set, it listens nowhere.
     fleet_metrics_address: str | None = None
+    #: How processes log: `text` or `json`.
+    fleet_log_format: str | None = None
+    #: Folder in which a process says that it lives and takes work (`fleet.health`); each needs one of its own.
+    fleet_health: Path | None = None
+    #: Where spans are sent (`fleet.recording`), and whether prompts and outputs may be in them.
+    otel_exporter_otlp_endpoint: str | None = None
+    otel_sdk_disabled: bool = False
+    fleet_trace_content: bool = False
     openai_api_key: SecretStr | None = None
     openai_base_url: str | None = None
 

@@ -23,6 +23,7 @@ from fleet.executor import Executor
 from fleet.files import Files
 from fleet.prices import Usage, cost_nano_usd
 from fleet.providers.base import Provider
+from fleet.providers.traced import Traced
 from fleet.rounds import Rounds
 from fleet.shelf import Shelf
 from fleet.signing import Secrets
@@ -149,9 +150,10 @@ class Runtime:
     def context(self, claims: Claims) -> Context:
         """What runner and duties of a worker share; connects the providers."""
         for name, provider in self.config.providers.items():
-            self.providers[name] = providers.connect(
-                name, provider, self.environment, simulated_url=self.environment.fleet_sim_url
-            )
+            simulated = self.environment.fleet_sim_url
+            inner = providers.connect(name, provider, self.environment, simulated_url=simulated)
+            address = providers.address_of(provider, self.environment, simulated)
+            self.providers[name] = Traced(inner, provider, name, address)
         executor = Executor(self.config, self.providers, self.store, self.limiter)
         return Context(self.config, self.store, self.jobs, self.blobs, self.rounds, self.archive, executor, claims)
 

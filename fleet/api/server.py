@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 from collections.abc import AsyncIterator
+from types import FrameType
 from typing import Any
 
 import uvicorn
@@ -21,13 +23,16 @@ from fleet.api.answers import Desk
 from fleet.api.auth import Admin, Gatekeeper, is_loopback
 from fleet.api.bodies import AT_ONCE
 from fleet.api.events import Feeds
+from fleet.api.observed import Observed
 from fleet.audit import Audit
 from fleet.batches import Batches
 from fleet.client import FleetClient
 from fleet.control import Control
 from fleet.errors import BadInputError
+from fleet.health import Health, beating
 from fleet.keys import Keys
 from fleet.metrics import Metrics
+from fleet.recording import recording
 from fleet.runtime import NAMESPACE, Runtime
 
 #: Longest that requests under way may take when the process was asked to end.
@@ -95,8 +100,10 @@ async def serve(runtime: Runtime, host: str, port: int) -> None:
             f"The fleet has no key, so anybody who reaches {host} could spend its money; `fleet keys create` makes the "
             "first one, or serve on 127.0.0.1."
         )
+    health = Health(runtime.environment.fleet_health)
+    health.begin()
     config = uvicorn.Config(
-        build(runtime, loopback=loopback),
+        Observed(build(runtime, loopback=loopback)),
         host=host,
         port=port,
         log_config=None,
@@ -105,6 +112,24 @@ async def serve(runtime: Runtime, host: str, port: int) -> None:
         timeout_graceful_shutdown=DRAIN_S,
     )
     try:
-        await uvicorn.Server(config).serve()
+        async with recording(runtime.environment, "api"), beating(health):
+            await Server(config, health).serve()
     finally:
         await runtime.aclose()
+
+
+class Server(uvicorn.Server):
+    """Uvicorn's, which says when it takes requests, and when it was asked to end."""
+
+    def __init__(self, config: uvicorn.Config, health: Health) -> None:
+        super().__init__(config)
+        self._health = health
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            self._health.ready()
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self._health.ending()
+        super().handle_exit(sig, frame)
