@@ -110,9 +110,7 @@ class Duties:
             logger.exception("a duty failed on an error of our own", extra={"subtask": subtask_id})
             error = f"internal error: {type(problem).__name__}"
         if error is not None:
-            await self._context.executor.abandon(
-                job_id, lambda lost: lost.role != "work" and lost.fence < claim.fence
-            )
+            await self._context.executor.abandon(job_id, lambda lost: lost.role != "work" and lost.fence < claim.fence)
             # A duty of a round that is over, the job having been retried, ends nothing.
             await self._context.jobs.end(
                 job_id, JobStatus.FAILED, error=error, claim=claim, round_=_round_of(subtask_id)
@@ -162,7 +160,9 @@ class Duties:
             if not await again(job, claim):
                 raise NotOurs("the claim was lost before the job was opened again")
         except BadInputError as problem:
-            logger.warning("not retried: %s", str(problem))  # The job stays as it ended; of a job nothing but its id is told.
+            logger.warning(
+                "not retried: %s", str(problem)
+            )  # The job stays as it ended; of a job nothing but its id is told.
 
     async def _run_again(self, job: Job, claim: Claim) -> bool:
         return await retry(job, int(claim.id.rpartition(".")[2]), self._context, claim)

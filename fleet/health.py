@@ -3,7 +3,7 @@
 `live` is touched from the event loop, so it grows old as soon as that hangs, whatever else goes on in the process. `ready` is
 there from when the process takes work until it was asked to end. The probe, `python -m fleet.health live|ready`, asks no broker
 and no store: one that is away must not have every process killed that waits for it. Each process needs a folder of its own;
-nothing else has to be writable. It imports nothing of anybody's but the standard library: a probe is a process, every few seconds.
+nothing else has to be writable. It imports the standard library alone: a probe is a new process every few seconds.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """The logs of a process: one line a record on stderr, as text or JSON, with the ids of what it is about.
 
 It owns the form of a line and what may be in one. Our own messages are sentences without content, and errors in them are told as
-`fleet.redaction` says. What other libraries log is not ours to trust: their words are kept, and of what they put into them numbers,
-names and addresses; never a message's body, an argument or the text of an error. It knows no process and no command.
+`fleet.redaction` says. What other libraries log is not ours to trust: their words are told where they stand in their code, and of
+what they put into them numbers, names and addresses; never a message's body, an argument or the text of an error. It knows no
+process and no command.
 
 A line as JSON: `{"time", "level", "logger", "process", "message", "job"?, "subtask"?, "attempt"?, "errors"?: ["Type: text", ...],
 "at"?: ["module:line function", ...]}`; `errors` begins with the one that is told of, `at` with the place where it was raised.
@@ -18,7 +19,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import Any
 
 from fleet.documents import nearest
@@ -29,6 +30,8 @@ from fleet.subject import job_of, subject
 FORMATS = ("text", "json")
 IDS = ("job", "subtask", "attempt")
 OURS = ("fleet", "queues")
+#: Of others, who is at home in this process and says only where it listens and that it ends, in words made as it goes.
+AT_HOME = ("uvicorn",)
 MAX_ID_CHARS = 200
 #: What another library may put into its words: a name, an id, a host, an address. Nothing with a space in it is one.
 _NAME = re.compile(r"[\w.:@/+%~-]{1,200}")
@@ -106,7 +109,7 @@ def set_up(form: str | None) -> None:
     root.handlers[:] = [handler]
     # A line per task, request or call is a line too much at hundreds of them a second; Flower and the ledger have them.
     root.setLevel(logging.WARNING)
-    for name in (*OURS, "uvicorn"):
+    for name in (*OURS, *AT_HOME):
         logging.getLogger(name).setLevel(logging.INFO)
     logging.captureWarnings(True)
     sys.excepthook = _uncaught
@@ -123,13 +126,10 @@ def _message(record: logging.LogRecord) -> str:
     """The words of a record, with what may be told of what was put into them."""
     if isinstance(record.msg, BaseException):
         return named(record.msg)
-    words, ours = str(record.msg), record.name.partition(".")[0] in OURS
-    if record.name == "asyncio":
-        words = _REPR.split(words)[0]
+    ours = record.name.partition(".")[0] in OURS
+    words = str(record.msg) if ours else _words(record)
     if not record.args:
         return words
-    if record.name == "py.warnings":
-        return _warning(record.args)
     args: Any
     if isinstance(record.args, Mapping):
         args = {name: _shown(value, ours=ours) for name, value in record.args.items()}
@@ -141,6 +141,27 @@ def _message(record: logging.LogRecord) -> str:
         return words
 
 
+def _words(record: logging.LogRecord) -> str:
+    """What another library says, as far as nobody else's words can be in it."""
+    words = str(record.msg)
+    if record.name == "asyncio":
+        return _REPR.split(words)[0]
+    if record.name == "py.warnings":
+        return _warning(words)
+    at_home = record.name.partition(".")[0] in AT_HOME
+    return words if at_home or _stand_in_code(words, record.pathname, record.lineno) else WITHHELD
+
+
+def _stand_in_code(words: str, path: str, line: int) -> bool:
+    """Whether the code that logs just now has these words as they are: what it put together may quote anything."""
+    frame: FrameType | None = sys._getframe()
+    while frame is not None:
+        if frame.f_lineno == line and frame.f_code.co_filename == path:
+            return words in frame.f_code.co_consts or words in frame.f_globals.values()
+        frame = frame.f_back
+    return False
+
+
 def _shown(value: object, *, ours: bool) -> object:
     if isinstance(value, BaseException):
         return named(value)
@@ -149,9 +170,9 @@ def _shown(value: object, *, ours: bool) -> object:
     return value if isinstance(value, str) and _NAME.fullmatch(value) else WITHHELD
 
 
-def _warning(args: object) -> str:
+def _warning(words: str) -> str:
     """Of a warning as `logging.captureWarnings` has it."""
-    found = _WARNING.match(str(args[0])) if isinstance(args, tuple) and args else None
+    found = _WARNING.match(words)
     if found is None:
         return "a warning"
     text = found["text"] if found["kind"] in _OF_CODE else WITHHELD

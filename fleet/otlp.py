@@ -1,8 +1,8 @@
 """Sends spans by OTLP over HTTP with OpenTelemetry's SDK. Importing it imports that: see `fleet.recording` for when.
 
 The SDK's own variables hold: `OTEL_EXPORTER_OTLP_HEADERS`, `OTEL_SERVICE_NAME`, `OTEL_RESOURCE_ATTRIBUTES`, `OTEL_TRACES_SAMPLER`
-(by the job's trace id, so every process keeps or drops the same jobs), `OTEL_BSP_*`. Spans go out from a thread of the SDK's through
-a bounded queue: a collector that is slow or away costs spans and nothing else.
+(by the job's trace id, so every process keeps or drops the same jobs), `OTEL_BSP_*`. Spans go out from a thread of the SDK's
+through a bounded queue: a collector that is slow or away costs spans and nothing else.
 
 It owns the translation of `fleet.traces.Span`. The SDK's tracers are not used: they would make ids of their own.
 """

@@ -1,9 +1,9 @@
 """One trace for each job, whatever process a part of it runs in: what happened, when, and within what.
 
-Ids are derived from the job's, so that nothing has to travel: its trace and its root span (the request or command by which it was
-accepted) are known to whoever knows the job, also after a message was lost, doubled or delivered again. What is done under a claim
-is one span right below the root, and all within it goes out together with it: of a worker that dies nothing is left whose parent
-nobody knows. A span is recorded when it has ended; where nobody records, which is the rule, none is made.
+Ids are derived from the job's, so that nothing has to travel: its trace and its root span (the request or command by which it
+was accepted) are known to whoever knows the job, also after a message was lost, doubled or delivered again. What is done under a
+claim is one span right below the root, and all within it goes out together with it: of a worker that dies nothing is left whose
+parent nobody knows. A span is recorded when it has ended; where nobody records, which is the rule, none is made.
 
 It owns the tree and knows no OpenTelemetry: `fleet.otlp` sends it. Names and attributes are ids, names out of the configuration,
 numbers and kinds of errors; content only where `content()` says so.
@@ -92,7 +92,7 @@ _content = False
 
 def record_with(recorder: Recorder | None, *, content: bool = False) -> None:
     """Have this process record, or not; `content`: with prompts and outputs."""
-    global _recorder, _content  # noqa: PLW0603  one for each process, as with its logs
+    global _recorder, _content  # one for each process, as with its logs
     _recorder, _content = recorder, content
 
 

@@ -1,9 +1,9 @@
-"""Around the whole application: what is logged during a request names the job that it is about, and requests are spans where spans
-are recorded.
+"""Around the whole application: what is logged during a request names the job that it is about, and requests are spans where
+spans are recorded.
 
 A request by which a new job is accepted is the root of that job's trace, with a link to its caller's; one that changes a job
-belongs to that job's trace; any other belongs to its caller's (W3C Trace Context, `traceparent`) or has a trace of its own. Of a URL
-the route alone is told. It knows no route and decides nothing.
+belongs to that job's trace; any other belongs to its caller's (W3C Trace Context, `traceparent`) or has a trace of its own. Of a
+URL the route alone is told. It knows no route and decides nothing.
 """
 
 from __future__ import annotations

@@ -15,6 +15,7 @@ from typing import Any
 import uvicorn
 from fastapi import FastAPI
 from fastapi.responses import Response
+from fastapi.telemetry import TelemetryConfig
 from prometheus_client.exposition import choose_encoder
 from starlette.requests import Request
 
@@ -39,6 +40,8 @@ from fleet.runtime import NAMESPACE, Runtime
 DRAIN_S = 10
 #: What is for everybody.
 OPEN: dict[str, Any] = {"security": []}
+#: FastAPI would make spans, metrics and logs of its own, which knew nothing of jobs and might quote bodies; see fleet.api.observed.
+SILENT: TelemetryConfig = {"tracing": False, "metrics": False, "logs": False, "auto_configure": False}
 DESCRIPTION = "Durable, rate-limited, budgeted work for language models, on the cheapest tier that will do."
 
 
@@ -52,7 +55,13 @@ def build(runtime: Runtime, *, loopback: bool) -> FastAPI:
         await desk.aclose()
 
     app = FastAPI(
-        title="tierfleet", version="1", description=DESCRIPTION, docs_url=None, redoc_url=None, lifespan=lifespan
+        title="tierfleet",
+        version="1",
+        description=DESCRIPTION,
+        docs_url=None,
+        redoc_url=None,
+        lifespan=lifespan,
+        telemetry=SILENT,
     )
     app.state.client = FleetClient(runtime)
     app.state.control = Control(runtime)

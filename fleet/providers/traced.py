@@ -1,7 +1,7 @@
 """A provider around another one: what is logged during a call names it, and each call is a span where spans are recorded.
 
-Spans follow OpenTelemetry's semantic conventions for generative AI (client spans of inference, as of 1.38: name `chat MODEL`,
-`gen_ai.*`, `error.type`), messages included only where content was asked for. It decides nothing about calls.
+Spans follow OpenTelemetry's semantic conventions for generative AI (client spans of inference, version 1.37 and later:
+`chat MODEL`, `gen_ai.*`, `error.type`); messages are in them only where content was asked for. It decides nothing about calls.
 """
 
 from __future__ import annotations
@@ -76,8 +76,8 @@ class Traced:
         if not traces.content():
             return
         if request.conversation is not None:
-            asked = request.conversation.kept()
-            span.attributes["gen_ai.input.messages"] = json.dumps(asked, default=str)[:MAX_CHARS]
+            said = request.conversation.kept()["messages"]
+            span.attributes["gen_ai.input.messages"] = json.dumps([_message(one) for one in said])
             return
         span.attributes["gen_ai.input.messages"] = _messages("user", request.prompt)
         if request.instructions:
@@ -107,6 +107,14 @@ def _messages(role: str, text: str, finish: str | None = None) -> str:
     """One message in the conventions' form."""
     message: dict[str, Any] = {"role": role, "parts": [_part(text)]}
     return json.dumps([message if finish is None else message | {"finish_reason": finish}])
+
+
+def _message(said: dict[str, Any]) -> dict[str, Any]:
+    """A message of a conversation; of its parts those that are no text are named."""
+    content = said.get("content") or ""
+    parts = [{"type": "text", "text": content}] if isinstance(content, str) else content
+    told = [_part(part["text"]) if part["type"] == "text" else {"type": str(part["type"])} for part in parts]
+    return {"role": said["role"], "parts": told}
 
 
 def _part(text: str) -> dict[str, str]:

@@ -37,7 +37,9 @@ from tests.support.worker import until
 TIERS = ("nano", "mini", "flagship")
 CALLER = ("0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331")
 #: Keys and channels of Celery's and kombu's in the store: its queues, what is unacknowledged, events, chords.
-CELERY = re.compile(r"(?i)(\"|\b)(PUBLISH|celery|_kombu|fleet\.(unacked|events|control)|[LR]PUSH \"?(nano|mini|flagship|coordinator)\b)")
+CELERY = re.compile(
+    r"(?i)(\"|\b)(PUBLISH|celery|_kombu|fleet\.(unacked|events|control)|[LR]PUSH \"?(nano|mini|flagship|coordinator)\b)"
+)
 
 
 @dataclass
@@ -108,7 +110,9 @@ class Teller:
         finally:
             await link.aclose()
 
-    def ask(self, method: str, path: str, body: Any = None, *, key: str | None = None, **headers: str) -> tuple[int, str]:
+    def ask(
+        self, method: str, path: str, body: Any = None, *, key: str | None = None, **headers: str
+    ) -> tuple[int, str]:
         """(status, body)."""
         data = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
         given = {"Authorization": f"Bearer {key or self.key}", "Content-Type": "application/json"} | headers
@@ -150,7 +154,9 @@ class Teller:
         )
         id_ = self.submit(job, traceparent=f"00-{CALLER[0]}-{CALLER[1]}-01")
         until(lambda: self.status(id_) == "completed", "the job", self.processes["coordinator"], 60)
-        until(lambda: any("/hook/" in heard for heard in self.vendor.heard), "the webhook", self.processes["coordinator"])
+        until(
+            lambda: any("/hook/" in heard for heard in self.vendor.heard), "the webhook", self.processes["coordinator"]
+        )
         return id_
 
     def crash(self) -> str:
@@ -167,7 +173,9 @@ class Teller:
             nano.process.send_signal(signal.SIGCONT)
         until(lambda: "cannot be read" in nano.log.read_text(), "the runner to fail", nano)
         coordinator = self.processes["coordinator"]
-        until(lambda: "a duty failed on an error of our own" in coordinator.log.read_text(), "a duty to fail", coordinator)
+        until(
+            lambda: "a duty failed on an error of our own" in coordinator.log.read_text(), "a duty to fail", coordinator
+        )
         assert self.ask("GET", f"/v1/jobs/{id_}")[0] == 500
         return id_
 

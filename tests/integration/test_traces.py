@@ -183,7 +183,11 @@ def test_spans_reach_a_collector_as_they_are(monkeypatch: pytest.MonkeyPatch) ->
                 span.note(tokens=5, reported=True)
         root = check_tree(collector.of(root_of("j1")[0]))
         assert (root.name, root.service) == ("submit", "tierfleet-test")
-        assert {span.name: span.failed for span in collector.spans} == {"submit": False, "subtask": False, "check": True}
+        assert {span.name: span.failed for span in collector.spans} == {
+            "submit": False,
+            "subtask": False,
+            "check": True,
+        }
         (subtask,) = [span for span in collector.spans if span.name == "subtask"]
         assert subtask.attributes["tierfleet.tokens"] == 5
         assert subtask.attributes["tierfleet.reported"] is True

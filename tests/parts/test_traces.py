@@ -23,7 +23,14 @@ def test_a_real_agent_takes_a_jobs_spans(tmp_path: Path, monkeypatch: pytest.Mon
     agent = Path(spec.origin).parent / "rotel-agent"
     port, grpc = free_port(), free_port()
     log = tmp_path / "agent.log"
-    command = [str(agent), "start", "--otlp-http-endpoint", f"127.0.0.1:{port}", "--otlp-grpc-endpoint", f"127.0.0.1:{grpc}"]
+    command = [
+        str(agent),
+        "start",
+        "--otlp-http-endpoint",
+        f"127.0.0.1:{port}",
+        "--otlp-grpc-endpoint",
+        f"127.0.0.1:{grpc}",
+    ]
     command += ["--exporter", "blackhole", "--debug-log", "traces", "--debug-log-verbosity", "detailed"]
     with log.open("wb") as out:
         process = subprocess.Popen(command, stdout=out, stderr=out, cwd=tmp_path)

@@ -68,7 +68,7 @@ def test_a_beat_that_cannot_be_written_fails_the_probe_alone(tmp_path: Path) -> 
 
 def test_a_folder_that_cannot_be_written_to_is_refused_at_the_beginning(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(BadInputError, match="FLEET_HEALTH is .* cannot be written to"):
+    with pytest.raises(BadInputError, match=r"FLEET_HEALTH is .* cannot be written to"):
         Health(tmp_path / "file" / "folder").begin()
 
 

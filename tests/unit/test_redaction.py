@@ -48,7 +48,7 @@ def chained() -> None:
         lambda: json.loads("{" + CONTENT),
         lambda: render("{{ item." + CONTENT.replace("-", "_") + ".x }} " + CONTENT, {"item": {}}),
         lambda: {}[CONTENT],
-        lambda: f"\ud800{CONTENT}".encode(),
+        f"\ud800{CONTENT}".encode,
         lambda: int(CONTENT),
         lambda: open(f"/nowhere/{CONTENT}"),  # noqa: PTH123, SIM115
         chained,
@@ -133,9 +133,9 @@ def test_secrets_that_the_process_has_are_hidden_however_they_look() -> None:
 @given(st.text())
 def test_a_line_has_nothing_that_a_terminal_or_a_reader_of_lines_acts_on(text: str) -> None:
     told = neutral(text)
-    assert all(
-        unicodedata.category(c) not in ("Cc", "Cs", "Zl", "Zp") or c == " " for c in told
-    ), "no control character, no half character, no line break"
+    assert all(unicodedata.category(c) not in ("Cc", "Cs", "Zl", "Zp") or c == " " for c in told), (
+        "no control character, no half character, no line break"
+    )
     assert not set(told) & set("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\u200b\ufeff")
 
 
