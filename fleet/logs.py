@@ -131,12 +131,14 @@ def _message(record: logging.LogRecord) -> str:
     if not record.args:
         return words
     args: Any
-    if isinstance(record.args, Mapping):
-        args = {name: _shown(value, ours=ours) for name, value in record.args.items()}
-    else:
+    if not isinstance(record.args, Mapping):
         args = tuple(_shown(value, ours=ours) for value in record.args)
+    elif "%(" in words:
+        args = {name: _shown(value, ours=ours) for name, value in record.args.items()}
+    else:  # one value that is a mapping
+        args = (_shown(record.args, ours=ours),)
     try:
-        return words % args
+        return str(words % args)
     except (TypeError, ValueError):  # a number was asked for, and may not be told
         return words
 

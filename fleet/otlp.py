@@ -15,6 +15,7 @@ from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExport
 from opentelemetry.sdk.resources import SERVICE_NAME, Resource
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.sdk.trace.sampling import Decision
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode, TraceFlags
 
@@ -42,7 +43,8 @@ class Exporter:
 
     def record(self, span: Span) -> None:
         """Have a span and all within it sent; never waits."""
-        if self._sampler.should_sample(None, span.trace, span.name).decision.is_sampled():
+        decision = self._sampler.should_sample(None, span.trace, span.name).decision
+        if decision is Decision.RECORD_AND_SAMPLE:
             for one in flat(span):
                 self._batches.on_end(self._readable(one))
 

@@ -29,7 +29,7 @@ class Probed:
     def __init__(self, valkey: Valkey, folder: Path, vendor: str, *words: str) -> None:
         self.folder = folder / "health" / words[-1]
         more = {"FLEET_HEALTH": str(self.folder), "OPENAI_BASE_URL": vendor, "OPENAI_API_KEY": "none"}
-        self.process = FleetProcess(valkey, folder, config(), vendor, *words, **more)
+        self.process = FleetProcess(valkey, folder, config(), "http://127.0.0.1:9/v1", *words, **more)
 
     def probe(self, what: str) -> int:
         """What `python -m fleet.health` ends with."""

@@ -15,6 +15,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,9 @@ from tests.support.valkey import Valkey, free_port
 from tests.support.worker import until
 
 TIERS = ("nano", "mini", "flagship")
+NO_SIM = "http://127.0.0.1:9/v1"
+#: Longest that a process may take to be there.
+START_S = 120
 CALLER = ("0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331")
 #: Keys and channels of Celery's and kombu's in the store: its queues, what is unacknowledged, events, chords.
 CELERY = re.compile(
@@ -90,18 +94,24 @@ class Teller:
         }
 
     def start(self) -> None:
-        commands = [("coordinator",), *(("worker", "--tier", tier) for tier in TIERS)]
-        for words in commands:
-            self.processes[words[-1]] = self.process(*words).ready(self.valkey, words[-1])
-        api = self.processes["api"] = self.process("api", "--port", str(self.port))
-        flower = self.processes["flower"] = self.process("flower", "--port", str(self.flower_port))
-        until(lambda: self.port in api.listens_on(), "the API", api)
-        until(lambda: self.flower_port in flower.listens_on(), "Flower", flower)
+        """All side by side: each takes its time to import what it needs."""
+        (self.folder / "fleet.yaml").write_text(self.config.model_dump_json())
+        ports = {"api": self.port, "flower": self.flower_port}
+        words = [("coordinator",), *(("worker", "--tier", tier) for tier in TIERS)]
+        words += [(name, "--port", str(port)) for name, port in ports.items()]
+        self.processes = {one[-1] if "--tier" in one else one[0]: self.process(*one) for one in words}
+        with self.valkey.client() as store:
+            for name in ("coordinator", *TIERS):
+                ready = partial(store.zcard, f"{NAMESPACE}:w:{name}")
+                until(ready, f"the {name} to register", self.processes[name], START_S)
+        for name, port in ports.items():
+            process = self.processes[name]
+            until(lambda: port in process.listens_on(), f"the {name} to listen", process, START_S)  # noqa: B023
         self.key = self.canaries.known["api_key"] = asyncio.run(self.secret(_key))
 
     def process(self, *words: str) -> FleetProcess:
-        variables = self.variables(words[-1])
-        return FleetProcess(self.valkey, self.folder, self.config, self.vendor.url, *words, **variables)
+        variables = self.variables(words[0])
+        return FleetProcess(self.valkey, self.folder, self.config, NO_SIM, *words, **variables)
 
     async def secret(self, make: Any) -> str:
         link = Link.from_url(self.store)
@@ -153,7 +163,9 @@ class Teller:
             webhook=f"http://{self.vendor.endpoint}/hook/{self.canaries.hook_path}",
         )
         id_ = self.submit(job, traceparent=f"00-{CALLER[0]}-{CALLER[1]}-01")
-        until(lambda: self.status(id_) == "completed", "the job", self.processes["coordinator"], 60)
+        ended = ("completed", "failed", "paused")
+        until(lambda: self.status(id_) in ended, "the job", self.processes["coordinator"], START_S)
+        assert self.status(id_) == "completed", json.loads(self.ask("GET", f"/v1/jobs/{id_}")[1])["error"]
         until(
             lambda: any("/hook/" in heard for heard in self.vendor.heard), "the webhook", self.processes["coordinator"]
         )

@@ -59,15 +59,15 @@ class Vendor:
         self.heard.append(f"{path} {body}")
         if not path.startswith("/v1/"):
             return 200, b""
-        said = self.canaries.vendor
-        if REFUSE in body:
+        said, review = self.canaries.vendor, '"verdict"' in body  # which names the items
+        if REFUSE in body and not review:
             return 400, json.dumps({"error": {"message": f"{said}: {body}", "type": "e", "code": "refused"}}).encode()
-        if BREAK in body:
+        if BREAK in body and not review:
             return 200, f'{{"choices": [{{"message": "{said}'.encode()
         text: Any = {"topic": self.canaries.output}
-        if '"verdict"' in body:
+        if review:
             text = {"verdict": "accept", "result": self.canaries.output, "rework": [], "gaps": []}
-        content = self.canaries.output if FAIL in body else json.dumps(text)
+        content = self.canaries.output if FAIL in body and not review else json.dumps(text)
         return 200, json.dumps(
             {
                 "id": "c",
