@@ -172,7 +172,7 @@ class Teller:
         return id_
 
     def crash(self) -> str:
-        """A job whose plan in the store nobody can read, at which runner, duties and API fail each in its own way."""
+        """A job whose plan in the store nobody can read: runner, duties, webhooks and API fail, each in its own way."""
         nano = self.processes["nano"]
         nano.process.send_signal(signal.SIGSTOP)
         try:
@@ -188,6 +188,8 @@ class Teller:
         until(
             lambda: "a duty failed on an error of our own" in coordinator.log.read_text(), "a duty to fail", coordinator
         )
+        again = "left to be delivered again"
+        until(lambda: again in coordinator.log.read_text(), "its webhook to fail", coordinator)
         assert self.ask("GET", f"/v1/jobs/{id_}")[0] == 500
         return id_
 
@@ -334,7 +336,7 @@ def test_every_line_of_every_process_is_json_and_says_what_it_is_about(story: St
     failed = [line for line in lines if line["message"] == "a request failed on an error of our own"]
     assert failed
     assert {line["job"] for line in failed} == {story.crashed}
-    hooks = [line for line in lines if line["message"].startswith("webhook ")]
+    hooks = [line for line in lines if line["logger"] == "fleet.webhooks"]
     assert {line["job"] for line in hooks} == {story.job, story.crashed}
 
 
