@@ -14,6 +14,7 @@ from fleet import logs
 from fleet.config import Environment, shipped_file
 from fleet.documents import nearest
 from fleet.errors import BadInputError
+from fleet.health import Health
 from fleet.runtime import Runtime, checked_config
 from fleet.sim.server import serve
 from fleet.sim.settings import SimSettings
@@ -83,7 +84,10 @@ def flower(
 
 def serve_tier(tier: str, concurrency: int) -> None:
     """Be a worker of `tier` until SIGTERM."""
-    logs.set_up(Environment().fleet_log_format)
+    environment = Environment()
+    logs.set_up(environment.fleet_log_format)
+    # Said here, where it ends the command with a sentence.
+    Health(environment.fleet_health).begin()
     # Importing it connects a Celery app to the environment, which only a worker wants.
     from fleet.worker import app  # noqa: PLC0415
 

@@ -131,8 +131,9 @@ def _begin(tiers: list[str]) -> Recording:
         health.begin()
         return Recording(runtime.environment, _name(tiers))
     except BadInputError as error:
-        # Celery goes on after any other error of a signal's receiver: with half a worker.
-        raise SystemExit(str(error)) from error
+        # Celery goes on after any other error of a signal's receiver, with half a worker, and tells nobody of this one.
+        logger.critical("%s", str(error))
+        raise SystemExit(2) from error
 
 
 def _name(queues: list[str]) -> str:

@@ -122,7 +122,7 @@ def test_the_api_is_ready_while_it_serves(valkey: Valkey, tmp_path: Path) -> Non
         assert port in api.process.listens_on()
         assert api.probe("live") == 0
         api.signal(signal.SIGTERM)
-        assert api.process.process.wait(30) == 0
+        assert api.process.process.wait(30) in (0, -signal.SIGTERM)
         assert api.probe("ready") == 1
     finally:
         api.process.stop()
@@ -136,7 +136,7 @@ def test_a_folder_that_cannot_be_had_ends_the_process_with_a_sentence(
     more = {"FLEET_HEALTH": str(tmp_path / "file" / "folder")}
     process = FleetProcess(valkey, tmp_path, config(), "http://127.0.0.1:9/v1", *words, **more)
     try:
-        assert process.process.wait(60) in (1, 2)
+        assert process.process.wait(60) == 2
         assert "FLEET_HEALTH is " in process.log.read_text()
     finally:
         process.stop()

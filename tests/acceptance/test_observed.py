@@ -12,6 +12,7 @@ import json
 import re
 import signal
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -242,7 +243,7 @@ class Teller:
         tasks = json.loads(found["Flower's tasks"])
         assert len(tasks) > 8, "it has seen them"
         for id_ in list(tasks)[:20]:
-            found[f"Flower's {id_}"] = _page(f"{flower}/task/{urllib.request.quote(id_, safe='')}")
+            found[f"Flower's {id_}"] = _page(f"{flower}/task/{urllib.parse.quote(id_, safe='')}")
         audit = self.folder_of_commands().fleet("keys", "audit", "--tenant", "default", "-o", "json")
         assert audit.code == 0, audit.err
         found["audit notes"] = audit.out

@@ -145,7 +145,7 @@ def test_asyncio_names_no_result_and_no_argument(said: StringIO) -> None:
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
-        loop.call_soon(lambda text: text.nothing, CONTENT)
+        loop.call_soon(int, CONTENT)
         task = loop.create_task(fails(), name="its name")
         await asyncio.sleep(0)
         await asyncio.sleep(0)
@@ -153,7 +153,7 @@ def test_asyncio_names_no_result_and_no_argument(said: StringIO) -> None:
 
     asyncio.run(main())
     told = [json.loads(one) for one in said.getvalue().splitlines()]
-    assert {one["errors"][0] for one in told} == {"AttributeError: x", "ValueError"} or len(told) == 2
+    assert [one["errors"] for one in told] == [["ValueError"], ["ValueError"]]
     assert CONTENT not in said.getvalue()
 
 

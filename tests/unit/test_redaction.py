@@ -47,7 +47,7 @@ def chained() -> None:
         lambda: Model.model_validate({"number": CONTENT}),
         lambda: json.loads("{" + CONTENT),
         lambda: render("{{ item." + CONTENT.replace("-", "_") + ".x }} " + CONTENT, {"item": {}}),
-        lambda: {}[CONTENT],
+        lambda: dict[str, int]()[CONTENT],
         f"\ud800{CONTENT}".encode,
         lambda: int(CONTENT),
         lambda: open(f"/nowhere/{CONTENT}"),  # noqa: PTH123, SIM115
