@@ -210,10 +210,10 @@ class Environment(BaseSettings):
     fleet_log_format: str | None = None
     #: Folder in which a process says that it lives and takes work (`fleet.health`); each needs one of its own.
     fleet_health: Path | None = None
-    #: Where spans are sent (`fleet.recording`), and whether prompts and outputs may be in them.
+    #: Where spans are sent (`fleet.recording`); `1`: with prompts and outputs in them.
     otel_exporter_otlp_endpoint: str | None = None
-    otel_sdk_disabled: bool = False
-    fleet_trace_content: bool = False
+    otel_sdk_disabled: str | None = None
+    fleet_trace_content: str | None = None
     openai_api_key: SecretStr | None = None
     openai_base_url: str | None = None
 
@@ -251,6 +251,12 @@ class Environment(BaseSettings):
         if not host or not port or parts.netloc != self.fleet_metrics_address:
             raise BadInputError("FLEET_METRICS_ADDRESS is no HOST:PORT; 127.0.0.1:9464 would be one.")
         return host, port
+
+    @property
+    def traced(self) -> bool:
+        """Whether spans are sent."""
+        disabled = (self.otel_sdk_disabled or "").strip().lower() == "true"
+        return self.otel_exporter_otlp_endpoint is not None and not disabled
 
     @property
     def simulated(self) -> bool:

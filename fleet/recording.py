@@ -29,7 +29,7 @@ class Recording:
             BadInputError: OpenTelemetry's variables cannot be used.
         """
         self._exporter: Exporter | None = None
-        if environment.otel_exporter_otlp_endpoint is not None and not environment.otel_sdk_disabled:
+        if environment.traced:
             # A third of a second that nobody else should pay for.
             from fleet.otlp import Exporter  # noqa: PLC0415
 
@@ -37,7 +37,7 @@ class Recording:
                 self._exporter = Exporter(f"tierfleet-{process}")
             except ValueError as error:
                 raise BadInputError(f"A variable that begins with OTEL_ cannot be used: {error}") from error
-            traces.record_with(self._exporter.record, content=environment.fleet_trace_content)
+            traces.record_with(self._exporter.record, content=environment.fleet_trace_content == "1")
 
     async def end(self) -> None:
         """Record no more, and send what is left, for some seconds at most; the loop goes on meanwhile."""

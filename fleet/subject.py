@@ -6,8 +6,7 @@ log and no job: ids are text.
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextvars import ContextVar
 
 _NONE: Mapping[str, str] = {}
@@ -19,14 +18,20 @@ def subject() -> Mapping[str, str]:
     return _ids.get() or _NONE
 
 
-@contextlib.contextmanager
-def about(**ids: str) -> Iterator[None]:
+class about:  # read as a word: `with about(job=...)`
     """The block is about these, beside what the code around it is about."""
-    token = _ids.set({**subject(), **ids})
-    try:
-        yield
-    finally:
-        _ids.reset(token)
+
+    __slots__ = ("_ids", "_token")
+
+    def __init__(self, **ids: str) -> None:
+        self._ids = ids
+
+    def __enter__(self) -> None:
+        around = _ids.get()
+        self._token = _ids.set(self._ids if around is None else {**around, **self._ids})
+
+    def __exit__(self, *_: object) -> None:
+        _ids.reset(self._token)
 
 
 def also_about(**ids: str) -> None:

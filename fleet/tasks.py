@@ -67,7 +67,7 @@ async def _guarded(work: Work, subtask_id: str, tier: str) -> dict[str, str]:
             logger.warning("left to the reconciler: tier=%s: %s", tier, problem)
         except Exception:
             # Celery would send its text, which may quote a prompt or an output, to whoever listens to events.
-            logger.exception("left to the reconciler, an error of our own: tier=%s", tier)
+            logger.exception("left to the reconciler on an error of our own: tier=%s", tier)
     raise Ignore
 
 
@@ -91,5 +91,5 @@ async def _taken(taking: Awaitable[str]) -> dict[str, str]:
             await asyncio.sleep(PUT_BACK_S)
             raise Reject(requeue=True) from None
         except Exception:
-            logger.exception("a job that came over the broker is dropped, an error of our own")
+            logger.exception("a job that came over the broker is dropped on an error of our own")
     raise Ignore

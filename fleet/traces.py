@@ -15,6 +15,7 @@ import contextlib
 import secrets
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from hashlib import blake2b
@@ -73,7 +74,13 @@ class Span:
 
 
 class _Nothing:
-    """What a block gets where nobody records."""
+    """The block of whoever nobody records, and what it gets: it has to cost next to nothing."""
+
+    def __enter__(self) -> _Nothing:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
 
     def note(self, **attributes: Value) -> None:
         pass
@@ -82,6 +89,7 @@ class _Nothing:
         pass
 
 
+Block = AbstractContextManager[Span | _Nothing]
 #: Takes a span that has ended, with all that is in it. It must not wait, nor raise.
 Recorder = Callable[[Span], None]
 _NOTHING = _Nothing()
@@ -112,52 +120,43 @@ def root_of(job: str) -> Ids:
     return int.from_bytes(digest[:16], "big") or 1, int.from_bytes(digest[16:], "big") or 1
 
 
-@contextlib.contextmanager
-def under(job: str, name: str, *passing: type[BaseException], kind: Kind = "internal") -> Iterator[Span | _Nothing]:
+def under(job: str, name: str, *passing: type[BaseException], kind: Kind = "internal") -> Block:
     """A span right below the root of a job; an error out of the block is noted, unless it is one of `passing`."""
     if _recorder is None:
-        yield _NOTHING
-        return
+        return _NOTHING
     trace, root = root_of(job)
     span = Span(name, kind, trace, _new_id(), root, time.time_ns())
     span.note(job=job)
-    with _within(span, passing):
-        yield span
+    return _within(span, passing)
 
 
-@contextlib.contextmanager
-def claimed(name: str, id_: str, tier: str, *passing: type[BaseException]) -> Iterator[Span | _Nothing]:
+def claimed(name: str, id_: str, tier: str, *passing: type[BaseException]) -> Block:
     """The span of what is done under a claim on a subtask or duty."""
-    with under(job_of(id_), name, *passing) as span:
-        span.note(subtask=id_, tier=tier)
-        yield span
+    if _recorder is None:
+        return _NOTHING
+    job = job_of(id_)
+    trace, root = root_of(job)
+    span = Span(name, "internal", trace, _new_id(), root, time.time_ns())
+    span.note(job=job, subtask=id_, tier=tier)
+    return _within(span, passing)
 
 
-@contextlib.contextmanager
-def inside(name: str, *, kind: Kind = "internal") -> Iterator[Span | _Nothing]:
+def inside(name: str, *, kind: Kind = "internal") -> Block:
     """A span within the one that runs; none where none runs."""
-    around = _current.get()
-    if around is None or _recorder is None:
-        yield _NOTHING
-        return
+    if _recorder is None or (around := _current.get()) is None:
+        return _NOTHING
     span = Span(name, kind, around.trace, _new_id(), around.id, time.time_ns())
-    try:
-        with _within(span, (), record=False):
-            yield span
-    finally:
-        if len(around.children) < MOST_CHILDREN:
-            around.children.append(span)
+    if len(around.children) < MOST_CHILDREN:
+        around.children.append(span)
+    return _within(span, (), record=False)
 
 
-@contextlib.contextmanager
-def request(name: str, caller: Ids | None) -> Iterator[Span | _Nothing]:
+def request(name: str, caller: Ids | None) -> Block:
     """The span of a request from outside, a part of its caller's trace, until `accepted` says what it began."""
     if _recorder is None:
-        yield _NOTHING
-        return
+        return _NOTHING
     trace, parent = caller or (secrets.randbits(128) or 1, None)
-    with _within(Span(name, "server", trace, _new_id(), parent, time.time_ns()), ()) as span:
-        yield span
+    return _within(Span(name, "server", trace, _new_id(), parent, time.time_ns()), ())
 
 
 def accepted(job: str, began_ns: int) -> None:
@@ -177,12 +176,14 @@ def flat(span: Span) -> Iterator[Span]:
     """A span and all within it, outermost first, each with the trace and parent that turned out at last."""
     yield span
     for child in span.children:
+        if not child.ended_ns:
+            continue  # it was left behind by what ended around it
         child.trace, child.parent = span.trace, span.id
         yield from flat(child)
 
 
 @contextlib.contextmanager
-def _within(span: Span, passing: tuple[type[BaseException], ...], *, record: bool = True) -> Iterator[Span]:
+def _within(span: Span, passing: tuple[type[BaseException], ...], *, record: bool = True) -> Iterator[Span | _Nothing]:
     token = _current.set(span)
     try:
         yield span

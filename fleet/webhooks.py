@@ -106,7 +106,7 @@ class Deliverer:
             except RedisError as error:
                 logger.warning("left to be delivered again: webhook=%s: %s", notice.id, error)
             except Exception:  # one that cannot be sent keeps no other from it
-                logger.exception("left to be delivered again: webhook=%s: an error of our own", notice.id)
+                logger.exception("left to be delivered again on an error of our own: webhook=%s", notice.id)
 
     async def _tried(self, notice: Notice) -> None:
         try:

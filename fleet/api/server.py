@@ -40,7 +40,7 @@ from fleet.runtime import NAMESPACE, Runtime
 DRAIN_S = 10
 #: What is for everybody.
 OPEN: dict[str, Any] = {"security": []}
-#: FastAPI would make spans, metrics and logs of its own, which knew nothing of jobs and might quote bodies; see fleet.api.observed.
+#: FastAPI would make spans, metrics and logs of its own, which know nothing of jobs and may quote bodies; see fleet.api.observed.
 SILENT: TelemetryConfig = {"tracing": False, "metrics": False, "logs": False, "auto_configure": False}
 DESCRIPTION = "Durable, rate-limited, budgeted work for language models, on the cheapest tier that will do."
 
