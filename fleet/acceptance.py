@@ -15,6 +15,7 @@ from typing import Any
 from redis.exceptions import OutOfMemoryError, ResponseError
 from yarl import URL
 
+from fleet import traces
 from fleet.addresses import endpoint_of
 from fleet.config import TenantConfig
 from fleet.errors import KeyReusedError, NotAcceptedError, StoreUnavailableError, TenantLimitError
@@ -22,6 +23,7 @@ from fleet.items import NO_ITEMS, ItemIndex
 from fleet.jobs import JobSpec, JobStatus, Step
 from fleet.prices import NANO_PER_USD
 from fleet.store import COORDINATOR, PLAN_TASK
+from fleet.subject import also_about
 from queues.admission import Admission, Ends, NotDurableError, Once, OverLimitError, Within
 from queues.store import Store
 from queues.subtasks import NewSubtask
@@ -137,6 +139,8 @@ class Acceptance:
         ends: Ends | None = None,
         hurried: bool = False,
     ) -> str:
+        began_ns = time.time_ns()
+        also_about(job=new.job_id)
         try:
             accepted = await self.admission.accept(
                 new.job_id,
@@ -172,6 +176,8 @@ class Acceptance:
                 "Another job was submitted with this Idempotency-Key; use a new key for every job, and the same one only "
                 "to submit the same job again."
             )
+        if accepted == new.job_id:
+            traces.accepted(accepted, began_ns)
         return accepted
 
     async def _retract(self, new: Submission, start: NewSubtask) -> bool:

@@ -206,6 +206,14 @@ class Environment(BaseSettings):
     fleet_api_key: SecretStr | None = None
     #: HOST:PORT where the process shows its metrics, without a key; not set, it listens nowhere.
     fleet_metrics_address: str | None = None
+    #: How processes log: `text` or `json`.
+    fleet_log_format: str | None = None
+    #: Folder in which a process says that it lives and takes work (`fleet.health`); each needs one of its own.
+    fleet_health: Path | None = None
+    #: Where spans are sent (`fleet.recording`); `1`: with prompts and outputs in them.
+    otel_exporter_otlp_endpoint: str | None = None
+    otel_sdk_disabled: str | None = None
+    fleet_trace_content: str | None = None
     openai_api_key: SecretStr | None = None
     openai_base_url: str | None = None
 
@@ -243,6 +251,12 @@ class Environment(BaseSettings):
         if not host or not port or parts.netloc != self.fleet_metrics_address:
             raise BadInputError("FLEET_METRICS_ADDRESS is no HOST:PORT; 127.0.0.1:9464 would be one.")
         return host, port
+
+    @property
+    def traced(self) -> bool:
+        """Whether spans are sent."""
+        disabled = (self.otel_sdk_disabled or "").strip().lower() == "true"
+        return self.otel_exporter_otlp_endpoint is not None and not disabled
 
     @property
     def simulated(self) -> bool:

@@ -48,6 +48,6 @@ class Context:
 
         It waits a moment first: what failed is likely to fail again at once.
         """
-        logger.warning("given back: subtask=%s: %s", claim.id, problem)
+        logger.warning("given back: %s", problem, extra={"subtask": claim.id})
         await asyncio.sleep(GIVE_BACK_S)
         await self.store.hand_on(claim, claim.tier, claim.trail)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable
 
+from fleet import traces
 from fleet.blobs import BlobError
 from fleet.context import Context, passes
 from fleet.drain import GiveBack
@@ -76,40 +77,47 @@ class Duties:
             raise NotOurs(claim.why)
         failpoint("claimed")
         async with self._context.claims.held(claim):
-            error: str | None = None
-            job_id = subtask_id.split("/", 1)[0]
-            try:
-                if claim.kills >= MAX_KILLS:
-                    raise FleetError(f"{claim.kills} workers died at {subtask_id}")
-                job = await self._context.jobs.load(job_id)
-                if ended or not job.status.final:
-                    await duty(job, claim)
-            except GiveBack as reason:
-                await self._context.store.hand_on(claim, claim.tier, "")
-                raise NotOurs(str(reason)) from None
-            except JobCancelled:
-                pass
-            except (FleetError, BlobError, PermitError) as problem:
-                error = str(problem)
-            except NotOurs:
-                raise
-            except Exception as problem:
-                if passes(problem):
-                    await self._context.give_back(claim, problem)
-                    raise NotOurs(f"the store or the disk failed: {problem}") from problem
-                logger.exception("%s failed on an error of our own", subtask_id)
-                error = f"internal error: {type(problem).__name__}"
-            if error is not None:
-                await self._context.executor.abandon(
-                    job_id, lambda lost: lost.role != "work" and lost.fence < claim.fence
-                )
-                # A duty of a round that is over, the job having been retried, ends nothing.
-                await self._context.jobs.end(
-                    job_id, JobStatus.FAILED, error=error, claim=claim, round_=_round_of(subtask_id)
-                )
-            status: Status = "ok" if error is None else "failed"
-            if not await self._context.store.finish(claim, status, "", quarantined=claim.kills >= MAX_KILLS):
-                raise NotOurs("the claim was lost before the end was written")
+            with traces.claimed(_word(subtask_id), subtask_id, tier, NotOurs) as span:
+                reference = await self._claimed(claim, duty, ended=ended)
+                span.end_as(reference["status"])
+                return reference
+
+    async def _claimed(
+        self, claim: Claim, duty: Callable[[Job, Claim], Awaitable[None]], *, ended: bool
+    ) -> dict[str, str]:
+        subtask_id = claim.id
+        error: str | None = None
+        job_id = subtask_id.split("/", 1)[0]
+        try:
+            if claim.kills >= MAX_KILLS:
+                raise FleetError(f"{claim.kills} workers died at {subtask_id}")
+            job = await self._context.jobs.load(job_id)
+            if ended or not job.status.final:
+                await duty(job, claim)
+        except GiveBack as reason:
+            await self._context.store.hand_on(claim, claim.tier, "")
+            raise NotOurs(str(reason)) from None
+        except JobCancelled:
+            pass
+        except (FleetError, BlobError, PermitError) as problem:
+            error = str(problem)
+        except NotOurs:
+            raise
+        except Exception as problem:
+            if passes(problem):
+                await self._context.give_back(claim, problem)
+                raise NotOurs(f"the store or the disk failed: {problem}") from problem
+            logger.exception("a duty failed on an error of our own", extra={"subtask": subtask_id})
+            error = f"internal error: {type(problem).__name__}"
+        if error is not None:
+            await self._context.executor.abandon(job_id, lambda lost: lost.role != "work" and lost.fence < claim.fence)
+            # A duty of a round that is over, the job having been retried, ends nothing.
+            await self._context.jobs.end(
+                job_id, JobStatus.FAILED, error=error, claim=claim, round_=_round_of(subtask_id)
+            )
+        status: Status = "ok" if error is None else "failed"
+        if not await self._context.store.finish(claim, status, "", quarantined=claim.kills >= MAX_KILLS):
+            raise NotOurs("the claim was lost before the end was written")
         return {"id": subtask_id, "status": status}
 
     async def _plan(self, job: Job, claim: Claim) -> None:
@@ -152,7 +160,9 @@ class Duties:
             if not await again(job, claim):
                 raise NotOurs("the claim was lost before the job was opened again")
         except BadInputError as problem:
-            logger.warning("not retried: %s", problem)  # The job stays as it ended.
+            logger.warning(
+                "not retried: %s", str(problem)
+            )  # The job stays as it ended; of a job nothing but its id is told.
 
     async def _run_again(self, job: Job, claim: Claim) -> bool:
         return await retry(job, int(claim.id.rpartition(".")[2]), self._context, claim)
@@ -185,6 +195,11 @@ class Duties:
         error = f"No subtask gave an accepted output.{reason}"
         await self._context.jobs.end(job.id, JobStatus.FAILED, error=error, claim=claim, round_=job.round)
         return False
+
+
+def _word(duty_id: str) -> str:
+    """What a duty is, as its id says it: plan, review, shard, phase."""
+    return duty_id.split("/")[1].partition(".")[0]
 
 
 def _round_of(duty_id: str) -> int | None:

@@ -240,9 +240,10 @@ class EmbeddedFleet:
         return f"http://127.0.0.1:{port}"
 
     def _add(self, name: str, command: list[str], *, stdin: bytes | None = None, grace_s: float = END_S) -> None:
-        environment = {**os.environ, **getattr(self, "_variables", {})}
+        own = {"FLEET_HEALTH": str(self._folder / "health" / name)}
         if name in self._metrics:
-            environment["FLEET_METRICS_ADDRESS"] = self._metrics[name]
+            own["FLEET_METRICS_ADDRESS"] = self._metrics[name]
+        environment = {**os.environ, **getattr(self, "_variables", {}), **own}
         child = Child(name, command, environment, self._folder / "logs" / f"{name}.log", stdin, grace_s)
         self._children.append(child)
         child.start()

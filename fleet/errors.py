@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 if TYPE_CHECKING:
     from queues.limits import Told
@@ -13,9 +13,14 @@ if TYPE_CHECKING:
 class FleetError(Exception):
     """Root of the fleet's own errors; its text is a sentence fit to show a user."""
 
+    #: Whether the text may quote what a user or a model wrote: then it is for that user, and for no log.
+    quotes: ClassVar[bool] = False
+
 
 class BadInputError(FleetError):
     """A file, key or value given by the user cannot be used; nothing was started and nothing was spent."""
+
+    quotes = True
 
 
 class JobNotFoundError(BadInputError):
@@ -60,6 +65,8 @@ class NotAcceptedError(StoreUnavailableError):
 
 class PlanError(FleetError):
     """The flagship's plan could not be used, after its one repair round."""
+
+    quotes = True
 
 
 class BudgetExceededError(FleetError):

@@ -244,7 +244,7 @@ class Executor:
         try:
             await self._limiter.settle(permit, tokens, end, told, allowed=allowed)
         except RedisError as error:
-            logger.warning("permit of call %s not returned: %s", permit.id, error)
+            logger.warning("a permit was not returned: %s", error, extra={"attempt": permit.id})
 
     async def _intend(self, drafted: Draft, request: ModelRequest, claim: Claim, begun: Refused | bool) -> Call | None:
         """Journal the intent and hold its money. The call of an earlier worker, if it can be asked for, instead of ours.
@@ -291,7 +291,7 @@ class Executor:
                 # Fences are the store's time in microseconds, whatever the clocks of the two workers say.
                 if error.kind == "unreachable" and claim.fence - lost.fence < ASK_AGAIN_S * 1e6:
                     raise GiveBack(str(error)) from None
-                logger.warning("call %s could not be asked for again: %s", lost.call_id, error)
+                logger.warning("a call could not be asked for again: %s", error, extra={"attempt": lost.call_id})
                 await provider.cancel(unsettled.handle)  # another one is made in its place
             else:
                 return self._answered(unsettled.draft(), completion)

@@ -16,6 +16,7 @@ from fleet.context import Context
 from fleet.errors import FleetError
 from fleet.jobs import JobStatus
 from fleet.store import COORDINATOR
+from fleet.subject import about
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +36,8 @@ class Janitor:
         while True:
             try:
                 for job_id in await self._context.store.winding():
-                    await self.wind_up(job_id)
+                    with about(job=job_id):
+                        await self.wind_up(job_id)
             except (RedisError, FleetError, BlobError) as error:
                 logger.warning("winding up interrupted: %s", error)
             await asyncio.sleep(INTERVAL_S)

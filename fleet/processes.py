@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 from pathlib import Path
@@ -11,17 +10,17 @@ from typing import Annotated
 import typer
 import uvloop
 
+from fleet import logs
 from fleet.config import Environment, shipped_file
 from fleet.documents import nearest
 from fleet.errors import BadInputError
+from fleet.health import Health
 from fleet.runtime import Runtime, checked_config
 from fleet.sim.server import serve
 from fleet.sim.settings import SimSettings
 from fleet.store import COORDINATOR
 
 commands = typer.Typer()
-
-LOG_FORMAT = "%(asctime)s %(levelname)s %(process)d %(name)s: %(message)s"
 
 
 @commands.command()
@@ -53,7 +52,9 @@ def sim(
     seed: Annotated[int, typer.Option(help="Seed of its faults.")] = 0,
 ) -> None:
     """The simulated provider: OpenAI-compatible, with limits, latency, faults and a charge log."""
-    config = checked_config(Environment())
+    environment = Environment()
+    logs.set_up(environment.fleet_log_format)
+    config = checked_config(environment)
     serve(SimSettings(port=port, charges=charges, speed=speed, seed=seed), config)
 
 
@@ -63,11 +64,12 @@ def api(
     port: Annotated[int, typer.Option(help="Port to listen on.", min=1, max=65535)] = 8080,
 ) -> None:
     """The HTTP API of the fleet at FLEET_REDIS_URL."""
-    logging.basicConfig(level=logging.INFO, format=LOG_FORMAT, stream=sys.stderr)
+    environment = Environment()
+    logs.set_up(environment.fleet_log_format)
     # FastAPI is slow to import, and no other command needs it.
     from fleet.api.server import serve as serve_api  # noqa: PLC0415
 
-    uvloop.run(serve_api(Runtime.from_environment(Environment()), host, port))
+    uvloop.run(serve_api(Runtime.from_environment(environment), host, port))
 
 
 @commands.command()
@@ -82,12 +84,14 @@ def flower(
 
 def serve_tier(tier: str, concurrency: int) -> None:
     """Be a worker of `tier` until SIGTERM."""
-    logging.basicConfig(level=logging.INFO, format=LOG_FORMAT, stream=sys.stderr)
-    # A line per task at INFO is a line too much at hundreds of calls a second; Flower and the ledger have them.
-    for name in ("celery", "kombu", "aiohttp"):
-        logging.getLogger(name).setLevel(logging.WARNING)
+    environment = Environment()
+    logs.set_up(environment.fleet_log_format)
+    # Said here, where it ends the command with a sentence.
+    Health(environment.fleet_health).begin()
     # Importing it connects a Celery app to the environment, which only a worker wants.
     from fleet.worker import app  # noqa: PLC0415
 
     arguments = ["worker", "-Q", tier, "-c", str(concurrency), "-n", f"{tier}.{os.getpid()}@%h", "--without-gossip"]
-    app.worker_main([*arguments, "--without-mingle", "--loglevel", "INFO"])
+    # Without the banner, and without what Celery prints past every logger as it ends: they are no lines of a log.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    app.worker_main(["--quiet", *arguments, "--without-mingle"])

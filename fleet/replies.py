@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import hashlib
 import json
 import logging
@@ -159,7 +160,8 @@ class Replies:
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(id_, set()).add(future)
         if self._collecting is None or self._collecting.done():
-            self._collecting = asyncio.create_task(self._collect())
+            # For whoever waits: it is about no job of its own.
+            self._collecting = asyncio.create_task(self._collect(), context=contextvars.Context())
         try:
             async with asyncio.timeout(within_s):
                 if id_ not in self._begun:  # it may have ended long ago

@@ -15,7 +15,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from fleet import checks, templates
+from fleet import checks, templates, traces
 from fleet.blobs import BlobError
 from fleet.context import Context, passes
 from fleet.conversation import Conversation
@@ -72,7 +72,10 @@ class Runner:
                 raise NotOurs(claim.why)
             failpoint("claimed")
             async with self._context.claims.held(claim):
-                return await self._claimed(claim, loading)
+                with traces.claimed("subtask", claim.id, claim.tier, NotOurs) as span:
+                    reference = await self._claimed(claim, loading)
+                    span.end_as(reference["status"])
+                    return reference
         finally:
             loading.add_done_callback(_seen)
             loading.cancel()
@@ -88,7 +91,7 @@ class Runner:
                 await self._context.give_back(claim, error)
                 raise NotOurs(f"the store or the disk failed: {error}") from error
             # Sent again it would be no better to read.
-            logger.exception("what the store has of subtask %s cannot be read", claim.id)
+            logger.exception("what the store has of a subtask cannot be read", extra={"subtask": claim.id})
             return await self._end(claim, "failed", Trail(), error=f"it cannot be read: {type(error).__name__}")
         try:
             return await self._attempt(claim, job, step, payload, trail)
@@ -117,7 +120,7 @@ class Runner:
                 await self._context.give_back(claim, error)
                 raise NotOurs(f"the store or the disk failed: {error}") from error
             # A header task never raises: it would kill the gate's body while its siblings go on spending.
-            logger.exception("subtask %s failed on an error of our own", claim.id)
+            logger.exception("a subtask failed on an error of our own", extra={"subtask": claim.id})
             return await self._end(claim, "failed", trail, error=f"internal error: {type(error).__name__}")
 
     async def _attempt(
@@ -167,10 +170,11 @@ class Runner:
         call = await self._context.executor.call(purpose, request)
         trail.add(call)
         try:
-            if conversation is None:
-                output = checks.check(call.completion, step.output)
-            else:
-                output = checks.check_reply(call.completion, conversation)
+            with traces.inside("check"):
+                if conversation is None:
+                    output = checks.check(call.completion, step.output)
+                else:
+                    output = checks.check_reply(call.completion, conversation)
         except checks.Rejected as rejection:
             return await self._rejected(claim, step, trail, call, str(rejection))
         return await self._end(

@@ -27,6 +27,7 @@ from fleet.measured import MeasuredLimiter, MeasuredProvider, MeasuredStore
 from fleet.meter import Meter
 from fleet.prices import Usage, cost_nano_usd
 from fleet.providers.base import Provider
+from fleet.providers.traced import Traced
 from fleet.rounds import Rounds
 from fleet.shelf import Shelf
 from fleet.signing import Secrets
@@ -165,10 +166,10 @@ class Runtime:
     def context(self, claims: Claims) -> Context:
         """What runner and duties of a worker share; connects the providers."""
         for name, provider in self.config.providers.items():
-            connected = providers.connect(
-                name, provider, self.environment, simulated_url=self.environment.fleet_sim_url
-            )
-            self.providers[name] = MeasuredProvider(connected, self.meter)
+            simulated = self.environment.fleet_sim_url
+            inner = providers.connect(name, provider, self.environment, simulated_url=simulated)
+            address = providers.address_of(provider, self.environment, simulated)
+            self.providers[name] = MeasuredProvider(Traced(inner, provider, name, address), self.meter)
         executor = Executor(self.config, self.providers, self.store, self.limiter)
         return Context(self.config, self.store, self.jobs, self.blobs, self.rounds, self.archive, executor, claims)
 

@@ -27,6 +27,7 @@ from fleet.ledger import LedgerEntry
 from fleet.packing import terminal_steps
 from fleet.progress import ProgressView
 from fleet.receipt import Receipt
+from fleet.recording import recording
 from fleet.results import write_results
 from fleet.runtime import Runtime
 from fleet.store import Job
@@ -82,7 +83,8 @@ def ask(environment: Environment, question: Callable[[FleetClient], Awaitable[T]
     async def asked() -> T:
         runtime = Runtime.from_environment(environment)
         try:
-            return await question(FleetClient(runtime))
+            async with recording(environment, "cli"):
+                return await question(FleetClient(runtime))
         finally:
             await runtime.aclose()
 

@@ -24,6 +24,7 @@ from fleet.retry import RETRY_TASK
 from fleet.rounds import END_TASK, PHASE_TASK, REVIEW_TASK, RUN_TASK, SHARD_TASK
 from fleet.runner import NotOurs, Runner
 from fleet.store import PLAN_TASK
+from fleet.subject import about, job_of
 from queues.bridge import await_
 from queues.claims import ClaimLost
 from queues.discreet import Discreet
@@ -57,12 +58,16 @@ def _register(app: Celery, name: str, work: Callable[[], Work]) -> None:
 
 
 async def _guarded(work: Work, subtask_id: str, tier: str) -> dict[str, str]:
-    try:
-        return await work(subtask_id, tier)
-    except NotOurs as reason:
-        logger.debug("nothing to do: subtask=%s tier=%s: %s", subtask_id, tier, reason)
-    except (ClaimLost, RedisError) as problem:
-        logger.warning("left to the reconciler: subtask=%s tier=%s: %s", subtask_id, tier, problem)
+    with about(job=job_of(subtask_id), subtask=subtask_id):
+        try:
+            return await work(subtask_id, tier)
+        except NotOurs as reason:
+            logger.debug("nothing to do: tier=%s: %s", tier, reason)
+        except (ClaimLost, RedisError) as problem:
+            logger.warning("left to the reconciler: tier=%s: %s", tier, problem)
+        except Exception:
+            # Celery would send its text, which may quote a prompt or an output, to whoever listens to events.
+            logger.exception("left to the reconciler on an error of our own: tier=%s", tier)
     raise Ignore
 
 
@@ -76,14 +81,15 @@ def register_intake(app: Celery, name: str, take: Callable[[object], Awaitable[s
 
 async def _taken(taking: Awaitable[str]) -> dict[str, str]:
     """The job's id. Nothing that is logged, or raised for Celery to log, quotes the message."""
-    try:
-        return {"job": await taking}
-    except MessageRefusedError as reason:
-        logger.warning("a job that came over the broker is refused: %s", reason)
-    except (RedisError, StoreUnavailableError, OSError) as problem:
-        logger.warning("a job that came over the broker goes back into its queue: %s", type(problem).__name__)
-        await asyncio.sleep(PUT_BACK_S)
-        raise Reject(requeue=True) from None
-    except Exception as error:
-        logger.error("a job that came over the broker is dropped, an error of our own: %s", type(error).__name__)  # noqa: TRY400
+    with about():  # the job turns out
+        try:
+            return {"job": await taking}
+        except MessageRefusedError as reason:
+            logger.warning("a job that came over the broker is refused: %s", reason)
+        except (RedisError, StoreUnavailableError, OSError) as problem:
+            logger.warning("a job that came over the broker goes back into its queue: %s", problem)
+            await asyncio.sleep(PUT_BACK_S)
+            raise Reject(requeue=True) from None
+        except Exception:
+            logger.exception("a job that came over the broker is dropped on an error of our own")
     raise Ignore

@@ -18,10 +18,12 @@ from datetime import UTC, datetime
 
 from redis.exceptions import RedisError
 
+from fleet import traces
 from fleet.errors import AddressRefusedError, JobNotFoundError, OutsideError
 from fleet.outside import TOTAL_S, Answer, Outside
 from fleet.signing import Secrets, headers
 from fleet.store import COORDINATOR, JobStore
+from fleet.subject import about
 from fleet.tenants import tenant_of
 from queues.failpoints import failpoint
 from queues.outbox import Notice, Outbox
@@ -98,12 +100,13 @@ class Deliverer:
         self._room.set()
 
     async def _deliver(self, notice: Notice) -> None:
-        try:
-            await self._tried(notice)
-        except RedisError as error:
-            logger.warning("left to be delivered again: webhook=%s: %s", notice.id, error)
-        except Exception as error:  # one that cannot be sent keeps no other from it; its text may be the address
-            logger.error("left to be delivered again: webhook=%s: internal error: %s", notice.id, type(error).__name__)  # noqa: TRY400
+        with about(job=notice.job):
+            try:
+                await self._tried(notice)
+            except RedisError as error:
+                logger.warning("left to be delivered again: webhook=%s: %s", notice.id, error)
+            except Exception:  # one that cannot be sent keeps no other from it
+                logger.exception("left to be delivered again on an error of our own: webhook=%s", notice.id)
 
     async def _tried(self, notice: Notice) -> None:
         try:
@@ -114,12 +117,16 @@ class Deliverer:
         body = payload(notice, job.spec.name)
         signed = headers(await self._secrets.of(tenant_of(job.id)), notice.id, int(time.time()), body)
         answer: Answer | None = None
-        try:
-            answer = await self._outside.post(job.spec.webhook or "", body, signed)
-        except (AddressRefusedError, OutsideError) as error:
-            told = str(error)
-        else:
-            told = str(answer.status)
+        with traces.under(notice.job, "webhook", kind="client") as span:
+            span.note(webhook=notice.id, host=notice.host, tries=notice.tries)
+            try:
+                answer = await self._outside.post(job.spec.webhook or "", body, signed)
+            except (AddressRefusedError, OutsideError) as error:
+                told = str(error)
+                span.end_as("failed")
+            else:
+                told = str(answer.status)
+                span.note(answer=answer.status)
         failpoint("told")
         if answer is not None and 200 <= answer.status < 300:
             await self._outbox.delivered(notice, told)

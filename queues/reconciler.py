@@ -32,6 +32,6 @@ class Reconciler:
                 logger.warning("reconcile interrupted: %s", error)
                 put_back = []
             for id_, state in put_back:
-                logger.info("put back into the backlog: subtask=%s found=%s", id_, state)
+                logger.info("put back into the backlog: subtask=%s found=%s", id_, state, extra={"subtask": id_})
             if len(put_back) < SHARD:
                 await asyncio.sleep(INTERVAL_S)

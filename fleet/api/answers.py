@@ -127,7 +127,7 @@ class Desk:
         except FleetError:  # it has ended meanwhile
             return
         except RedisError as error:
-            logger.warning("nobody waits for the reply %s, and it could not be cancelled: %s", job_id, error)
+            logger.warning("nobody waits for a reply, and it could not be cancelled: %s", error, extra={"job": job_id})
 
     async def headers(self, job_id: str, outcome: Outcome | None, tier: str) -> dict[str, str]:
         """What an answer took, and how the account it was had from stands."""

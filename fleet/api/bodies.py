@@ -21,6 +21,7 @@ from redis.exceptions import RedisError
 from starlette.background import BackgroundTask, BackgroundTasks
 
 from fleet.api.auth import identify
+from fleet.api.observed import asked_about
 from fleet.api.problems import ProblemError
 from fleet.audit import Audit
 from fleet.keys import Principal
@@ -80,6 +81,7 @@ class BoundedRoute(APIRoute):
         handler = super().get_route_handler()
 
         async def bounded(request: Request) -> Response:
+            asked_about(request.scope)
             principal = await identify(request)
             if request.method == "GET":
                 return await handler(request)

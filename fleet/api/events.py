@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import json
 import logging
 import re
@@ -54,7 +55,7 @@ class Feed:
     def join(self) -> None:
         self.listeners += 1
         if self._reader is None or self._reader.done():
-            self._reader = asyncio.create_task(self._read())
+            self._reader = asyncio.create_task(self._read(), context=contextvars.Context())  # not its first listener's
 
     def leave(self) -> None:
         self.listeners -= 1
@@ -89,7 +90,8 @@ class Feed:
                     answered_at = loop.time()
                 except RedisError as error:
                     if loop.time() - answered_at > AWAY_S:
-                        logger.warning("listeners to a job are let go, the store is away: %s", error)
+                        told = {"job": self._job_id}
+                        logger.warning("listeners to a job are let go, the store is away: %s", error, extra=told)
                         return
                     found = []
                 if found:

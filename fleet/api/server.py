@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 from collections.abc import AsyncIterator
+from types import FrameType
 from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
 from fastapi.responses import Response
+from fastapi.telemetry import TelemetryConfig
 from starlette.requests import Request
 
 from fleet.api import batches, completions, files, jobs, models, problems, responses
@@ -20,14 +23,17 @@ from fleet.api.answers import Desk
 from fleet.api.auth import Admin, Gatekeeper, is_loopback
 from fleet.api.bodies import AT_ONCE
 from fleet.api.events import Feeds
+from fleet.api.observed import Observed
 from fleet.api.traffic import Traffic
 from fleet.audit import Audit
 from fleet.batches import Batches
 from fleet.client import FleetClient
 from fleet.control import Control
 from fleet.errors import BadInputError
+from fleet.health import Health, beating
 from fleet.keys import Keys
 from fleet.metrics_endpoint import MetricsEndpoint, shown
+from fleet.recording import recording
 from fleet.runtime import NAMESPACE, Runtime
 from queues.bridge import Background
 
@@ -35,6 +41,8 @@ from queues.bridge import Background
 DRAIN_S = 10
 #: What is for everybody.
 OPEN: dict[str, Any] = {"security": []}
+#: FastAPI would make spans, metrics and logs of its own, which know nothing of jobs and may quote bodies; see fleet.api.observed.
+SILENT: TelemetryConfig = {"tracing": False, "metrics": False, "logs": False, "auto_configure": False}
 DESCRIPTION = "Durable, rate-limited, budgeted work for language models, on the cheapest tier that will do."
 
 
@@ -48,7 +56,13 @@ def build(runtime: Runtime, *, loopback: bool) -> FastAPI:
         await desk.aclose()
 
     app = FastAPI(
-        title="tierfleet", version="1", description=DESCRIPTION, docs_url=None, redoc_url=None, lifespan=lifespan
+        title="tierfleet",
+        version="1",
+        description=DESCRIPTION,
+        docs_url=None,
+        redoc_url=None,
+        lifespan=lifespan,
+        telemetry=SILENT,
     )
     app.state.client = FleetClient(runtime)
     app.state.control = Control(runtime)
@@ -103,8 +117,10 @@ async def serve(runtime: Runtime, host: str, port: int) -> None:
     beside = Background()
     if (address := runtime.environment.metrics_address) is not None:
         beside.add(MetricsEndpoint(*address, [app.state.traffic.registry]).serve)
+    health = Health(runtime.environment.fleet_health)
+    health.begin()
     config = uvicorn.Config(
-        app,
+        Observed(app),
         host=host,
         port=port,
         log_config=None,
@@ -114,7 +130,25 @@ async def serve(runtime: Runtime, host: str, port: int) -> None:
     )
     beside.start(asyncio.get_running_loop())
     try:
-        await uvicorn.Server(config).serve()
+        async with recording(runtime.environment, "api"), beating(health):
+            await Server(config, health).serve()
     finally:
         await beside.stop(DRAIN_S)
         await runtime.aclose()
+
+
+class Server(uvicorn.Server):
+    """Uvicorn's, which says when it takes requests, and when it was asked to end."""
+
+    def __init__(self, config: uvicorn.Config, health: Health) -> None:
+        super().__init__(config)
+        self._health = health
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            self._health.ready()
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self._health.ending()
+        super().handle_exit(sig, frame)

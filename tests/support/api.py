@@ -14,6 +14,7 @@ from typing import Any
 import aiohttp
 import uvicorn
 
+from fleet.api.observed import Observed
 from fleet.api.server import build
 from fleet.keys import Keys, Scope
 from fleet.runtime import NAMESPACE
@@ -89,7 +90,8 @@ def on_disk(folder: Path) -> dict[str, bytes]:
 async def served(fleet: Bench, *, loopback: bool = True) -> AsyncIterator[Api]:
     """`loopback`: False, and it takes itself for one that others can reach."""
     port = free_port()
-    settings = uvicorn.Config(build(fleet.runtime, loopback=loopback), port=port, log_config=None, lifespan="on")
+    app = Observed(build(fleet.runtime, loopback=loopback))
+    settings = uvicorn.Config(app, port=port, log_config=None, lifespan="on")
     server = uvicorn.Server(settings)
     serving = asyncio.create_task(server._serve())  # without its signal handlers
 
