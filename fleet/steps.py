@@ -218,7 +218,9 @@ class StepCounter:
         new = [id_ for id_ in failed if id_ not in tally.asked][:MOST_ASKED]
         results = await self._runtime.store.results(new)
         tally.asked = {id_: tally.asked[id_] for id_ in failed if id_ in tally.asked} | {
-            id_: _failure(id_, output_of(result)) for id_, result in zip(new, results, strict=True) if result is not None
+            id_: _failure(id_, output_of(result))
+            for id_, result in zip(new, results, strict=True)
+            if result is not None
         }
         return tally.asked
 
