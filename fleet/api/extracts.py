@@ -28,6 +28,7 @@ from fleet.store import Job
 MOST_KEPT = 64
 #: Outputs that are shown of a job without a review, how much of each, and how many subtasks are looked at for them.
 MOST_OUTPUTS, MAX_OUTPUT_CHARS, MOST_LOOKED_AT = 20, 2_000, 2_000
+MAX_LINE_CHARS = 100
 MOST_GAPS = 50
 #: Subtasks up to which a receipt is added up for a page; for more it is a file that somebody asks for.
 MOST_ADDED_UP = 50_000
@@ -156,4 +157,6 @@ def _label(reader: ItemReader, job: Job, item: int | None) -> str:
 
 
 def _json(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, indent=2)
+    """In one line where it fits there."""
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= MAX_LINE_CHARS else json.dumps(value, ensure_ascii=False, indent=2)

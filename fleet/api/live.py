@@ -19,8 +19,8 @@ from fleet.errors import FleetError
 
 logger = logging.getLogger(__name__)
 
-#: Seconds between two looks; a look at a large job takes at most this part of the time.
-LOOK_S, LOOK_SHARE = 1.0, 0.05
+#: Seconds between two looks. Looking at a large job takes at most this part of the time, as long as that is not too long.
+LOOK_S, LOOK_SHARE, LONGEST_S = 1.0, 0.1, 10.0
 #: Seconds after which a silent stream shows that it lives, and whoever listens is looked up again.
 KEEP_ALIVE_S = 5.0
 #: Pages that one process keeps up to date.
@@ -89,7 +89,7 @@ class Watch:
                     if loop.time() - answered_at > AWAY_S:
                         raise
                 self._tell()
-                await asyncio.sleep(max(LOOK_S, (loop.time() - began) / LOOK_SHARE))
+                await asyncio.sleep(min(max(LOOK_S, (loop.time() - began) / LOOK_SHARE), LONGEST_S))
         except (FleetError, RedisError, OSError) as error:
             logger.warning("the pages of a job are let go: %s", error)
         finally:

@@ -28,6 +28,8 @@ from tests.support.sim import RunningSim, running_sim
 from tests.support.valkey import Valkey
 
 CHROMIUM = "/usr/bin/chromium"
+#: A page is told of a change within seconds; a busy machine takes longer.
+expect.set_options(timeout=30_000)
 STEPS = [
     {"id": "read", "each": "items", "tier": "nano", "prompt": "Read {{ item.name }}.", "max_output_tokens": 50},
     {
@@ -163,7 +165,8 @@ def test_the_page_follows_a_job_from_its_plan_to_its_result(valkey: Valkey, tmp_
             for number, (one, tier) in enumerate(released, start=1):
                 await fleet.perform(one, tier)
                 await expect(read).to_have_text(str(number))
-            assert await page.locator('td svg[data-bar="step.read.bar"] rect.done').get_attribute("width") == "100%"
+            bar = page.locator('td svg[data-bar="step.read.bar"] rect.done')
+            await expect(bar).to_have_attribute("width", "100%")
             await expect(note).to_have_text("0")
             await in_turn(fleet)
             await expect(note).to_have_text("6")
