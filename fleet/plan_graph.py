@@ -67,7 +67,7 @@ def graph_of(steps: Sequence[Step], *, review: bool) -> Graph:
     if thinned:
         needs = _thinned(needs)
     layer = _layers(needs)
-    chains = {
+    chains: dict[tuple[str, str], list[Node]] = {
         (need, step): [need, *((need, step) for _ in range(layer[need] + 1, layer[step])), step]
         for step, of_one in needs.items()
         for need in of_one

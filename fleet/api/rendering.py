@@ -19,7 +19,7 @@ from fastapi.responses import HTMLResponse
 from fastapi.routing import APIRoute
 from markupsafe import Markup
 
-from fleet.api.problems import told
+from fleet.api.problems import ProblemError, told
 from fleet.display import clean
 from fleet.prices import NANO_PER_USD, usd
 from fleet.receipt_view import duration, fine_usd, tokens
@@ -137,9 +137,8 @@ def asset(name: str) -> Response:
 
 def _failure(request: Request, error: Exception) -> Response:
     if isinstance(error, RequestValidationError):
-        status, detail, headers = 404, "There is no such page.", {}
-    else:
-        status, detail, headers = told(error)
+        error = ProblemError(404, "There is no such page.")
+    status, detail, headers = told(error)
     if status == 401:
         response = sign_in_page(request.url.path, status=401)
     else:

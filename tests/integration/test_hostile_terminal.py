@@ -3,26 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
-import os
-import pty
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
-from fleet.errors import ProviderError
+from fleet.cli import app
+from fleet.errors import FleetError, ProviderError
 from fleet.jobs import JobStatus
 from fleet.providers.base import Completion, ModelRequest, Started
 from tests.support.bench import bench, config
-from tests.support.hostile import ELEMENT, MARKDOWN, NAME, acting
+from tests.support.hostile import MARKDOWN, NAME, acting
 from tests.support.scripted import scripted
 from tests.support.valkey import Valkey
 
-ROOT = Path(__file__).resolve().parents[2]
 STEP = {
     "id": "write",
     "each": "items",
@@ -60,26 +56,19 @@ async def jobs(valkey: Valkey, folder: Path) -> list[str]:
         return [done.id, failed.id]
 
 
-def on_a_terminal(command: list[str], environment: dict[str, str]) -> str:
-    """What a command writes to a terminal of its own."""
-    ours, theirs = pty.openpty()
-    with subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment) as process:
-        os.close(theirs)
-        written = b""
-        with contextlib.suppress(OSError):  # it has no writer any more
-            while chunk := os.read(ours, 65_536):
-                written += chunk
-        os.close(ours)
-        process.wait(60)
-    return written.decode()
+def said(*words: str) -> tuple[str, str]:
+    """What `fleet jobs` writes, and with what it fails."""
+    ran = CliRunner().invoke(app, ["jobs", *words])
+    assert ran.exception is None or isinstance(ran.exception, FleetError), ran.exception
+    return ran.output, str(ran.exception or "")
 
 
-def test_nothing_of_theirs_acts(valkey: Valkey, tmp_path: Path) -> None:
+@pytest.mark.parametrize("terminal", [False, True], ids=["piped", "on a terminal"])
+def test_nothing_of_theirs_acts(
+    valkey: Valkey, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, terminal: bool
+) -> None:
     (tmp_path / "fleet.yaml").write_text(config().model_dump_json())
-    environment = {
-        "PATH": os.environ["PATH"],
-        "HOME": str(tmp_path),
-        "PYTHONPATH": str(ROOT),
+    variables = {
         "TERM": "xterm-256color",
         "COLUMNS": "120",
         "FLEET_CONFIG": str(tmp_path / "fleet.yaml"),
@@ -88,55 +77,35 @@ def test_nothing_of_theirs_acts(valkey: Valkey, tmp_path: Path) -> None:
         "FLEET_STATE": str(tmp_path / "state"),
         "OPENAI_API_KEY": "k",
         "OPENAI_BASE_URL": "http://127.0.0.1:9/v1",
-    }
+    } | ({"FORCE_COLOR": "1"} if terminal else {})
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
     done, failed = asyncio.run(jobs(valkey, tmp_path))
-    commands = [["list"], ["list", "-o", "json"]]
+    asked = [["list"], ["list", "-o", "json"]]
     for id_ in (done, failed):
-        commands += [
-            ["get", id_],
-            ["get", id_, "-o", "json"],
-            ["results", id_],
-            ["watch", id_],
-            ["cost", id_],
-            ["cost", id_, "-o", "json"],
-        ]
-    for words in commands:
-        command = [sys.executable, "-m", "fleet", "jobs", *words]
-        ran = subprocess.run(command, env=environment, capture_output=True, timeout=60, check=False)
-        assert ran.returncode == (1 if words == ["watch", failed] else 0), ran.stderr.decode()
-        out = ran.stdout.decode() + ran.stderr.decode()
-        assert acting(out) == "", words
+        asked += [["get", id_], ["get", id_, "-o", "json"], ["results", id_]]
+        asked += [["watch", id_], ["cost", id_], ["cost", id_, "-o", "json"]]
+    for words in asked:
+        out, error = said(*words)
+        assert bool(error) == (words == ["watch", failed]), words
+        assert acting(OURS.sub("", out) if terminal else out) == "", words
+        assert acting(error) == "", words
         if words[0] == "results":
-            outcomes = [json.loads(line) for line in ran.stdout.splitlines()]
-            assert outcomes[0]["item"] is not None
+            outcomes = [json.loads(line) for line in out.splitlines()]
             assert [one["output"] for one in outcomes] == [NAME if words[1] == done else None], "it says the same"
-        if words[0] in ("get", "list"):
-            assert ELEMENT[:20] in out
-    for words in (["list"], ["get", done], ["get", failed], ["results", done], ["watch", done], ["watch", failed]):
-        out = on_a_terminal([sys.executable, "-m", "fleet", "jobs", *words], environment)
-        assert acting(OURS.sub("", out)) == "", words
+            assert [one["error"] is None for one in outcomes] == [words[1] == done]
+        if words[0] == "get":
+            assert ASKED["name"][:20] in OURS.sub("", out), "it is shown as it was written"
 
 
-@pytest.mark.parametrize("command", ["plan", "run"])
-def test_a_job_file_is_shown_as_it_is_written(tmp_path: Path, command: str) -> None:
-    """A name that is no markup of ours: neither a link nor an error."""
-    (tmp_path / "job.yaml").write_text(
-        json.dumps(
-            {
-                "name": "[link=http://evil.example]x[/link] [/b]",
-                "items": ["a"],
-                "steps": [STEP | {"prompt": "x", "kind": "k"}],
-            }
-        )
-    )
-    environment = {
-        "PATH": os.environ["PATH"],
-        "HOME": str(tmp_path),
-        "PYTHONPATH": str(ROOT),
-        "TERM": "xterm-256color",
-        "COLUMNS": "120",
-    }
-    environment |= {"FLEET_STATE": str(tmp_path / "state"), "FLEET_BLOBS": str(tmp_path / "blobs")}
-    out = on_a_terminal([sys.executable, "-m", "fleet", command, str(tmp_path / "job.yaml")], environment)
-    assert "\x1b]8" not in out
-    assert "[link=http://evil.example]x[/link] [/b]" in out
+def test_a_name_is_no_markup(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither a link nor an error."""
+    name = "[link=http://evil.example]x[/link] [/b]"
+    job = {"name": name, "items": ["a"], "steps": [STEP | {"prompt": "x", "kind": "k"}]}
+    (tmp_path / "job.yaml").write_text(json.dumps(job))  # JSON is YAML
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("FLEET_STATE", str(tmp_path / "state"))
+    ran = CliRunner().invoke(app, ["plan", str(tmp_path / "job.yaml")])
+    assert ran.exception is None
+    assert "\x1b]" not in ran.output
+    assert name in OURS.sub("", ran.output)
