@@ -92,6 +92,11 @@ class Archive:
             return self._segment(name)  # it was closed while we looked
         return {id_: output_of(result) for id_, result in zip(ids, results, strict=True)}
 
+    def filed(self, job: Job, shard: Shard) -> dict[str, Outcome] | None:
+        """The outcomes of a shard that is closed, None of one that is not. It reads a file, and may be called in a thread."""
+        name = shard.segment_in(job.id)
+        return self._outcomes_in(name) if self._blobs.exists(name) else None
+
     async def outcomes(self, job: Job) -> AsyncIterator[tuple[Place, Outcome]]:
         """Every subtask of the plan with its latest outcome, shard by shard, item by item."""
         later = await self._later(job)
@@ -147,15 +152,18 @@ class Archive:
 
     def _segment(self, name: str) -> dict[str, Outcome]:
         if name not in self._cache:
-            lines = (json.loads(line) for line in self._blobs.read(name).splitlines())
-            self._cache[name] = {
-                line["id"]: outcome_of(line["id"], line["tier"], line["status"], line["end"])
-                for line in lines
-                if "id" in line
-            }
+            self._cache[name] = self._outcomes_in(name)
             if len(self._cache) > CACHED_SEGMENTS:
                 self._cache.popitem(last=False)
         return self._cache[name]
+
+    def _outcomes_in(self, name: str) -> dict[str, Outcome]:
+        lines = (json.loads(line) for line in self._blobs.read(name).splitlines())
+        return {
+            line["id"]: outcome_of(line["id"], line["tier"], line["status"], line["end"])
+            for line in lines
+            if "id" in line
+        }
 
     def _entries(self, name: str) -> Iterable[str]:
         lines = (json.loads(line) for line in self._blobs.read(name).splitlines())

@@ -14,6 +14,7 @@ import typer
 from redis.exceptions import RedisError
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from fleet import processes
 from fleet.accounts import AccountLimits, limits_table
@@ -36,7 +37,7 @@ from fleet.receipt_view import render_receipt
 from fleet.recipes import recipe
 from fleet.results import check_out
 from fleet.runtime import checked_config
-from fleet.session import ask, environment_here, finished, fleet_for_a_job, follow, raise_unless_completed
+from fleet.session import ask, environment_here, finished, fleet_for_a_job, follow, page_of, raise_unless_completed
 from queues.link import LinkError
 
 app = typer.Typer(
@@ -115,8 +116,13 @@ def submit(job: JobFile, output: Output = "text") -> None:
     async def submitted(client: FleetClient) -> str:
         return await client.submit(spec)
 
-    job_id = ask(environment_here(), submitted)
-    print_data({"id": job_id}, output, job_id)
+    environment = environment_here()
+    job_id = ask(environment, submitted)
+    page = page_of(environment, job_id)
+    print_data({"id": job_id, "page": page}, output, job_id)
+    if page is not None and output == "text":
+        # Not where a script reads the id.
+        Console(stderr=True).print(f"its page: {page}", markup=False, highlight=False, soft_wrap=True)
 
 
 @app.command()
@@ -130,7 +136,7 @@ def plan(job: JobFile, output: Output = "text") -> None:
         return
     samples, count = _samples(spec)
     rows = estimate(spec, samples, count, config)
-    table = Table(title=f"{clean(spec.name)}: {count:,} items", title_justify="left")
+    table = Table(title=Text(f"{clean(spec.name)}: {count:,} items"), title_justify="left")
     for column in ("step", "tier", "subtasks", "input tokens", "typical", "at most", "at least"):
         table.add_column(column, justify="left" if column in ("step", "tier") else "right")
     for row in rows:
@@ -172,6 +178,7 @@ def up() -> None:
             if fleet.sim_url is not None:
                 console.print(f"simulated provider  {fleet.sim_url}   ({SIMULATED})")
             console.print(f"API                 {fleet.api_url}/v1/jobs")
+            console.print(f"Jobs, for a browser {fleet.api_url}/jobs")
             console.print(f"Flower              {fleet.flower_url}")
             console.print(f"Metrics             {fleet.metrics_url}   (all processes: {fleet.targets})", soft_wrap=True)
             console.print("`fleet run`, `fleet submit` and `fleet jobs` in this folder use this fleet. Ctrl-C drains.")
@@ -235,7 +242,7 @@ def _run(spec: JobSpec, out: Path | None) -> None:
 
         async def to_the_end(client: FleetClient) -> Any:
             job_id = await client.submit(spec)
-            console.print(f"job {job_id}: {clean(spec.name)}")
+            console.print(f"job {job_id}: {clean(spec.name)}", markup=False)
             await follow(client, job_id, console, fleet)
             if spec.webhook is not None:
                 console.print(await told(client, job_id), markup=False)
@@ -245,7 +252,7 @@ def _run(spec: JobSpec, out: Path | None) -> None:
         status, error, receipt, written = ask(environment, to_the_end)
     console.print(render_receipt(receipt))
     if written:
-        console.print(f"written: {written[0]} and {len(written) - 1} more files in {out}", soft_wrap=True)
+        console.print(f"written: {written[0]} and {len(written) - 1} more files in {out}", markup=False, soft_wrap=True)
     raise_unless_completed(receipt.job_id, status, error)
 
 

@@ -14,7 +14,7 @@ from rich.table import Table
 
 from fleet.client import FleetClient
 from fleet.control import Control
-from fleet.display import clean
+from fleet.display import clean, inert
 from fleet.errors import BadInputError
 from fleet.output import Output, print_data
 from fleet.receipt_view import render_receipt
@@ -107,12 +107,14 @@ def results(
             check_out(out)
             return (await finished(client, job.id, out, environment.fleet_state / "charges.jsonl"))[3]
         async for outcome in client.outcomes(job):
-            sys.stdout.write(outcome.model_dump_json() + "\n")
+            sys.stdout.write(inert(outcome.model_dump_json()) + "\n")
         return []
 
     written = ask(environment, question)
     if written:
-        Console().print(f"written: {written[0]} and {len(written) - 1} more files in {out}", soft_wrap=True)
+        Console().print(
+            f"written: {written[0]} and {len(written) - 1} more files in {out}", markup=False, soft_wrap=True
+        )
 
 
 @jobs.command()

@@ -5,6 +5,7 @@ It knows nothing of what the text means, nor of Markdown.
 
 from __future__ import annotations
 
+import json
 import re
 import unicodedata
 
@@ -30,6 +31,25 @@ def clean(text: object, limit: int = 200, *, keep_lines: bool = False) -> str:
     if not keep_lines:
         kept = " ".join(kept.split())
     return kept if len(kept) <= limit else kept[: max(limit - 1, 0)] + "…"
+
+
+def inert(document: str) -> str:
+    """A JSON document with what `clean` would drop written as escapes: it says the same, and does nothing to a terminal."""
+    return document.translate(_INERT)
+
+
+class _Inert(dict[int, str]):
+    """What each character is written as, found when it is first asked for."""
+
+    def __missing__(self, code: int) -> str:
+        character = chr(code)
+        # Between its tokens a document has line breaks; within a string they are escapes already.
+        plain = character == "\n" or (_shown(character) == character and character not in _BREAKS)
+        self[code] = character if plain else json.dumps(character)[1:-1]
+        return self[code]
+
+
+_INERT = _Inert()
 
 
 def _shown(character: str) -> str:

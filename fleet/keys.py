@@ -84,6 +84,11 @@ class Keys:
             return None
         return await self._load(await self._digest(key))
 
+    async def known(self, key_id: str) -> Principal | None:
+        """Whose the key of this id is; None where there is none any more."""
+        digest = await self._link.execute("HGET", self._key("keys"), key_id, idempotent=True)
+        return None if digest is None else await self._load(digest.decode())
+
     async def signer(self, key_id: str) -> tuple[Principal, bytes] | None:
         """Whose key this is, and the key, if it is one to sign with; None where it is not, or there is none."""
         digest = await self._link.execute("HGET", self._key("keys"), key_id, idempotent=True)

@@ -76,6 +76,8 @@ def targets(text: str) -> list[str]:
 
 
 def _escape_lines(text: str) -> str:
+    # Once more: an entity may have stood for what was not there before.
+    text = clean(text, len(text), keep_lines=True)
     pieces: list[str] = []
     at = 0
     for found in _BARE_LINK.finditer(text):

@@ -11,13 +11,15 @@ import typer
 from pydantic import BaseModel
 from rich.console import Console, RenderableType
 
+from fleet.display import inert
+
 Output = Annotated[Literal["text", "json"], typer.Option("--output", "-o", help="text or json")]
 
 
 def print_data(data: BaseModel | Sequence[BaseModel] | dict[str, Any], output: str, text: RenderableType) -> None:
     """Print `data` as JSON, or `text` for people."""
     if output == "json":
-        sys.stdout.write(json.dumps(_plain(data), ensure_ascii=False, indent=2) + "\n")
+        sys.stdout.write(inert(json.dumps(_plain(data), ensure_ascii=False, indent=2)) + "\n")
     else:
         Console().print(text, markup=False)
 

@@ -91,6 +91,14 @@ def ask(environment: Environment, question: Callable[[FleetClient], Awaitable[T]
     return asyncio.run(asked())
 
 
+def page_of(environment: Environment, job_id: str) -> str | None:
+    """The address of a job's page: at FLEET_API_URL, or at the fleet that runs in this folder; None where neither is."""
+    found = running_in(environment.fleet_state) or {}
+    here = found.get("api") if found.get("FLEET_REDIS_URL") == environment.fleet_redis_url else None
+    url = environment.fleet_api_url or here
+    return None if url is None else f"{url.rstrip('/')}/jobs/{job_id}"
+
+
 async def follow(client: FleetClient, job_id: str, console: Console, fleet: EmbeddedFleet | None) -> None:
     """Show a job's progress until its end.
 

@@ -119,13 +119,13 @@ async def listing(
 ) -> Page:
     """The tenant's jobs, newest first."""
     client = _client(request)
-    before = None if cursor is None else _read(cursor)
+    before = None if cursor is None else place_of(cursor)
     found = await client.latest(limit + 1, tenant=principal.tenant, before=before)
     jobs = []
     for job_id, _ in found[:limit]:
         with contextlib.suppress(JobNotFoundError):  # it was taken back just now
             jobs.append(await job_view(client, job_id))
-    return Page(jobs=tuple(jobs), next=_cursor(*found[limit - 1]) if len(found) > limit else None)
+    return Page(jobs=tuple(jobs), next=cursor_of(*found[limit - 1]) if len(found) > limit else None)
 
 
 @router.get("/{job_id}", responses=declared(401, 403, 404, 422, 503))
@@ -144,7 +144,7 @@ async def results(request: Request, principal: Reader, job_id: JobId) -> Streami
     """What became of each subtask, as JSON lines, as far as they have ended."""
     client = _client(request)
     job = await client.job(own(job_id, principal))
-    return StreamingResponse(_lines(client, job), media_type="application/jsonl")
+    return StreamingResponse(result_lines(client, job), media_type="application/jsonl")
 
 
 @router.get(
@@ -223,7 +223,8 @@ def _job(body: Any) -> NewJob:
         raise RequestValidationError([one | {"loc": ("body", *one["loc"])} for one in problems]) from None
 
 
-async def _lines(client: FleetClient, job: Job) -> AsyncIterator[bytes]:
+async def result_lines(client: FleetClient, job: Job) -> AsyncIterator[bytes]:
+    """What became of each subtask, as JSON lines, some of them at a time."""
     lines: list[bytes] = []
     size = 0
     async for outcome in client.outcomes(job):
@@ -235,11 +236,13 @@ async def _lines(client: FleetClient, job: Job) -> AsyncIterator[bytes]:
     yield b"".join(lines)
 
 
-def _cursor(job_id: str, score: float) -> str:
+def cursor_of(job_id: str, score: float) -> str:
+    """What a caller is given to ask for the jobs before this one, accepted then."""
     return base64.urlsafe_b64encode(json.dumps([job_id, score]).encode()).decode()
 
 
-def _read(cursor: str) -> tuple[str, float]:
+def place_of(cursor: str) -> tuple[str, float]:
+    """The job that a cursor stands for. Raises ProblemError."""
     try:
         job_id, score = json.loads(base64.urlsafe_b64decode(cursor.encode("ascii")))
     except (ValueError, TypeError):

@@ -113,8 +113,11 @@ def _methods_of(app: FastAPI, request: Request) -> list[str]:
     """What may be done with a path, by all the routes that it has."""
     found: set[str] = set()
     for route in app.routes:
-        if isinstance(route, Route) and route.matches(request.scope)[0] is not Match.NONE:
-            found |= route.methods or set()
+        # A router that was included stands there as one.
+        included = getattr(route, "original_router", None)
+        for one in [route] if included is None else included.routes:
+            if isinstance(one, Route) and one.matches(request.scope)[0] is not Match.NONE:
+                found |= one.methods or set()
     return sorted(found)
 
 

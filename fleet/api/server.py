@@ -18,13 +18,17 @@ from fastapi.responses import Response
 from fastapi.telemetry import TelemetryConfig
 from starlette.requests import Request
 
-from fleet.api import batches, completions, files, jobs, models, problems, responses
+from fleet.api import batches, completions, files, jobs, models, pages, problems, responses
 from fleet.api.answers import Desk
 from fleet.api.auth import Admin, Gatekeeper, is_loopback
 from fleet.api.bodies import AT_ONCE
 from fleet.api.events import Feeds
+from fleet.api.extracts import Extracts
+from fleet.api.live import Watches
 from fleet.api.observed import Observed
+from fleet.api.sheet import sheet_of
 from fleet.api.traffic import Traffic
+from fleet.api.visitors import Reception
 from fleet.audit import Audit
 from fleet.batches import Batches
 from fleet.client import FleetClient
@@ -35,6 +39,8 @@ from fleet.keys import Keys
 from fleet.metrics_endpoint import MetricsEndpoint, shown
 from fleet.recording import recording
 from fleet.runtime import NAMESPACE, Runtime
+from fleet.sessions import Sessions
+from fleet.steps import StepCounter
 from queues.bridge import Background
 
 #: Longest that requests under way may take when the process was asked to end.
@@ -64,18 +70,23 @@ def build(runtime: Runtime, *, loopback: bool) -> FastAPI:
         lifespan=lifespan,
         telemetry=SILENT,
     )
-    app.state.client = FleetClient(runtime)
+    client, counter, keys = FleetClient(runtime), StepCounter(runtime), Keys(runtime.link, NAMESPACE)
+    app.state.client = client
     app.state.control = Control(runtime)
     app.state.desk = desk
     app.state.audit = Audit(runtime.link, NAMESPACE)
-    app.state.batches = Batches(app.state.client, app.state.control)
+    app.state.batches = Batches(client, app.state.control)
     app.state.turns = asyncio.Semaphore(AT_ONCE)
     app.state.feeds = Feeds(runtime.store, runtime.jobs)
-    app.state.gatekeeper = Gatekeeper(Keys(runtime.link, NAMESPACE), loopback=loopback)
+    app.state.gatekeeper = Gatekeeper(keys, loopback=loopback)
+    app.state.reception = Reception(keys, Sessions(runtime.link, NAMESPACE, keys), app.state.gatekeeper)
+    app.state.counter = counter
+    app.state.extracts = Extracts(client)
+    app.state.watches = Watches(lambda job_id: sheet_of(client, counter, job_id))
     app.state.traffic = traffic = Traffic()
     app.add_middleware(traffic.around)
     problems.install(app)
-    for routes in (jobs, models, completions, responses, files, batches):
+    for routes in (jobs, models, completions, responses, files, batches, pages):
         app.include_router(routes.router)
 
     @app.get("/healthz", tags=["process"], openapi_extra=OPEN)

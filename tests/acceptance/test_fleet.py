@@ -60,16 +60,22 @@ def test_the_example_runs_with_steps_given(folder: Folder, server: RunningSim) -
 
 def test_the_example_runs_with_steps_left_out(folder: Folder) -> None:
     head, _, rest = TRIAGE.partition("steps:\n")
+    # A name that would be markup, were it not somebody else's text.
+    head = head.replace("name: triage", 'name: "triage [/b]"')
     folder.write("goal.yaml", head + rest[rest.index("review:") :])
     ran = folder.fleet("run", "goal.yaml", "--out", "planned")
     assert ran.code == 0, ran.out + ran.err
+    assert ": triage [/b]" in ran.out
     roles = {entry["role"] for entry in lines(folder.path / "planned" / "ledger.jsonl")}
     assert roles == {"plan", "work", "review"}
     assert {line["status"] for line in lines(folder.path / "planned" / "results.jsonl")} <= {"ok", "skipped"}
 
 
 def test_a_submitted_job_can_be_watched_and_looked_at(folder: Folder) -> None:
-    job_id = json.loads(folder.fleet("submit", "triage.yaml", "-o", "json").out)["id"]
+    submitted = json.loads(folder.fleet("submit", "triage.yaml", "-o", "json").out)
+    job_id, page = submitted["id"], submitted["page"]
+    assert page == f"{json.loads((folder.path / '.fleet' / 'fleet.json').read_text())['api']}/jobs/{job_id}"
+    assert "triage" in _fetched(page)
     watched = folder.fleet("jobs", "watch", job_id)
     assert watched.code == 0, watched.out + watched.err
     assert "Receipt: triage" in watched.out
@@ -131,7 +137,9 @@ def test_a_killed_worker_loses_nothing(folder: Folder) -> None:
     """SIGKILL of the mini worker in the middle: the fleet starts it again and the job ends whole."""
     folder.write("many.jsonl", tickets(150))
     folder.write("many.yaml", TRIAGE.replace("tickets.jsonl", "many.jsonl"))
-    job_id = folder.fleet("submit", "many.yaml").out.strip()
+    submitted = folder.fleet("submit", "many.yaml")
+    job_id = submitted.out.strip()
+    assert submitted.err.strip().endswith(f"/jobs/{job_id}"), "its page is told where a script does not read the id"
     worker = _pid_of(folder, "mini")
     os.kill(worker, signal.SIGKILL)
     watched = folder.fleet("jobs", "watch", job_id)

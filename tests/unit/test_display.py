@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import unicodedata
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fleet.display import clean
+from fleet.display import clean, inert
 
 
 @pytest.mark.parametrize(
@@ -40,3 +41,18 @@ def test_nothing_dangerous_is_left(text: str, limit: int, keep_lines: bool) -> N
     assert len(shown) <= limit
     allowed = "\n\t\u200c\u200d" if keep_lines else "\u200c\u200d"
     assert all(c in allowed or unicodedata.category(c) not in ("Cc", "Cf", "Cs") for c in shown)
+
+
+@given(
+    st.recursive(st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)),
+    st.sampled_from([None, 2]),
+)
+def test_an_inert_document_says_the_same(value: object, indent: int | None) -> None:
+    document = inert(json.dumps(value, ensure_ascii=False, indent=indent))
+    assert json.loads(document) == value
+    assert all(c in "\n\u200c\u200d" or unicodedata.category(c) not in ("Cc", "Cf", "Cs", "Zl", "Zp") for c in document)
+
+
+def test_an_inert_document_is_readable_where_nothing_hides() -> None:
+    assert inert('{"a": "é 文 👩\u200d🚀"}') == '{"a": "é 文 👩\u200d🚀"}'
+    assert inert('"\x9b2J\u202e\U000e0041\x7f\u2028"') == '"\\u009b2J\\u202e\\udb40\\udc41\\u007f\\u2028"'
