@@ -16,7 +16,7 @@ from fleet.client import FleetClient
 from fleet.control import Control
 from fleet.display import clean
 from fleet.errors import BadInputError
-from fleet.output import Output, print_data
+from fleet.output import Output, for_terminals, print_data
 from fleet.receipt_view import render_receipt
 from fleet.results import check_out
 from fleet.session import ask, environment_here, finished, follow, raise_unless_completed
@@ -107,7 +107,7 @@ def results(
             check_out(out)
             return (await finished(client, job.id, out, environment.fleet_state / "charges.jsonl"))[3]
         async for outcome in client.outcomes(job):
-            sys.stdout.write(outcome.model_dump_json() + "\n")
+            sys.stdout.write(for_terminals(outcome.model_dump_json()) + "\n")
         return []
 
     written = ask(environment, question)

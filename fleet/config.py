@@ -206,6 +206,8 @@ class Environment(BaseSettings):
     fleet_api_key: SecretStr | None = None
     #: HOST:PORT where the coordinator shows its metrics; not set, it listens nowhere.
     fleet_metrics_address: str | None = None
+    #: `user:password` that whoever looks at Flower has to have.
+    fleet_flower_basic_auth: SecretStr | None = None
     openai_api_key: SecretStr | None = None
     openai_base_url: str | None = None
 

@@ -75,7 +75,8 @@ class Duties:
                 return {"id": subtask_id, "status": claim.status}
             raise NotOurs(claim.why)
         failpoint("claimed")
-        async with self._context.claims.held(claim):
+        async with self._context.claims.held(claim), self._context.events.told(claim):
+            self._context.events.begun(claim, _kind_of(subtask_id))
             error: str | None = None
             job_id = subtask_id.split("/", 1)[0]
             try:
@@ -110,6 +111,7 @@ class Duties:
             status: Status = "ok" if error is None else "failed"
             if not await self._context.store.finish(claim, status, "", quarantined=claim.kills >= MAX_KILLS):
                 raise NotOurs("the claim was lost before the end was written")
+            self._context.events.ended(claim, status)
         return {"id": subtask_id, "status": status}
 
     async def _plan(self, job: Job, claim: Claim) -> None:
@@ -185,6 +187,11 @@ class Duties:
         error = f"No subtask gave an accepted output.{reason}"
         await self._context.jobs.end(job.id, JobStatus.FAILED, error=error, claim=claim, round_=job.round)
         return False
+
+
+def _kind_of(duty_id: str) -> str:
+    """What a duty is: `plan`, `review`, `shard`, …"""
+    return duty_id.partition("/")[2].partition(".")[0]
 
 
 def _round_of(duty_id: str) -> int | None:
