@@ -49,7 +49,8 @@ class Envelope(Frozen):
 @lru_cache(maxsize=1024)
 def name_of(tier: str, kind: str) -> str:
     """The name of a kind of work on a tier: `nano.ticket-topic`. ASCII letters, digits, `_` and `-`, however hostile the kind."""
-    return f"{tier}.{_NOT_SHOWN.sub('-', kind[: 4 * KIND_LENGTH]).strip('-')[:KIND_LENGTH] or OTHER}"
+    shown = _NOT_SHOWN.sub("-", kind[: 4 * KIND_LENGTH]).strip("-")[:KIND_LENGTH].strip("-")
+    return f"{tier}.{shown or OTHER}"
 
 
 class TaskEvents:

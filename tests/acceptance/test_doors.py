@@ -38,7 +38,7 @@ def process(valkey: Valkey, folder: Path, *command: str, **more: str) -> Iterato
         valkey, folder, fleet_config(), NO_MODEL, *command, "--host", EVERYWHERE, "--port", str(port), **variables
     )
     try:
-        until(lambda: port in started.listens_on(), f"{command[0]} to listen", started)
+        until(lambda: port in started.listens_on(), f"{command[0]} to listen", started, timeout=90)
         yield started, port
     finally:
         started.stop()
@@ -140,7 +140,7 @@ def test_flower_on_loopback_is_for_this_machine_alone(valkey: Valkey, tmp_path: 
         valkey, tmp_path, fleet_config(), NO_MODEL, "flower", "--port", str(port), FLEET_STATE=str(tmp_path / "state")
     )
     try:
-        until(lambda: port in flower.listens_on(), "Flower to listen", flower)
+        until(lambda: port in flower.listens_on(), "Flower to listen", flower, timeout=90)
         assert answer(port, "GET", "/tasks")[0] == 200
         for headers in (
             {"Host": "rebound.example.com"},
