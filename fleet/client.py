@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any
 
 from fleet.acceptance import Submission, within
@@ -34,8 +34,11 @@ from fleet.uploads import Upload
 from fleet.waits import Wait, waits
 from queues.admission import Once
 from queues.failpoints import failpoint
+from queues.limits import Standing
 from queues.link import LinkError
 from queues.subtasks import State
+from queues.survey import Survey
+from queues.tiers import Allowance
 
 POLL_S = 0.25
 #: How long the store may be away while a job is followed.
@@ -165,8 +168,13 @@ class FleetClient:
         job = await self.runtime.jobs.load(job_id)
         if job.status.final or job.status is JobStatus.PAUSED:
             return []
-        survey, quota = await self.runtime.surveyor.survey(job_id), await self.runtime.store.quota(job_id)
-        later = await self._later(job)
+        return await self.waits_in(job, await self.runtime.surveyor.survey(job_id), self.runtime.limiter.look)
+
+    async def waits_in(
+        self, job: Job, survey: Survey, look: Callable[[str, Allowance], Awaitable[Standing]]
+    ) -> list[Wait]:
+        """What the subtasks of a job that runs wait for, by a survey that has its counts; `look`: at an account."""
+        quota, later = await asyncio.gather(self.runtime.store.quota(job.id), self._later(job))
         counts = dict(survey.counts)
         planning = counts.pop(COORDINATOR, {}).get("running", 0) if job.status is JobStatus.PLANNING else 0
         if planning:  # its calls are the flagship's
@@ -174,7 +182,7 @@ class FleetClient:
         found: list[Wait] = []
         for tier, pace in paces(self.runtime.config).items():
             if tier in counts or tier in later:
-                standing = await self.runtime.limiter.look(pace.account, pace.allowance)
+                standing = await look(pace.account, pace.allowance)
                 about = (tier, counts.get(tier, {}), survey.tiers[tier], pace.account, standing, quota)
                 found += waits(*about, calls=survey.calls, later=later.get(tier, 0))
         return found

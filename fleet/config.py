@@ -214,6 +214,8 @@ class Environment(BaseSettings):
     otel_exporter_otlp_endpoint: str | None = None
     otel_sdk_disabled: str | None = None
     fleet_trace_content: str | None = None
+    #: `user:password` that whoever looks at Flower has to have.
+    fleet_flower_basic_auth: SecretStr | None = None
     openai_api_key: SecretStr | None = None
     openai_base_url: str | None = None
 

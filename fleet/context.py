@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from redis.exceptions import RedisError
 
@@ -15,6 +15,7 @@ from fleet.config import FleetConfig
 from fleet.executor import Executor
 from fleet.rounds import Rounds
 from fleet.store import JobStore
+from fleet.task_events import TaskEvents
 from queues.claims import Claims
 from queues.store import Store
 from queues.subtasks import Claim
@@ -42,6 +43,7 @@ class Context:
     archive: Archive
     executor: Executor
     claims: Claims
+    events: TaskEvents = field(default_factory=TaskEvents)
 
     async def give_back(self, claim: Claim, problem: Exception) -> None:
         """Put a claimed subtask back into its backlog because store or disk failed: nobody died of it.

@@ -76,8 +76,10 @@ class Duties:
                 return {"id": subtask_id, "status": claim.status}
             raise NotOurs(claim.why)
         failpoint("claimed")
-        async with self._context.claims.held(claim):
-            with traces.claimed(_word(subtask_id), subtask_id, tier, NotOurs) as span:
+        kind = _kind_of(subtask_id)
+        async with self._context.claims.held(claim), self._context.events.told(claim):
+            self._context.events.begun(claim, kind)
+            with traces.claimed(kind, subtask_id, tier, NotOurs) as span:
                 reference = await self._claimed(claim, duty, ended=ended)
                 span.end_as(reference["status"])
                 return reference
@@ -118,6 +120,7 @@ class Duties:
         status: Status = "ok" if error is None else "failed"
         if not await self._context.store.finish(claim, status, "", quarantined=claim.kills >= MAX_KILLS):
             raise NotOurs("the claim was lost before the end was written")
+        self._context.events.ended(claim, status)
         return {"id": subtask_id, "status": status}
 
     async def _plan(self, job: Job, claim: Claim) -> None:
@@ -197,9 +200,9 @@ class Duties:
         return False
 
 
-def _word(duty_id: str) -> str:
-    """What a duty is, as its id says it: plan, review, shard, phase."""
-    return duty_id.split("/")[1].partition(".")[0]
+def _kind_of(duty_id: str) -> str:
+    """What a duty is: `plan`, `review`, `shard`, …"""
+    return duty_id.partition("/")[2].partition(".")[0]
 
 
 def _round_of(duty_id: str) -> int | None:

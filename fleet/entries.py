@@ -159,5 +159,6 @@ def charge(entry: LedgerEntry, record: str) -> Charge:
         hold=entry.subtask or "",
         amount=entry.cost_nano_usd,
         tally={"calls": 1, "tokens": entry.usage.total},
+        lane=entry.tier,
         provisional=entry.reason == WORKER_LOST,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from pathlib import Path
@@ -11,9 +12,10 @@ import typer
 import uvloop
 
 from fleet import logs
-from fleet.config import Environment, shipped_file
+from fleet.config import Environment
 from fleet.documents import nearest
 from fleet.errors import BadInputError
+from fleet.flower_door import OAuth, access
 from fleet.health import Health
 from fleet.runtime import Runtime, checked_config
 from fleet.sim.server import serve
@@ -74,12 +76,23 @@ def api(
 
 @commands.command()
 def flower(
-    port: Annotated[int, typer.Option(help="Port on 127.0.0.1.", min=1, max=65535)] = 5555,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on.", min=1, max=65535)] = 5555,
 ) -> None:
-    """Flower on the fleet at FLEET_REDIS_URL, on loopback."""
-    Runtime.from_environment(Environment())
-    arguments = ["flower", "--address=127.0.0.1", f"--port={port}", f"--conf={shipped_file('flowerconfig.py')}"]
-    os.execv(sys.executable, [sys.executable, "-m", "celery", "-A", "fleet.worker", *arguments])  # noqa: S606
+    """Flower on the fleet at FLEET_REDIS_URL: a live view of workers, queues and tasks.
+
+    Beyond loopback it takes FLEET_FLOWER_BASIC_AUTH=user:password, or OAuth by Flower's own variables (FLOWER_AUTH, …).
+    """
+    environment = Environment()
+    runtime = Runtime.from_environment(environment)
+    who = access(host, environment.fleet_flower_basic_auth, OAuth())
+    logs.set_up(environment.fleet_log_format)
+    # Tornado's line for each request says at whose pages somebody looked.
+    logging.getLogger("tornado.access").setLevel(logging.ERROR)
+    # No other command needs Tornado.
+    from fleet.flower_server import serve as serve_flower  # noqa: PLC0415
+
+    serve_flower(runtime, who, host, port, environment.fleet_state)
 
 
 def serve_tier(tier: str, concurrency: int) -> None:

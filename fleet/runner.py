@@ -71,7 +71,7 @@ class Runner:
                     return {"id": subtask_id, "status": claim.status}
                 raise NotOurs(claim.why)
             failpoint("claimed")
-            async with self._context.claims.held(claim):
+            async with self._context.claims.held(claim), self._context.events.told(claim):
                 with traces.claimed("subtask", claim.id, claim.tier, NotOurs) as span:
                     reference = await self._claimed(claim, loading)
                     span.end_as(reference["status"])
@@ -86,6 +86,7 @@ class Runner:
             job = await loading
             payload = json.loads(claim.payload)
             step = job.step(payload["step"])
+            self._context.events.begun(claim, step.label)
         except Exception as error:
             if passes(error):
                 await self._context.give_back(claim, error)
@@ -224,6 +225,8 @@ class Runner:
         quarantined = claim.kills >= MAX_KILLS
         if not await self._context.store.finish(claim, status, document, charges or (), quarantined=quarantined):
             raise NotOurs("the claim was lost before the end was written")
+        used = {"tokens": trail.usage.total, "cost_nano_usd": trail.cost_nano_usd}
+        self._context.events.ended(claim, status, **used, error_kind=kind)
         failpoint("finished")
         return {"id": claim.id, "status": status}
 

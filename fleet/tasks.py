@@ -51,7 +51,8 @@ def register(app: Celery, connect: Callable[[], tuple[Runner, Duties]]) -> None:
 
 
 def _register(app: Celery, name: str, work: Callable[[], Work]) -> None:
-    @app.task(name=name, bind=True, shared=False)  # other apps of this process are not ours to add to
+    # Other apps of this process are not ours to add to. What is told of the work, the work tells (`fleet.task_events`).
+    @app.task(name=name, bind=True, shared=False, send_events=False)
     def task(self: Any, *args: Any) -> dict[str, str]:
         # The body of a gate gets the references of its members first; it reads what they stand for from the store.
         return await_(_guarded(work(), str(args[-1]), self.request.delivery_info["routing_key"]))

@@ -44,13 +44,22 @@ app = runtime.app
 health = Health(runtime.environment.fleet_health)
 _claims: list[Claims] = []
 _contexts: list[Context] = []
+_instances: list[Any] = []
 
 
 @cache
 def _context() -> Context:
     context = runtime.context(_claims[0])
+    context.events.tell = _tell
     _contexts.append(context)
     return context
+
+
+def _tell(type_: str, **fields: object) -> None:
+    """An event of a task, for Flower; while there is no broker there is nobody to be told."""
+    dispatcher = getattr(_instances[0].consumer, "event_dispatcher", None)
+    if dispatcher is not None:
+        dispatcher.send(type_, **fields)
 
 
 @cache
@@ -88,6 +97,7 @@ def _services(instance: Any, **_: Any) -> None:
     tiers = list(instance.app.amqp.queues.consume_from)
     recording = _begin(tiers)
     background.add(health.beat)
+    _instances.append(instance)
 
     def capacity() -> int:
         pool = getattr(instance, "pool", None)

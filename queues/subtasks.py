@@ -97,6 +97,8 @@ class Charge:
     amount: int
     #: Counters kept beside the quota, and what this entry adds to each.
     tally: Mapping[str, int] = field(default_factory=dict)
+    #: Under what the counters of the whole store count it: a tier's name; None: nowhere.
+    lane: str | None = None
     #: A guess about something whose end nobody saw; a true entry under the same id takes its place.
     provisional: bool = False
 

@@ -7,23 +7,20 @@ is asked for.
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Awaitable, Callable
 from typing import Annotated
-from urllib.parse import urlsplit
 
 from fastapi import Depends, Path, Request
 from redis.exceptions import RedisError
 
 from fleet.api.problems import ProblemError
 from fleet.keys import Keys, Principal, Scope
+from fleet.loopback import from_here
 from fleet.tenants import DEFAULT, tenant_of
 
 NOBODY = Principal("none", DEFAULT, frozenset(("admin",)), "no key", 0.0)
 #: Longest id of a job: a tenant's name, a dot, and 18 characters.
 MAX_JOB_ID = 60
-#: What a proxy adds: whoever it serves is not this machine.
-PASSED_ON = ("forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip")
 
 
 class Gatekeeper:
@@ -100,25 +97,6 @@ def own(job_id: str, principal: Principal) -> str:
     return job_id
 
 
-def is_loopback(host: str) -> bool:
-    """Whether an address is this machine's own alone."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
 def _from_here(request: Request) -> bool:
-    """Sent by a program on this machine: by no proxy, and by no browser for a page whose name points here."""
-    hosts = request.headers.getlist("host")
-    if len(hosts) != 1 or any(request.headers.get(name) is not None for name in PASSED_ON):
-        return False
-    try:
-        host = urlsplit(f"//{hosts[0]}").hostname or ""
-    except ValueError:
-        return False
-    origin = request.headers.get("origin")
     client = request.client.host if request.client is not None else ""
-    return is_loopback(client) and is_loopback(host) and (origin is None or origin == f"http://{hosts[0]}")
+    return from_here(client, request.headers.getlist("host"), request.headers.get("origin"), request.headers)

@@ -20,7 +20,7 @@ from starlette.requests import Request
 
 from fleet.api import batches, completions, files, jobs, models, pages, problems, responses
 from fleet.api.answers import Desk
-from fleet.api.auth import Admin, Gatekeeper, is_loopback
+from fleet.api.auth import Admin, Gatekeeper, Reader
 from fleet.api.bodies import AT_ONCE
 from fleet.api.events import Feeds
 from fleet.api.extracts import Extracts
@@ -36,6 +36,7 @@ from fleet.control import Control
 from fleet.errors import BadInputError
 from fleet.health import Health, beating
 from fleet.keys import Keys
+from fleet.loopback import is_loopback
 from fleet.metrics_endpoint import MetricsEndpoint, shown
 from fleet.recording import recording
 from fleet.runtime import NAMESPACE, Runtime
@@ -65,6 +66,7 @@ def build(runtime: Runtime, *, loopback: bool) -> FastAPI:
         title="tierfleet",
         version="1",
         description=DESCRIPTION,
+        openapi_url=None,
         docs_url=None,
         redoc_url=None,
         lifespan=lifespan,
@@ -99,6 +101,11 @@ def build(runtime: Runtime, *, loopback: bool) -> FastAPI:
         """Whether it can do its work: the store answers."""
         await runtime.store.now()
         return {"status": "ok"}
+
+    @app.get("/openapi.json", include_in_schema=False)
+    async def description(_: Reader) -> dict[str, Any]:
+        """The API's description; to whoever reaches it without a key nothing is said, not even this."""
+        return app.openapi()
 
     @app.get("/metrics", tags=["process"], responses=problems.declared(401, 403, 503), response_class=Response)
     async def metrics(request: Request, _: Admin) -> Response:

@@ -13,6 +13,7 @@
 --       rx:QUOTA records that were kept elsewhere and dropped here (set)
 --       tenants whose jobs were accepted (zset by when the last one was)
 --       open:TENANT its jobs that have not ended (zset by time) · day:bytes|used:TENANT what it sent and used, by day (hash)
+--       spent: what all entries add up to since the store is there, by lane: its tallies and its amount (hash)
 --       told:WHOM subtasks that ended, for whoever waits for them: id, tier, status and output, a line each (list)
 --       m:JOB what was written down for a job, by name (hash) · ev:JOB what happened to it (stream)
 --       q:QUOTA cap, used, held · qh:QUOTA holds (hash) · i:QUOTA intents, by hold: what was about to be used (hash)
@@ -217,8 +218,12 @@ local function apply_charges(json)
       redis.call('HINCRBY', key('q', c.quota), 'used', int(more))
       local tenant = redis.call('HGET', key('j', c.quota), 'tenant')
       if tenant and more ~= 0 then of_today(key('day', 'used', tenant), more) end
+      if c.lane and more ~= 0 then increase(key('spent'), c.lane .. ':amount', more) end
       if new then
-        for field, n in pairs(c.tally) do increase(key('t', c.quota), field, n) end
+        for field, n in pairs(c.tally) do
+          increase(key('t', c.quota), field, n)
+          if c.lane then increase(key('spent'), c.lane .. ':' .. field, n) end
+        end
         if c.provisional then redis.call('HSET', guesses, c.id, int(c.amount)) end
       else
         redis.call('HSET', record, c.id, c.body)

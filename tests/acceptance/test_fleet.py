@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import urllib.parse
 import urllib.request
@@ -15,7 +16,9 @@ import pytest
 from fleet.sim.settings import SimSettings
 from tests.support.cli import Folder, lines
 from tests.support.jobs import TRIAGE, tickets
+from tests.support.processes import children, listening
 from tests.support.sim import MODELS, RunningSim, running_sim
+from tests.support.worker import until
 
 KEY = "sk-test-canary"
 
@@ -101,17 +104,38 @@ def test_flower_shows_the_tasks_by_id_and_no_content(folder: Folder) -> None:
     assert ran.code == 0, ran.out + ran.err
     job_id = json.loads(folder.fleet("jobs", "list", "-o", "json").out)["jobs"][0]["id"]
     address = json.loads((folder.path / ".fleet" / "fleet.json").read_text())["flower"]
+    until(
+        lambda: 'task="flagship.review",type="task-succeeded"' in _fetched(f"{address}/metrics"), "the review in Flower"
+    )
     metrics = _fetched(f"{address}/metrics")
     for tier in ("coordinator", "nano", "mini", "flagship"):
         assert f'worker="{tier}.' in metrics, f"no task of a {tier} worker is seen"
+        assert f'task="{tier}.' in metrics
     query = {"draw": 1, "start": 0, "length": 500, "search[value]": job_id, "order[0][column]": 0}
     query |= {"order[0][dir]": "asc", "columns[0][data]": "name"}
     rows = json.loads(_fetched(f"{address}/tasks/datatable?{urllib.parse.urlencode(query)}"))["data"]
-    assert {"fleet.plan_job.v1", "fleet.run_subtask.v1", "fleet.review_job.v1"} <= {row["name"] for row in rows}
-    review = next(row for row in rows if row["name"] == "fleet.review_job.v1")
-    assert review["args"].startswith(f"([{{'id': '{job_id}/"), "the chord handed the references of its members over"
+    named = {row["name"] for row in rows}
+    assert {"coordinator.plan", "nano.ticket-topic", "mini.ticket-topic", "flagship.review"} <= named
+    assert {"nano.summarise", "mini.summarise"} & named
+    rejected = [row for row in rows if row["state"] == "RETRY"]
+    assert {row["name"] for row in rejected} >= {"nano.ticket-topic"}, "what nano broke was handed on"
+    assert {row["state"] for row in rows} <= {"SUCCESS", "RETRY"}
+    review = next(row for row in rows if row["name"] == "flagship.review")
+    assert review["args"] == f"{job_id}/review.1"
+    assert all(row["args"].startswith(f"{job_id}/") for row in rows)
+    topic = next(row for row in rows if row["name"] == "nano.ticket-topic" and row["state"] == "SUCCESS")
+    assert re.fullmatch(r"ok on nano, [0-9,]+ tokens, \$0\.[0-9]{6}", topic["result"])
     for canary in ("charged twice", "Topic of this ticket", KEY):
         assert canary not in json.dumps(rows)
+
+
+def test_every_port_is_on_loopback(folder: Folder) -> None:
+    fleet = int((folder.path / ".fleet" / "lock").read_text())
+    found = {pid: listening(pid) for pid in (fleet, *children(fleet))}
+    assert len(found) == 8, "itself, the store, coordinator, three workers, API, Flower"
+    everything = set().union(*found.values())
+    assert len(everything) >= 4, "the store, the API, Flower, metrics"
+    assert {address for address, _ in everything} == {"127.0.0.1"}
 
 
 def test_the_metrics_show_every_tier_and_no_content(folder: Folder) -> None:

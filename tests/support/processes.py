@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 import os
 import subprocess
 import sys
@@ -47,17 +48,7 @@ class FleetProcess:
 
     def listens_on(self) -> set[int]:
         """The TCP ports on which it accepts connections."""
-        own = set()
-        for entry in Path(f"/proc/{self.process.pid}/fd").iterdir():
-            with contextlib.suppress(FileNotFoundError):  # it was closed just now
-                own.add(entry.readlink().name)
-        ports = set()
-        for table in ("tcp", "tcp6"):
-            for line in Path(f"/proc/{self.process.pid}/net/{table}").read_text().splitlines()[1:]:
-                address, state, inode = (line.split()[i] for i in (1, 3, 9))
-                if state == "0A" and f"socket:[{inode}]" in own:
-                    ports.add(int(address.rpartition(":")[2], 16))
-        return ports
+        return {port for _, port in listening(self.process.pid)}
 
     def stop(self) -> None:
         """Drain it."""
@@ -68,3 +59,30 @@ class FleetProcess:
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait(END_TIMEOUT_S)
+
+
+def listening(pid: int) -> set[tuple[str, int]]:
+    """The TCP addresses and ports on which a process accepts connections."""
+    own = set()
+    for entry in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # it was closed just now
+            own.add(entry.readlink().name)
+    found = set()
+    for table in ("tcp", "tcp6"):
+        for line in Path(f"/proc/{pid}/net/{table}").read_text().splitlines()[1:]:
+            where, state, inode = (line.split()[i] for i in (1, 3, 9))
+            if state == "0A" and f"socket:[{inode}]" in own:
+                address, _, port = where.partition(":")
+                words = [bytes.fromhex(address[at : at + 8])[::-1] for at in range(0, len(address), 8)]
+                found.add((str(ipaddress.ip_address(b"".join(words))), int(port, 16)))
+    return found
+
+
+def children(pid: int) -> list[int]:
+    """The processes that a process has started and that still run."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        with contextlib.suppress(OSError, ValueError):
+            if int((entry / "stat").read_text().rpartition(")")[2].split()[1]) == pid:
+                found.append(int(entry.name))
+    return found
