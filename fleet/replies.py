@@ -131,7 +131,7 @@ class Replies:
         new = Submission(job_id, spec, tenant, its.weight, runtime.environment.simulated, within(its, sent), promise)
         ends = Ends(self._mailbox.name, KEPT_S, shard.record_in(job_id))
         beginning = asyncio.ensure_future(runtime.acceptance.begin(new, step, start, asked=request.asked, ends=ends))
-        if len(self._waiting) < FEW and not runtime.publisher.blocks:
+        if len(self._waiting) < FEW:
             self._hurry(start.tier)
         accepted = await beginning
         if durable:
