@@ -55,7 +55,8 @@ def build_app(settings: QueueSettings, tiers: Iterable[Tier]) -> Celery:
         result_backend=f"queues.backend.LinkBackend+{settings.store_url}",
         # One queue per tier, and a typing error in a queue's name is an error, not a queue that nobody reads.
         task_queues=[
-            Queue(name, exchange, routing_key=name, queue_arguments=None if on_redis else QUEUE_ARGUMENTS) for name in names
+            Queue(name, exchange, routing_key=name, queue_arguments=None if on_redis else QUEUE_ARGUMENTS)
+            for name in names
         ],
         task_create_missing_queues=False,
         task_default_queue=coordinator_queue(settings),
@@ -133,7 +134,12 @@ def build_app(settings: QueueSettings, tiers: Iterable[Tier]) -> Celery:
             broker_use_ssl={"server_hostname": None} if settings.broker_url.startswith("amqps://") else None,
             # What Celery sends by itself are bodies of gates, from the worker's loop: once more where a connection had broken
             # meanwhile, and then the reconciler sends them.
-            task_publish_retry_policy={"max_retries": 1, "interval_start": 0, "interval_step": 0.1, "interval_max": 0.1},
+            task_publish_retry_policy={
+                "max_retries": 1,
+                "interval_start": 0,
+                "interval_step": 0.1,
+                "interval_max": 0.1,
+            },
             # A worker that comes back before its broken connection is forgotten would find an exclusive queue locked.
             control_queue_exclusive=False,
             control_queue_durable=True,

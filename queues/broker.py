@@ -39,7 +39,11 @@ def look(app: Celery, queues: Sequence[str], timeout_s: float) -> list[Seen]:
     except AccessRefused:
         return [Seen(False, "RabbitMQ refuses the user or the password; check both in its URL")]
     except AMQPError as error:
-        return [Seen(False, f"RabbitMQ does not let us in: {error}; check the virtual host in its URL, and the user's rights")]
+        return [
+            Seen(
+                False, f"RabbitMQ does not let us in: {error}; check the virtual host in its URL, and the user's rights"
+            )
+        ]
     except (OSError, OperationalError) as error:
         return [Seen(False, f"does not answer ({type(error).__name__}); check its URL and that it runs")]
     finally:
@@ -75,7 +79,9 @@ def _takes(app: Celery, connection: Any, timeout_s: float) -> Seen | None:
         channel = connection.channel()
         channel.basic_publish(Message(b""), exchange="", routing_key=f"{app.main}.{NOWHERE}", confirm_timeout=timeout_s)
     except TimeoutError:
-        return Seen(False, "RabbitMQ takes no messages; its memory or its disk is full: `rabbitmq-diagnostics alarms` tells")
+        return Seen(
+            False, "RabbitMQ takes no messages; its memory or its disk is full: `rabbitmq-diagnostics alarms` tells"
+        )
     except AccessRefused as error:
         return Seen(False, f"the user may not send messages: {error.reply_text}")
     return None

@@ -69,7 +69,9 @@ class Confirms:
     def _try(self, queue: str, messages: Sequence[Outgoing]) -> None:
         try:
             if self._connected is None:
-                self._connected = _Connected(self._app.connection_for_write(transport_options={"confirm_publish": False}))
+                self._connected = _Connected(
+                    self._app.connection_for_write(transport_options={"confirm_publish": False})
+                )
             self._connected.send(self._app.amqp.queues[queue], messages)
         except (AMQPError, OSError, OperationalError, _RefusedError) as error:
             self._disconnect()
@@ -111,7 +113,9 @@ class _Connected:
         deadline = time.monotonic() + PATIENCE_S
         while self._open:
             if (left := deadline - time.monotonic()) <= 0:
-                raise TimeoutError(f"no word of it within {PATIENCE_S} s; its alarms tell whether memory or disk is full")
+                raise TimeoutError(
+                    f"no word of it within {PATIENCE_S} s; its alarms tell whether memory or disk is full"
+                )
             with contextlib.suppress(TimeoutError):
                 self._connection.drain_events(timeout=left)
         if self._refused:

@@ -34,9 +34,9 @@ class Consumer(CeleryConsumer):
     """Celery's consumer for AsyncioPool, and queues.transport or queues.rabbit; with other pools it is Celery's own."""
 
     class Blueprint(CeleryConsumer.Blueprint):
-        """Celery's, without the 28 queues and exchanges in which RabbitMQ would keep what has a countdown: nothing of ours has."""
+        """Celery's, without the 28 queues in which RabbitMQ would keep what has a countdown: nothing of ours has one."""
 
-        default_steps = [step for step in CeleryConsumer.Blueprint.default_steps if "delayed_delivery" not in step]
+        default_steps = tuple(step for step in CeleryConsumer.Blueprint.default_steps if "delayed_delivery" not in step)
 
     _kept: tuple[QoS, list[Any]] | None = None
 

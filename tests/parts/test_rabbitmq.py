@@ -90,7 +90,9 @@ def test_a_caller_waits_for_an_answer(folder: Folder) -> None:
     made = json.loads(folder.fleet("keys", "create", "-o", "json").out)
     with OpenAI(base_url=f"{running(folder)['api']}/v1", api_key=made["key"], max_retries=0) as client:
         for _ in range(3):
-            answer = client.chat.completions.create(model="nano", messages=[{"role": "user", "content": "Topic? It crashes."}])
+            answer = client.chat.completions.create(
+                model="nano", messages=[{"role": "user", "content": "Topic? It crashes."}]
+            )
             assert answer.choices[0].message.content
 
 
@@ -155,10 +157,8 @@ def test_the_doctor_says_how_the_broker_is(folder: Folder, rabbitmq: RabbitMQ) -
     joined = {"FLEET_REDIS_URL": running(folder)["FLEET_REDIS_URL"]}
 
     def ails(user: str, password: str, vhost: str) -> str:
-        (found, *_) = [
-            one for one in examined(folder, **joined, FLEET_BROKER_URL=rabbitmq.url(user, password, vhost)) if one["state"] == "failed"
-        ]
-        return str(found["text"])
+        found = examined(folder, **joined, FLEET_BROKER_URL=rabbitmq.url(user, password, vhost))
+        return str(next(one["text"] for one in found if one["state"] == "failed"))
 
     assert "refuses the user or the password" in ails(USER, "wrong", VHOST)
     assert "does not let us in" in ails(USER, PASSWORD, "nosuch")
@@ -175,7 +175,10 @@ def test_the_doctor_says_what_is_wrong_with_a_queue(folder: Folder, rabbitmq: Ra
     joined = {"FLEET_REDIS_URL": running(folder)["FLEET_REDIS_URL"]}
     first, second = examined(folder, **joined, FLEET_BROKER_URL=rabbitmq.url(USER, PASSWORD, "other"))
     assert "mini is not there yet" in first["text"]
-    assert (second["state"], "the queue nano is there, but not as a fleet declares it" in second["text"]) == ("failed", True)
+    assert (second["state"], "the queue nano is there, but not as a fleet declares it" in second["text"]) == (
+        "failed",
+        True,
+    )
     assert "x-queue-type" in second["text"]
 
 

@@ -30,10 +30,13 @@ SLOTS = 10
 CLAIM_S = 3.0
 COUNT = 120
 #: By role, what its user may configure, write and read: all that a fleet needs.
-QUEUES, OURS = "(nano|mini|flagship|coordinator)", r"(nano|mini|flagship|coordinator|fleet\..*|.*fleet\.control\.pidbox|amq\.default)"
+QUEUES, OURS = (
+    "(nano|mini|flagship|coordinator)",
+    r"(nano|mini|flagship|coordinator|fleet\..*|.*fleet\.control\.pidbox|amq\.default)",
+)
 ROLES = {
-    "api": (f"^{QUEUES}$", r"^amq\.default$", "^$"),
-    "worker": (f"^{OURS}$", f"^{OURS}$", f"^{OURS}$"),
+    "api": (f"^({QUEUES})$", r"^amq\.default$", "^$"),
+    "worker": (f"^({OURS})$", f"^({OURS})$", f"^({OURS})$"),
 }
 
 

@@ -53,7 +53,9 @@ def test_on_rabbitmq_queues_are_replicated_and_what_is_sent_is_confirmed(scheme:
     assert connection.transport.default_connection_params["port"] == (5671 if scheme == "amqps" else 5672)
     assert "secret" not in connection.as_uri()
     assert app.amqp.queues[NANO.queue].queue_arguments["x-queue-type"] == "quorum"
-    assert detect_quorum_queues(app, connection.transport.driver_type)[0], "else Celery asks for a prefetch that they refuse"
+    assert detect_quorum_queues(app, connection.transport.driver_type)[0], (
+        "else Celery asks for a prefetch that they refuse"
+    )
     assert not any("delayed" in step for step in Consumer.Blueprint.default_steps), "nothing of ours has a countdown"
 
 
