@@ -142,7 +142,7 @@ def fetched(url: str) -> str:
 
 def examined(folder: Folder, **variables: str) -> list[dict[str, Any]]:
     """What the doctor says of the broker."""
-    ran = folder.fleet("doctor", "-o", "json", **variables)
+    ran = folder.fleet("doctor", "-o", "json", timeout_s=150.0, **variables)
     findings: list[dict[str, Any]] = [one for one in json.loads(ran.out) if one["what"] == "broker"]
     assert PASSWORD not in ran.out + ran.err
     assert (ran.code == 0) == all(one["state"] != "failed" for one in json.loads(ran.out))

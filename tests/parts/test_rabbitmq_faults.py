@@ -12,21 +12,29 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from openai import OpenAI
 
 from fleet.config import FleetConfig
+from fleet.intake import INTAKE_TASK
 from fleet.ledger import WORKER_LOST
+from fleet.runtime import NAMESPACE
 from fleet.sim.settings import Latency, SimSettings
+from queues.app import QueueSettings, build_app
+from queues.tiers import Tier
+from tests.support.api import JOB
 from tests.support.cli import Folder, lines
+from tests.support.envelopes import enveloped
 from tests.support.jobs import TRIAGE, tickets
 from tests.support.processes import FleetProcess
 from tests.support.rabbitmq import RabbitMQ
 from tests.support.sim import MODELS, RunningSim, fleet_config, running_sim
-from tests.support.valkey import Valkey
+from tests.support.valkey import Valkey, free_port
 from tests.support.worker import until
 
 #: A fleet and its broker start and stop in each test, and each wait has its bound.
 pytestmark = pytest.mark.timeout(600)
 PATIENCE_S = 150
+COORDINATOR = Tier(name="coordinator", queue="coordinator")
 TIERS = ("coordinator", "nano", "mini", "flagship")
 #: Calls in flight in one worker: no more can be lost at once.
 SLOTS = 10
@@ -129,7 +137,11 @@ def crew(valkey: Valkey, path: Path, broker: str, settings: SimSettings) -> Iter
         made = Crew(valkey, path, sim, broker, config, Folder(path, variables), {})
         try:
             for tier in TIERS:
-                made.start(tier).ready(valkey, tier)
+                made.start(tier)
+            with valkey.client() as store:
+                for tier in TIERS:
+                    key = f"{NAMESPACE}:w:{tier}"
+                    until(lambda key=key: store.zcard(key), f"{tier} to register", made.processes[tier], PATIENCE_S)  # type: ignore[misc]
             yield made
         finally:
             for process in made.processes.values():
@@ -187,10 +199,12 @@ def test_a_broker_that_goes_and_comes_back_costs_nothing(
         ids = fleet.ids
         job_id = fleet.submit()
         fleet.called(MODELS[0], 15)
+        before = fleet.calls()[MODELS[0]]
         rabbitmq.end() if how == "in order" else rabbitmq.kill()
-        under_way = fleet.calls()[MODELS[0]]
-        fleet.called(MODELS[0], under_way + 5)  # what runs goes on without a broker
-        rabbitmq.start()
+        try:
+            fleet.called(MODELS[0], before + 1)  # what runs goes on without a broker
+        finally:
+            rabbitmq.start()
         judged(fleet.ended(job_id), fleet.sim, lost_at_most=0)
         assert (fleet.ids, fleet.alive()) == (ids, True), "no process ended over it"
 
@@ -223,7 +237,7 @@ def test_a_broker_that_takes_no_messages_is_waited_for(valkey: Valkey, tmp_path:
             job_id = fleet.submit()
             coordinator = fleet.processes["coordinator"]
             until(lambda: "has not taken" in coordinator.log.read_text(), "a publisher to say so", coordinator)
-            found = json.loads(fleet.folder.fleet("doctor", "-o", "json").out)
+            found = json.loads(fleet.folder.fleet("doctor", "-o", "json", timeout_s=PATIENCE_S).out)
             assert ["takes no messages" in one["text"] for one in found if one["what"] == "broker"] == [True]
         finally:
             rabbitmq.control("set_vm_memory_high_watermark", "0.4")
@@ -231,10 +245,43 @@ def test_a_broker_that_takes_no_messages_is_waited_for(valkey: Valkey, tmp_path:
 
 
 def test_an_api_needs_the_right_to_send_only(valkey: Valkey, tmp_path: Path, rabbitmq: RabbitMQ) -> None:
-    """Of what users of their own may do; the workers of all tests here are held to what workers need."""
+    """Where each role has a user; the workers of all tests here are held to what workers need."""
     broker = rabbitmq.url("worker", "worker", "fleet")
     with crew(valkey, tmp_path, broker, never_invalid(speed=20)) as fleet:
-        found = json.loads(
-            fleet.folder.fleet("doctor", "-o", "json", FLEET_BROKER_URL=rabbitmq.url("api", "api", "fleet")).out
-        )
+        port = free_port()
+        variables = {"FLEET_BROKER_URL": rabbitmq.url("api", "api", "fleet")}
+        api = FleetProcess(valkey, tmp_path, fleet.config, fleet.sim.url, "api", "--port", str(port), **variables)
+        fleet.processes["api"] = api
+        until(lambda: port in api.listens_on(), "the API to listen", api, timeout=PATIENCE_S)
+        key = json.loads(fleet.folder.fleet("keys", "create", "-o", "json").out)["key"]
+        with OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key=key, max_retries=0) as client:
+            for _ in range(3):
+                asked = [{"role": "user", "content": "Topic? It crashes."}]
+                assert client.chat.completions.create(model="nano", messages=asked).choices  # type: ignore[arg-type]
+        assert "RabbitMQ has not taken" not in api.log.read_text()
+        found = json.loads(fleet.folder.fleet("doctor", "-o", "json", timeout_s=PATIENCE_S, **variables).out)
         assert [one["state"] for one in found if one["what"] == "broker"] == ["ok"], found
+
+
+def test_a_job_that_cannot_be_kept_now_waits_in_its_queue(valkey: Valkey, tmp_path: Path, rabbitmq: RabbitMQ) -> None:
+    broker, blobs = rabbitmq.url("worker", "worker", "fleet"), tmp_path / "blobs"
+    folder = Folder(tmp_path, {"FLEET_REDIS_URL": valkey.url, "FLEET_BLOBS": str(blobs)})
+    key = json.loads(folder.fleet("keys", "create", "--scope", "sign", "-o", "json").out)
+    blobs.write_text("no folder")
+    coordinator = FleetProcess(
+        valkey, tmp_path, fleet_config(), "http://127.0.0.1:9/v1", "coordinator", FLEET_BROKER_URL=broker
+    )
+    try:
+        coordinator.ready(valkey, "coordinator")
+        app = build_app(QueueSettings(broker_url=broker, store_url=valkey.url, namespace="fleet"), [COORDINATOR])
+        app.send_task(INTAKE_TASK, kwargs={"envelope": enveloped(key["id"], key["key"], JOB)}, queue="coordinator")
+        goes_back = "goes back into its queue"
+        until(lambda: coordinator.log.read_text().count(goes_back) == 2, "it to go back twice", coordinator, timeout=60)
+        blobs.unlink()
+
+        def listed() -> bool:
+            return bool(json.loads(folder.fleet("jobs", "list", "-o", "json").out)["jobs"])
+
+        until(listed, "the job", coordinator, timeout=60)
+    finally:
+        coordinator.stop()
