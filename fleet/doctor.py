@@ -99,9 +99,8 @@ async def _store(environment: Environment) -> AsyncIterator[Finding]:
         yield Finding(what="store durability", state="warning", text=text)
     runtime = Runtime.from_environment(environment)
     if environment.fleet_broker_url is not None:
-        reached = await asyncio.to_thread(runtime.broker_answers, PATIENCE_S)
-        text = "answers" if reached else "does not answer; check FLEET_BROKER_URL and that it runs"
-        yield Finding(what="broker", state="ok" if reached else "failed", text=text)
+        for seen in await asyncio.to_thread(runtime.look_at_broker, PATIENCE_S):
+            yield Finding(what="broker", state="ok" if seen.ok else "failed", text=seen.text)
     try:
         for tier in (COORDINATOR, *runtime.config.tiers):
             capacity = await asyncio.wait_for(runtime.store.capacity(tier), PATIENCE_S)

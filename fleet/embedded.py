@@ -147,6 +147,8 @@ class EmbeddedFleet:
             "FLEET_STATE": str(self._folder),
             "FLEET_BLOBS": str(self._given.fleet_blobs.resolve()),
         }
+        if self._given.fleet_broker_url is not None:
+            variables["FLEET_BROKER_URL"] = self._given.fleet_broker_url
         if self._given.simulated:
             progress("simulated provider")
             variables["FLEET_SIM_URL"] = self.sim_url = self._start_sim()

@@ -131,7 +131,7 @@ class Replies:
         sent = len(request.conversation.model_dump_json()) if its.bytes_per_day is not None else 0
         new = Submission(job_id, spec, tenant, its.weight, runtime.environment.simulated, within(its, sent), promise)
         ends = Ends(self._mailbox.name, KEPT_S, shard.record_in(job_id))
-        hurried = len(self._waiting) < FEW and not runtime.publisher.blocks
+        hurried = len(self._waiting) < FEW
         begin = runtime.acceptance.begin(new, step, start, asked=request.asked, ends=ends, hurried=hurried)
         beginning = asyncio.ensure_future(begin)
         if hurried:

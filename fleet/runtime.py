@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from celery import Celery
-from kombu.exceptions import OperationalError
 
 from fleet import choices, providers
 from fleet.acceptance import Acceptance
@@ -32,6 +31,7 @@ from fleet.rounds import Rounds
 from fleet.shelf import Shelf
 from fleet.signing import Secrets
 from fleet.store import COORDINATOR, JobStore
+from queues import broker
 from queues.app import QueueSettings, build_app
 from queues.claims import Claims
 from queues.dispatcher import Dispatcher
@@ -176,14 +176,9 @@ class Runtime:
     def claims(self, tiers: list[str], capacity: Callable[[], int]) -> Claims:
         return Claims(self.store, tiers, capacity)
 
-    def broker_answers(self, timeout_s: float) -> bool:
-        """Whether the broker takes a connection within about `timeout_s`; blocks."""
-        try:
-            with self.app.connection_for_write(connect_timeout=timeout_s) as connection:
-                connection.ensure_connection(max_retries=1, timeout=timeout_s)
-        except (OSError, OperationalError):
-            return False
-        return True
+    def look_at_broker(self, timeout_s: float) -> list[broker.Seen]:
+        """What is to be said of the broker; blocks."""
+        return broker.look(self.app, list(self.tiers), timeout_s)
 
     async def aclose(self) -> None:
         """Close what was connected."""

@@ -50,6 +50,7 @@ def environment_here() -> Environment:
         return environment.model_copy(
             update={
                 "fleet_redis_url": variables["FLEET_REDIS_URL"],
+                "fleet_broker_url": variables.get("FLEET_BROKER_URL"),
                 "fleet_blobs": Path(variables["FLEET_BLOBS"]),
                 "fleet_config": Path(variables["FLEET_CONFIG"]),
                 "fleet_sim_url": variables.get("FLEET_SIM_URL"),

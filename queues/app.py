@@ -9,11 +9,12 @@ from celery import Celery
 from kombu import Exchange, Queue
 from kombu.connection import resolve_aliases
 
+from queues.rabbit import HEARTBEAT_S, QUEUE_ARGUMENTS, transport_options
 from queues.tiers import Tier
 
-TRANSPORT = "queues.transport:Transport"
+TRANSPORT, RABBIT_TRANSPORT = "queues.transport:Transport", "queues.rabbit:Transport"
 # Flower and the logs show a connection as the URL that kombu makes of it: it should say redis://, not our class.
-resolve_aliases[TRANSPORT] = "redis"
+resolve_aliases.update({TRANSPORT: "redis", RABBIT_TRANSPORT: "amqp"})
 
 #: The queue of the work that is no tier's: plans, sweeps, reconciliation. Its name follows the namespace.
 COORDINATOR = "coordinator"
@@ -53,13 +54,14 @@ def build_app(settings: QueueSettings, tiers: Iterable[Tier]) -> Celery:
         broker_url=settings.broker_url,
         result_backend=f"queues.backend.LinkBackend+{settings.store_url}",
         # One queue per tier, and a typing error in a queue's name is an error, not a queue that nobody reads.
-        task_queues=[Queue(name, exchange, routing_key=name) for name in names],
+        task_queues=[
+            Queue(name, exchange, routing_key=name, queue_arguments=None if on_redis else QUEUE_ARGUMENTS)
+            for name in names
+        ],
         task_create_missing_queues=False,
         task_default_queue=coordinator_queue(settings),
         task_default_exchange=settings.namespace,
         task_default_routing_key=coordinator_queue(settings),
-        # RabbitMQ: replicated queues, which also count deliveries.
-        task_default_queue_type="classic" if on_redis else "quorum",
         # Ours: one process, many calls in flight; a reconnect that keeps what is running.
         worker_pool="queues.pool:AsyncioPool",
         worker_consumer="queues.consumer:Consumer",
@@ -122,5 +124,24 @@ def build_app(settings: QueueSettings, tiers: Iterable[Tier]) -> Celery:
                 "socket_connect_timeout": 10.0,
                 "socket_keepalive": True,
             },
+        )
+    else:
+        app.conf.update(
+            broker_transport=RABBIT_TRANSPORT,
+            broker_transport_options=transport_options(),
+            broker_heartbeat=HEARTBEAT_S,
+            # The certificate must be of the host in the URL; py-amqp looks at the name only when it is told one.
+            broker_use_ssl={"server_hostname": None} if settings.broker_url.startswith("amqps://") else None,
+            # What Celery sends by itself are bodies of gates, from the worker's loop: once more where a connection had broken
+            # meanwhile, and then the reconciler sends them.
+            task_publish_retry_policy={
+                "max_retries": 1,
+                "interval_start": 0,
+                "interval_step": 0.1,
+                "interval_max": 0.1,
+            },
+            # A worker that comes back before its broken connection is forgotten would find an exclusive queue locked.
+            control_queue_exclusive=False,
+            control_queue_durable=True,
         )
     return app

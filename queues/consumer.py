@@ -1,8 +1,9 @@
-"""Owns what a worker does when its broker goes away and comes back: tasks go on, and their messages stay theirs.
+"""Owns what a worker does when its broker goes away and comes back: tasks go on, and on Redis their messages stay theirs.
 
 Celery's consumer blocks while it reconnects, and hands every unacknowledged message back at once although the tasks
-still run. This one (`worker_consumer="queues.consumer:Consumer"`) runs the pool's loop and keeps those messages. It also
-sends the events of many tasks as one message.
+still run. This one (`worker_consumer="queues.consumer:Consumer"`) runs the pool's loop and keeps those messages. RabbitMQ has
+put them back by then, and delivers them again: whoever gets one finds the claim of the task that still runs. It also sends the
+events of many tasks as one message.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from celery.exceptions import WorkerShutdown
 from celery.platforms import EX_FAILURE
 from celery.worker import state
 from celery.worker.consumer import Consumer as CeleryConsumer
+from kombu.exceptions import OperationalError
 
 from queues.pool import AsyncioPool
 from queues.unacked import QoS
@@ -29,16 +31,28 @@ EVENTS_SECONDS, EVENTS_MOST = 0.1, 300
 
 
 class Consumer(CeleryConsumer):
-    """Celery's consumer for AsyncioPool and queues.transport; with other pools and brokers it is Celery's own."""
+    """Celery's consumer for AsyncioPool, and queues.transport or queues.rabbit; with other pools it is Celery's own."""
+
+    class Blueprint(CeleryConsumer.Blueprint):
+        """Celery's, without the 28 queues in which RabbitMQ would keep what has a countdown: nothing of ours has one."""
+
+        default_steps = tuple(step for step in CeleryConsumer.Blueprint.default_steps if "delayed_delivery" not in step)
 
     _kept: tuple[QoS, list[Any]] | None = None
+
+    def connection_for_write(self, url: str | None = None, heartbeat: float | None = None) -> Any:
+        """Celery sends its events over it, and the loop does not wait for the broker's word that it has them."""
+        connection = self.app.connection_for_write(
+            url=url, heartbeat=heartbeat, transport_options={"confirm_publish": False}
+        )
+        return self.ensure_connected(connection)
 
     def ensure_connected(self, conn: Any) -> Any:
         """Wait for the broker with the tasks going on, then connect as Celery does."""
         if isinstance(self.pool, AsyncioPool) and conn.hostname and "://" not in conn.hostname and not conn.alt:
-            port = conn.port or conn.transport.default_port
+            port = conn.port or conn.transport.default_connection_params["port"]
             for _ in range(self.app.conf.broker_connection_max_retries):
-                if self.pool.run(_reachable(conn.hostname, port), LOOK_SECONDS):
+                if self.pool.run(_reachable(conn.hostname, port), LOOK_SECONDS) and _connected(conn):
                     break
                 logger.warning("The broker at %s:%s cannot be reached; looking again.", conn.hostname, port)
                 self.pool.run(asyncio.sleep(LOOK_SECONDS), LOOK_SECONDS)
@@ -50,16 +64,22 @@ class Consumer(CeleryConsumer):
 
     def on_connection_error_after_connected(self, exc: BaseException) -> None:
         """Before Celery closes the channel, take out the messages that are being worked on."""
-        qos = self.task_consumer.channel.qos if self.task_consumer is not None else None
-        if isinstance(qos, QoS) and isinstance(self.pool, AsyncioPool):
-            running = [
-                request._message
-                for request in tuple(state.active_requests)
-                if request.task.acks_late and not request.acknowledged
-            ]
-            qos.let_go(running)
-            self._kept = qos, running
+        if isinstance(self.pool, AsyncioPool):
+            self._keep_running()
         super().on_connection_error_after_connected(exc)
+
+    def _keep_running(self) -> None:
+        running = [
+            request for request in tuple(state.active_requests) if request.task.acks_late and not request.acknowledged
+        ]
+        qos = getattr(self.task_consumer.channel, "qos", None) if self.task_consumer is not None else None
+        if isinstance(qos, QoS):
+            messages = [request._message for request in running]
+            qos.let_go(messages)
+            self._kept = qos, messages
+        else:
+            for request in running:
+                request.acknowledged = True  # It is RabbitMQ's again; on the next channel its tag is another's.
 
     def register_with_event_loop(self, hub: Any) -> None:
         """Called once the new channel consumes: it takes over the messages that were kept."""
@@ -79,6 +99,16 @@ class Consumer(CeleryConsumer):
         """Send the events that wait, then stop as Celery does."""
         self._flush_events()
         super().stop()
+
+
+def _connected(conn: Any) -> bool:
+    """Connect, without the pauses in which Celery would stop the loop; what cannot pass is raised."""
+    try:
+        conn.ensure_connection(max_retries=0)
+    except OperationalError as error:
+        logger.warning("The broker does not let us in yet: %s", error)
+        return False
+    return True
 
 
 async def _reachable(host: str, port: int) -> bool:

@@ -1,8 +1,8 @@
 """Publishing wake-up messages: Celery's protocol 2, as `Celery.send_task` would write it, without what it does per message.
 
 `send_task` looks up options, routes, declares the queue and makes a result object each time, writes out the body of the chord
-for each member, and waits for the broker; here all of that is known, and on Redis nobody waits: the messages of a queue go out
-as one command while the loop goes on. It owns the form of the message, not who gets one.
+for each member, and waits for the broker; here all of that is known, and the loop goes on meanwhile: the messages of a queue are
+one command on Redis, and one wait of another thread on RabbitMQ. It owns the form of the message, not who gets one.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Any
 from celery import Celery
 from celery.canvas import Signature
 
+from queues.confirms import Confirms, Outgoing
 from queues.link import Link
 from queues.subtasks import Released
 
@@ -46,15 +47,9 @@ class Publisher:
 
     def __init__(self, app: Celery) -> None:
         self._app = app
-        self._policy: dict[str, Any] = app.conf.task_publish_retry_policy
         self._delivery_mode: int = app.conf.task_default_delivery_mode
         url: str = app.conf.broker_url
-        self._link = Link.from_url(url) if url.startswith(("redis://", "rediss://")) else None
-
-    @property
-    def blocks(self) -> bool:
-        """Whether sending holds the loop up: to any broker but Redis."""
-        return self._link is None
+        self._broker = Link.from_url(url) if url.startswith(("redis://", "rediss://")) else Confirms(app)
 
     async def publish(self, queue: str, subtasks: Sequence[Released], bodies: Mapping[str, Signature]) -> None:
         """Wake workers of `queue` for subtasks; each with a gate as the member of the chord that sends its body.
@@ -64,11 +59,11 @@ class Publisher:
                 does no harm.
         """
         messages = self._messages(subtasks, bodies)
-        if self._link is None:
-            self._publish_with_kombu(queue, messages)
+        if isinstance(self._broker, Confirms):
+            await self._broker.send(queue, [self._outgoing(message) for message in messages])
         else:
             shared = self._properties(queue)
-            await self._link.execute("LPUSH", queue, *(_payload(message, shared) for message in messages))
+            await self._broker.execute("LPUSH", queue, *(_payload(message, shared) for message in messages))
 
     async def lengths(self, queues: Sequence[str]) -> dict[str, int]:
         """How many messages wait in each queue, where the broker is one that can be asked at no cost: Redis."""
@@ -78,8 +73,7 @@ class Publisher:
         return dict(zip(queues, await asyncio.gather(*asked), strict=True))
 
     async def aclose(self) -> None:
-        if self._link is not None:
-            await self._link.aclose()
+        await self._broker.aclose()
 
     def _messages(self, subtasks: Sequence[Released], bodies: Mapping[str, Signature]) -> list[_Message]:
         forms: dict[tuple[str, str | None], _Form] = {}
@@ -119,26 +113,16 @@ class Publisher:
         }
         return json.dumps(properties).removesuffix("}")
 
-    def _publish_with_kombu(self, queue: str, messages: Sequence[_Message]) -> None:
-        with self._app.producer_or_acquire() as producer:
-            producer.maybe_declare(self._app.amqp.queues[queue], retry=True, **self._policy)
-
-            def send() -> None:
-                for message in messages:
-                    producer.publish(
-                        message.body,
-                        exchange="",
-                        routing_key=queue,
-                        content_type=CONTENT_TYPE,
-                        content_encoding=CONTENT_ENCODING,
-                        delivery_mode=self._delivery_mode,
-                        headers=message.form.headers | message.own_headers,
-                        retry=False,
-                        correlation_id=message.own_headers["id"],
-                        reply_to="",
-                    )
-
-            producer.connection.ensure(producer, send, **self._policy)()
+    def _outgoing(self, message: _Message) -> Outgoing:
+        """As kombu's AMQP transport sends it."""
+        properties = {
+            "content_type": CONTENT_TYPE,
+            "content_encoding": CONTENT_ENCODING,
+            "delivery_mode": self._delivery_mode,
+            "correlation_id": message.own_headers["id"],
+            "reply_to": "",
+        }
+        return Outgoing(message.body.encode(), message.form.headers | message.own_headers, properties)
 
 
 def _payload(message: _Message, properties: str) -> str:

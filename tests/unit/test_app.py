@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import pytest
 from celery.exceptions import QueueNotFound
+from celery.utils.quorum_queues import detect_quorum_queues
 
+from queues import rabbit
 from queues.app import QueueSettings, build_app, coordinator_queue
+from queues.consumer import Consumer
 from queues.pool import AsyncioPool
 from queues.tiers import Tier
 from queues.transport import Transport
@@ -39,11 +42,25 @@ def test_the_names_of_our_parts_lead_to_them() -> None:
     assert type(app.backend).__name__ == "LinkBackend"
 
 
-def test_rabbitmq_keeps_celerys_own_transport() -> None:
-    settings = QueueSettings(broker_url="amqp://127.0.0.1:1//", store_url="redis://127.0.0.1:1/1")
-    conf = build_app(settings, [NANO]).conf
-    assert conf.broker_transport is None
-    assert conf.task_default_queue_type == "quorum"
+@pytest.mark.parametrize("scheme", ["amqp", "amqps"])
+def test_on_rabbitmq_queues_are_replicated_and_what_is_sent_is_confirmed(scheme: str) -> None:
+    settings = QueueSettings(broker_url=f"{scheme}://fleet:secret@broker//", store_url="redis://127.0.0.1:1/1")
+    app = build_app(settings, [NANO])
+    connection = app.connection_for_write()
+    assert isinstance(connection.transport, rabbit.Transport)
+    assert connection.transport_options["confirm_publish"]
+    assert (connection.ssl == {"server_hostname": None}) == (scheme == "amqps"), "the name in its certificate counts"
+    assert connection.transport.default_connection_params["port"] == (5671 if scheme == "amqps" else 5672)
+    assert "secret" not in connection.as_uri()
+    assert app.amqp.queues[NANO.queue].queue_arguments["x-queue-type"] == "quorum"
+    assert detect_quorum_queues(app, connection.transport.driver_type)[0], (
+        "else Celery asks for a prefetch that they refuse"
+    )
+    assert not any("delayed" in step for step in Consumer.Blueprint.default_steps), "nothing of ours has a countdown"
+
+
+def test_on_redis_queues_have_no_arguments() -> None:
+    assert build_app(SETTINGS, [NANO]).amqp.queues[NANO.queue].queue_arguments is None
 
 
 def test_a_tier_makes_its_workers_arguments() -> None:
