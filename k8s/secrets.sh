@@ -38,7 +38,7 @@ entry store-url-operator "redis://fleet-operator:$operator@$store"
 entry store-url-worker "redis://fleet-worker:$worker@$store"
 entry scaler-username fleet-scaler
 entry scaler-password "$scaler"
-entry broker-url "amqp://fleet:$broker@rabbitmq.tierfleet.svc:5672//"
+entry broker-url "amqp://fleet:$broker@rabbitmq.tierfleet.svc:5672/"
 entry broker-username fleet
 entry broker-password "$broker"
 entry flower-basic-auth "fleet:$(word)"
