@@ -14,7 +14,7 @@ import stat
 import subprocess
 import tempfile
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -80,11 +80,11 @@ def environment_of(container: Mapping[str, Any], manifests: Manifests) -> dict[s
     return told
 
 
-def combinations() -> Iterator[tuple[str, ...]]:
-    """Every set of components that may be taken together: those of one store, of one way to scale, and any of the others."""
-    for store, scaling in itertools.product(([], ["valkey"]), ([], ["keda"], ["keda-redis"])):
-        for others in itertools.product(*(([], [one]) for one in ("monitoring", "rabbitmq", "simulated", "tracing"))):
-            yield tuple(itertools.chain(store, scaling, *others))
+def combinations() -> list[tuple[str, ...]]:
+    """Every set of components that may be taken together: a store or none, one way to scale or none, and any of the others."""
+    others = [([], [one]) for one in ("monitoring", "rabbitmq", "simulated", "tracing")]
+    choices: list[tuple[list[str], ...]] = [([], ["valkey"]), ([], ["keda"], ["keda-redis"]), *others]
+    return [tuple(itertools.chain(*chosen)) for chosen in itertools.product(*choices)]
 
 
 def fleet_of(*components: str, tiers: Sequence[str] = TIERS) -> Manifests:
@@ -114,7 +114,7 @@ def build(folder: Path) -> Manifests:
     )
     assert done.returncode == 0, done.stderr
     assert not done.stderr, done.stderr
-    return Manifests(yaml.safe_load_all(done.stdout))
+    return Manifests(yaml.load_all(done.stdout, Loader=yaml.CSafeLoader))
 
 
 @cache
