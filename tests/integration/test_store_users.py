@@ -91,7 +91,7 @@ def test_nobody_is_let_in_without_a_password(guarded: GuardedValkey) -> None:
 
 SERVER = (
     "FLUSHALL|FLUSHDB|KEYS *|SCAN 0|RANDOMKEY|DBSIZE|CONFIG SET appendonly no|CONFIG SET dir /tmp|CONFIG REWRITE|ACL LIST|"
-    "ACL SETUSER x on|ACL WHOAMI|SHUTDOWN|DEBUG SLEEP 1|MONITOR|CLIENT LIST|CLIENT KILL TYPE normal|SAVE|BGSAVE|BGREWRITEAOF|"
+    "ACL SETUSER x on|ACL WHOAMI|SHUTDOWN|MONITOR|CLIENT LIST|CLIENT KILL TYPE normal|SAVE|BGSAVE|BGREWRITEAOF|"
     "REPLICAOF NO ONE|MODULE LIST|FUNCTION LIST|SCRIPT FLUSH|SCRIPT KILL|SWAPDB 0 1|SELECT 1|LATENCY LATEST|SLOWLOG GET|SORT fleet:told:x"
 )
 FOREIGN = "GET other|SET other 1|HGETALL test:s:x|PUBLISH other message"
@@ -129,7 +129,7 @@ def test_what_a_user_may_not_do_no_script_does_for_it(guarded: GuardedValkey) ->
 
 
 def test_the_store_starts_with_no_password_missing_and_none_that_a_url_cannot_hold(tmp_path: Path) -> None:
-    for wrong, sentence in (("", "is not set"), ("p@ss/word", "characters other than"), ("$(id)", "characters other than")):
+    for wrong, sentence in (("", "is not set"), ("p@ss/word", "has characters"), ("$(id)", "has characters")):
         variables = passwords() | {"FLEET_STORE_PASSWORD_WORKER": wrong, "VALKEY_RUN": str(tmp_path), "PATH": "/usr/bin:/bin"}
         refused = subprocess.run(
             ["sh", str(START)], env=variables | {"VALKEY_SERVER": "/bin/true"}, capture_output=True, text=True, check=False
