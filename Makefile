@@ -8,7 +8,7 @@ PEERS  := .venv-peers/.ready .venv-litellm/.ready
 # The vendor's Node client, which the tests use where there is npm; without it they skip what is about Node.
 NODE   := $(if $(shell command -v npm),tests/tours/node_modules/.ready)
 
-.PHONY: demo test parts lint node chaos chaos-long bench bench-pipeline bench-scale bench-limits bench-api fuzz lock clean
+.PHONY: demo test parts compose-secrets compose-test lint node chaos chaos-long bench bench-pipeline bench-scale bench-limits bench-api fuzz lock clean
 
 demo: $(READY)
 	$(BIN)/fleet demo --out out/demo
@@ -20,6 +20,15 @@ test: lint $(NODE)
 # and says which package to install.
 parts: .venv-parts/.ready
 	.venv-parts/bin/pytest tests/parts
+
+# Before the first `docker compose up`: passwords into .env.
+compose-secrets:
+	sh config/compose-secrets.sh
+
+# The image built, and the whole fleet of docker-compose.yml under a Docker Engine of its own, which it installs from Debian if there
+# is none; as root, some minutes.
+compose-test: $(READY)
+	$(BIN)/python -m tests.compose
 
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -70,6 +79,7 @@ LOCK := uv pip compile -q --universal --python-version 3.11 --generate-hashes --
 lock:
 	$(LOCK) pyproject.toml -o requirements/runtime.txt
 	$(LOCK) pyproject.toml --group dev -o requirements/dev.txt
+	$(LOCK) requirements/build.in -c requirements/dev.txt -o requirements/build.txt
 	$(LOCK) pyproject.toml --group parts -o requirements/parts.txt
 	$(LOCK) requirements/peers.in -o requirements/peers.txt
 	$(LOCK) requirements/litellm.in -o requirements/litellm.txt

@@ -47,14 +47,15 @@ def coordinator() -> None:
 
 @commands.command()
 def sim(
-    port: Annotated[int, typer.Option(help="Port on 127.0.0.1; 0 lets the system choose.", min=0, max=65535)] = 8765,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on; 0 lets the system choose.", min=0, max=65535)] = 8765,
     charges: Annotated[Path | None, typer.Option(help="File that gets a line per billed call.")] = None,
     speed: Annotated[float, typer.Option(help="How many times faster than life.", min=0.01)] = 1.0,
     seed: Annotated[int, typer.Option(help="Seed of its faults.")] = 0,
 ) -> None:
     """The simulated provider: OpenAI-compatible, with limits, latency, faults and a charge log."""
     config = checked_config(Environment())
-    serve(SimSettings(port=port, charges=charges, speed=speed, seed=seed), config)
+    serve(SimSettings(host=host, port=port, charges=charges, speed=speed, seed=seed), config)
 
 
 @commands.command()

@@ -1,12 +1,14 @@
 """The API as one process: the application of a runtime, and serving it until SIGTERM.
 
-It owns the address that is listened on, and refuses one that others can reach while the fleet has no key.
+It owns the address that is listened on. At one that others can reach it lets nobody in without a key, so as long as the fleet
+has none, nobody.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -25,10 +27,11 @@ from fleet.audit import Audit
 from fleet.batches import Batches
 from fleet.client import FleetClient
 from fleet.control import Control
-from fleet.errors import BadInputError
 from fleet.keys import Keys
 from fleet.metrics import Metrics
 from fleet.runtime import NAMESPACE, Runtime
+
+logger = logging.getLogger(__name__)
 
 #: Longest that requests under way may take when the process was asked to end.
 DRAIN_S = 10
@@ -85,16 +88,12 @@ async def serve(runtime: Runtime, host: str, port: int) -> None:
     """Serve until SIGTERM or SIGINT.
 
     Raises:
-        BadInputError: others could reach it, and nobody needs a key.
         RedisError: the store does not answer.
     """
     await runtime.jobs.index_earlier()
     loopback = is_loopback(host)
     if not loopback and not await Keys(runtime.link, NAMESPACE).all():
-        raise BadInputError(
-            f"The fleet has no key, so anybody who reaches {host} could spend its money; `fleet keys create` makes the "
-            "first one, or serve on 127.0.0.1."
-        )
+        logger.warning("The fleet has no key, so nobody is let in at %s; `fleet keys create` makes the first one.", host)
     config = uvicorn.Config(
         build(runtime, loopback=loopback),
         host=host,
