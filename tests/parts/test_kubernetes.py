@@ -45,8 +45,8 @@ def _schema_errors(text: str) -> tuple[str, ...]:
 
 def _check_keda(manifest: Manifest) -> None:
     """By the models made from KEDA's CRDs, which say nothing of what they do not know: nothing may be lost on the way through."""
-    model = {"ScaledObject": keda.ScaledObject, "TriggerAuthentication": keda.TriggerAuthentication}[manifest["kind"]]
-    read = model.model_validate(manifest).model_dump(mode="json", by_alias=True, exclude_none=True)
+    models: dict[str, Any] = {"ScaledObject": keda.ScaledObject, "TriggerAuthentication": keda.TriggerAuthentication}
+    read = models[manifest["kind"]].model_validate(manifest).model_dump(mode="json", by_alias=True, exclude_none=True)
     lost = list(_lost(manifest, read))
     if lost:
         raise ValueError(f"there is no field {', '.join(lost)}")
@@ -113,34 +113,34 @@ def _context(pod: Manifest, **fields: Any) -> None:
 
 
 BROKEN_CONTROLS: list[tuple[str, Callable[[Manifest], Any]]] = [
-        ("HostProcess", lambda pod: _context(pod, windowsOptions={"hostProcess": True})),
-        ("Host Namespaces", lambda pod: pod.update(hostNetwork=True)),
-        ("Host Namespaces", lambda pod: pod.update(hostPID=True)),
-        ("Host Namespaces", lambda pod: pod.update(hostIPC=True)),
-        ("Privileged Containers", lambda pod: _context(pod, privileged=True)),
-        ("Capabilities", lambda pod: _context(pod, capabilities={"drop": ["NET_RAW"]})),
-        ("Capabilities", lambda pod: _context(pod, capabilities={"drop": ["ALL"], "add": ["CHOWN"]})),
-        ("Capabilities", lambda pod: pod["containers"][0]["securityContext"].pop("capabilities")),
-        ("Volume Types", lambda pod: pod["volumes"].append({"name": "host", "hostPath": {"path": "/"}})),
-        ("Volume Types", lambda pod: pod["volumes"].append({"name": "nfs", "nfs": {"server": "a", "path": "/"}})),
-        ("Host Ports", lambda pod: pod["containers"][0]["ports"][0].update(hostPort=9464)),
-        (
-            "Host Probes / Lifecycle Hooks",
-            lambda pod: pod["containers"][0].update(livenessProbe={"httpGet": {"host": "10.0.0.1", "port": 80}}),
-        ),
-        ("AppArmor", lambda pod: _context(pod, appArmorProfile={"type": "Unconfined"})),
-        ("SELinux", lambda pod: _context(pod, seLinuxOptions={"type": "spc_t"})),
-        ("SELinux", lambda pod: pod["securityContext"].update(seLinuxOptions={"user": "system_u"})),
-        ("/proc Mount Type", lambda pod: _context(pod, procMount="Unmasked")),
-        ("Sysctls", lambda pod: pod["securityContext"].update(sysctls=[{"name": "kernel.msgmax", "value": "1"}])),
-        ("Privilege Escalation", lambda pod: _context(pod, allowPrivilegeEscalation=True)),
-        ("Privilege Escalation", lambda pod: pod["containers"][0]["securityContext"].pop("allowPrivilegeEscalation")),
-        ("Running as Non-root", lambda pod: pod["securityContext"].pop("runAsNonRoot")),
-        ("Running as Non-root", lambda pod: _context(pod, runAsNonRoot=False)),
-        ("Running as Non-root user", lambda pod: pod["securityContext"].update(runAsUser=0)),
-        ("Running as Non-root user", lambda pod: _context(pod, runAsUser=0)),
-        ("Seccomp", lambda pod: pod["securityContext"].pop("seccompProfile")),
-        ("Seccomp", lambda pod: _context(pod, seccompProfile={"type": "Unconfined"})),
+    ("HostProcess", lambda pod: _context(pod, windowsOptions={"hostProcess": True})),
+    ("Host Namespaces", lambda pod: pod.update(hostNetwork=True)),
+    ("Host Namespaces", lambda pod: pod.update(hostPID=True)),
+    ("Host Namespaces", lambda pod: pod.update(hostIPC=True)),
+    ("Privileged Containers", lambda pod: _context(pod, privileged=True)),
+    ("Capabilities", lambda pod: _context(pod, capabilities={"drop": ["NET_RAW"]})),
+    ("Capabilities", lambda pod: _context(pod, capabilities={"drop": ["ALL"], "add": ["CHOWN"]})),
+    ("Capabilities", lambda pod: pod["containers"][0]["securityContext"].pop("capabilities")),
+    ("Volume Types", lambda pod: pod["volumes"].append({"name": "host", "hostPath": {"path": "/"}})),
+    ("Volume Types", lambda pod: pod["volumes"].append({"name": "nfs", "nfs": {"server": "a", "path": "/"}})),
+    ("Host Ports", lambda pod: pod["containers"][0]["ports"][0].update(hostPort=9464)),
+    (
+        "Host Probes / Lifecycle Hooks",
+        lambda pod: pod["containers"][0].update(livenessProbe={"httpGet": {"host": "10.0.0.1", "port": 80}}),
+    ),
+    ("AppArmor", lambda pod: _context(pod, appArmorProfile={"type": "Unconfined"})),
+    ("SELinux", lambda pod: _context(pod, seLinuxOptions={"type": "spc_t"})),
+    ("SELinux", lambda pod: pod["securityContext"].update(seLinuxOptions={"user": "system_u"})),
+    ("/proc Mount Type", lambda pod: _context(pod, procMount="Unmasked")),
+    ("Sysctls", lambda pod: pod["securityContext"].update(sysctls=[{"name": "kernel.msgmax", "value": "1"}])),
+    ("Privilege Escalation", lambda pod: _context(pod, allowPrivilegeEscalation=True)),
+    ("Privilege Escalation", lambda pod: pod["containers"][0]["securityContext"].pop("allowPrivilegeEscalation")),
+    ("Running as Non-root", lambda pod: pod["securityContext"].pop("runAsNonRoot")),
+    ("Running as Non-root", lambda pod: _context(pod, runAsNonRoot=False)),
+    ("Running as Non-root user", lambda pod: pod["securityContext"].update(runAsUser=0)),
+    ("Running as Non-root user", lambda pod: _context(pod, runAsUser=0)),
+    ("Seccomp", lambda pod: pod["securityContext"].pop("seccompProfile")),
+    ("Seccomp", lambda pod: _context(pod, seccompProfile={"type": "Unconfined"})),
 ]
 
 
@@ -169,44 +169,47 @@ def _fleet(manifests: Manifests) -> Manifest:
 
 
 BROKEN_RULES: list[tuple[str, Callable[[Manifests], Any]]] = [
-        ("namespaced", lambda all_: _worker(all_)["metadata"].pop("namespace")),
-        (
-            "namespaced",
-            lambda all_: all_.named("Namespace", "tierfleet")["metadata"]["labels"].update(
-                {"pod-security.kubernetes.io/enforce": "baseline"}
-            ),
+    ("namespaced", lambda all_: _worker(all_)["metadata"].pop("namespace")),
+    (
+        "namespaced",
+        lambda all_: all_.named("Namespace", "tierfleet")["metadata"]["labels"].update(
+            {"pod-security.kubernetes.io/enforce": "baseline"}
         ),
-        ("unique", lambda all_: all_.append(all_.named("NetworkPolicy", "dns"))),
-        ("labelled", lambda all_: _worker(all_)["metadata"]["labels"].pop("app.kubernetes.io/name")),
-        ("labelled", lambda all_: _worker(all_)["spec"]["selector"]["matchLabels"].pop("tierfleet/tier")),
-        ("images_pinned", lambda all_: _fleet(all_).update(image="tierfleet")),
-        ("images_pinned", lambda all_: _fleet(all_).update(image="registry:5000/tierfleet:latest")),
-        ("resources_bounded", lambda all_: _fleet(all_)["resources"]["limits"].pop("memory")),
-        ("probed", lambda all_: _fleet(all_).pop("readinessProbe")),
-        ("probed", lambda all_: _fleet(all_)["livenessProbe"].pop("timeoutSeconds")),
-        ("read_only", lambda all_: _fleet(all_)["securityContext"].pop("readOnlyRootFilesystem")),
-        ("read_only", lambda all_: pod_of(_worker(all_))["volumes"].append({"name": "any", "emptyDir": {}})),
-        ("no_token", lambda all_: pod_of(_worker(all_)).pop("automountServiceAccountToken")),
-        ("no_token", lambda all_: pod_of(_worker(all_)).update(serviceAccountName="default")),
-        ("no_token", lambda all_: all_.append({"kind": "Role", "metadata": {"name": "reader"}})),
-        ("secrets_by_reference", lambda all_: _fleet(all_)["env"].append({"name": "OPENAI_API_KEY", "value": "sk"})),
-        ("secrets_by_reference", lambda all_: all_.append({"kind": "Secret", "metadata": {"name": "tierfleet"}})),
-        ("references_kept", lambda all_: all_.remove(all_.named("PersistentVolumeClaim", "blobs"))),
-        ("references_kept", lambda all_: _fleet(all_)["volumeMounts"].pop()),
-        (
-            "services_lead_somewhere",
-            lambda all_: all_.named("Service", "coordinator")["spec"]["ports"][0].update(targetPort="metric"),
-        ),
-        ("services_lead_somewhere", lambda all_: all_.named("Service", "api")["spec"].update(type="LoadBalancer")),
-        ("survives_a_node", lambda all_: all_.remove(all_.named("PodDisruptionBudget", "worker-nano"))),
-        ("survives_a_node", lambda all_: pod_of(_worker(all_)).pop("topologySpreadConstraints")),
-        (
-            "survives_a_node",
-            lambda all_: all_.named("PodDisruptionBudget", "worker-nano")["spec"].update(maxUnavailable=0),
-        ),
-        ("all_denied_first", lambda all_: all_.remove(all_.named("NetworkPolicy", "default-deny"))),
-        ("scaled_by_one", lambda all_: _worker(all_)["spec"].update(replicas=3)),
-        ("scaled_by_one", lambda all_: all_.named("ScaledObject", "worker-nano")["spec"]["scaleTargetRef"].update(name="x")),
+    ),
+    ("unique", lambda all_: all_.append(all_.named("NetworkPolicy", "dns"))),
+    ("labelled", lambda all_: _worker(all_)["metadata"]["labels"].pop("app.kubernetes.io/name")),
+    ("labelled", lambda all_: _worker(all_)["spec"]["selector"]["matchLabels"].pop("tierfleet/tier")),
+    ("images_pinned", lambda all_: _fleet(all_).update(image="tierfleet")),
+    ("images_pinned", lambda all_: _fleet(all_).update(image="registry:5000/tierfleet:latest")),
+    ("resources_bounded", lambda all_: _fleet(all_)["resources"]["limits"].pop("memory")),
+    ("probed", lambda all_: _fleet(all_).pop("readinessProbe")),
+    ("probed", lambda all_: _fleet(all_)["livenessProbe"].pop("timeoutSeconds")),
+    ("read_only", lambda all_: _fleet(all_)["securityContext"].pop("readOnlyRootFilesystem")),
+    ("read_only", lambda all_: pod_of(_worker(all_))["volumes"].append({"name": "any", "emptyDir": {}})),
+    ("no_token", lambda all_: pod_of(_worker(all_)).pop("automountServiceAccountToken")),
+    ("no_token", lambda all_: pod_of(_worker(all_)).update(serviceAccountName="default")),
+    ("no_token", lambda all_: all_.append({"kind": "Role", "metadata": {"name": "reader"}})),
+    ("secrets_by_reference", lambda all_: _fleet(all_)["env"].append({"name": "OPENAI_API_KEY", "value": "sk"})),
+    ("secrets_by_reference", lambda all_: all_.append({"kind": "Secret", "metadata": {"name": "tierfleet"}})),
+    ("references_kept", lambda all_: all_.remove(all_.named("PersistentVolumeClaim", "blobs"))),
+    ("references_kept", lambda all_: _fleet(all_)["volumeMounts"].pop()),
+    (
+        "services_lead_somewhere",
+        lambda all_: all_.named("Service", "coordinator")["spec"]["ports"][0].update(targetPort="metric"),
+    ),
+    ("services_lead_somewhere", lambda all_: all_.named("Service", "api")["spec"].update(type="LoadBalancer")),
+    ("survives_a_node", lambda all_: all_.remove(all_.named("PodDisruptionBudget", "worker-nano"))),
+    ("survives_a_node", lambda all_: pod_of(_worker(all_)).pop("topologySpreadConstraints")),
+    (
+        "survives_a_node",
+        lambda all_: all_.named("PodDisruptionBudget", "worker-nano")["spec"].update(maxUnavailable=0),
+    ),
+    ("all_denied_first", lambda all_: all_.remove(all_.named("NetworkPolicy", "default-deny"))),
+    ("scaled_by_one", lambda all_: _worker(all_)["spec"].update(replicas=3)),
+    (
+        "scaled_by_one",
+        lambda all_: all_.named("ScaledObject", "worker-nano")["spec"]["scaleTargetRef"].update(name="x"),
+    ),
 ]
 
 

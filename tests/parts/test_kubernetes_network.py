@@ -51,7 +51,9 @@ def wanted(components: Iterable[str]) -> Iterator[Edge]:
 
 def reached(manifests: Manifests, source: Peer) -> set[tuple[str, int]]:
     policies = Policies(manifests)
-    return {(name, port) for name, pod in pods(manifests).items() for port in PORTS if policies.allow(source, pod, port)}
+    return {
+        (name, port) for name, pod in pods(manifests).items() for port in PORTS if policies.allow(source, pod, port)
+    }
 
 
 @pytest.mark.parametrize("components", combinations(), ids=lambda components: "+".join(components) or "none")
@@ -154,6 +156,11 @@ def test_ports_of_pods_and_policies_are_those_of_their_containers() -> None:
             for one in manifests.workloads()
             if policy["spec"]["podSelector"].get("matchLabels", {"none": ""}).items() <= labels_of(one).items()
         ]
-        listened = {port["containerPort"] for one in selected for it in pod_of(one)["containers"] for port in it.get("ports", ())}
+        listened = {
+            port["containerPort"]
+            for one in selected
+            for it in pod_of(one)["containers"]
+            for port in it.get("ports", ())
+        }
         opened = {port["port"] for rule in policy["spec"].get("ingress", ()) for port in rule["ports"]}
         assert opened <= listened, policy["metadata"]["name"]

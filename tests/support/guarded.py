@@ -6,6 +6,7 @@ import os
 import secrets
 import subprocess
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,17 +28,22 @@ def passwords() -> dict[str, str]:
 class GuardedValkey(Valkey):
     """Its `client` is the server's administrator; `url` names no user, so it lets nobody in."""
 
-    def __init__(self, folder: Path) -> None:
-        self.passwords = passwords()
+    def __init__(self, folder: Path, words: Mapping[str, str] | None = None) -> None:
+        """Start in `folder`, with passwords of its own where none are given."""
+        self.passwords = words or passwords()
         super().__init__(folder)
 
     def start(self) -> None:
         """Start (again) and wait until it answers, at most 10 s."""
         command = ["sh", str(START), "--port", str(self.port), "--bind", "127.0.0.1"]
-        variables = {"PATH": os.environ["PATH"], "VALKEY_RUN": str(self.folder), "VALKEY_SERVER": str(get_binary_path())}
+        variables = {
+            "PATH": os.environ["PATH"],
+            "VALKEY_RUN": str(self.folder),
+            "VALKEY_SERVER": str(get_binary_path()),
+        }
         with (self.folder / "valkey.log").open("ab") as log:
             self.process = subprocess.Popen(
-                command, stdout=log, stderr=log, cwd=self.folder, env=variables | self.passwords
+                command, stdout=log, stderr=log, cwd=self.folder, env={**variables, **self.passwords}
             )
         deadline = time.monotonic() + 10
         with self.client() as client:

@@ -1,4 +1,4 @@
-"""What manifests of a fleet must keep to, beside the schemas and Pod Security: rules as kube-score, kubesec and checkov have them.
+"""What manifests of a fleet must keep to, beside the schemas and Pod Security: such as kube-score, kubesec and checkov have.
 
 Each rule is a function from everything that is applied together to what breaks it, as `kind/name: what`. They own no name of the
 fleet but its labels, so they hold for whatever a component adds.
@@ -37,7 +37,9 @@ def namespaced(manifests: Manifests) -> Iterator[str]:
     for one in manifests:
         if one["kind"] == "Namespace":
             labels = one["metadata"].get("labels", {})
-            if {labels.get(f"pod-security.kubernetes.io/{mode}") for mode in ("enforce", "audit", "warn")} != {"restricted"}:
+            if {labels.get(f"pod-security.kubernetes.io/{mode}") for mode in ("enforce", "audit", "warn")} != {
+                "restricted"
+            }:
                 yield f"{_of(one)}: pod-security labels"
         elif one["metadata"].get("namespace") != "tierfleet":
             yield _of(one)
@@ -149,7 +151,9 @@ def services_lead_somewhere(manifests: Manifests) -> Iterator[str]:
         if len(selected) != 1 or service["spec"].get("type", "ClusterIP") != "ClusterIP":
             yield _of(service)
             continue
-        ports = {port["name"]: port["containerPort"] for one in pod_of(selected[0])["containers"] for port in one["ports"]}
+        ports = {
+            port["name"]: port["containerPort"] for one in pod_of(selected[0])["containers"] for port in one["ports"]
+        }
         yield from (
             f"{_of(service)}: {port['name']}"
             for port in service["spec"]["ports"]
@@ -182,7 +186,8 @@ def survives_a_node(manifests: Manifests) -> Iterator[str]:
 def all_denied_first(manifests: Manifests) -> Iterator[str]:
     """What no policy allows is denied to every pod, both ways."""
     if not any(
-        one["spec"] == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]} for one in manifests.of_kind("NetworkPolicy")
+        one["spec"] == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
+        for one in manifests.of_kind("NetworkPolicy")
     ):
         yield "NetworkPolicy: there is none that denies everything"
 
@@ -190,7 +195,11 @@ def all_denied_first(manifests: Manifests) -> Iterator[str]:
 def scaled_by_one(manifests: Manifests) -> Iterator[str]:
     """What is scaled is there, and whoever applies the manifests again does not set it back."""
     for one in manifests.of_kind("ScaledObject"):
-        target = [it for it in manifests.of_kind("Deployment") if it["metadata"]["name"] == one["spec"]["scaleTargetRef"]["name"]]
+        target = [
+            it
+            for it in manifests.of_kind("Deployment")
+            if it["metadata"]["name"] == one["spec"]["scaleTargetRef"]["name"]
+        ]
         if len(target) != 1 or "replicas" in target[0]["spec"]:
             yield _of(one)
 

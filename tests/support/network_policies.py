@@ -57,8 +57,10 @@ class Policies:
     def _is(self, peer: Mapping[str, Any], other: Peer) -> bool:
         if "ipBlock" in peer:
             block = peer["ipBlock"]
-            return other.address is not None and _within(block["cidr"], other.address) and not any(
-                _within(left_out, other.address) for left_out in block.get("except", ())
+            return (
+                other.address is not None
+                and _within(block["cidr"], other.address)
+                and not any(_within(left_out, other.address) for left_out in block.get("except", ()))
             )
         if other.address is not None:
             return False

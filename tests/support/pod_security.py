@@ -1,7 +1,7 @@
 """The Pod Security Standards, profile "restricted", as a check of one pod specification.
 
-It owns the controls as https://kubernetes.io/docs/concepts/security/pod-security-standards/ lists them, those of "baseline", which
-"restricted" contains, with them. What is decided by several fields is decided as the admission controller does: a container's own
+It owns the controls as https://kubernetes.io/docs/concepts/security/pod-security-standards/ lists them, with those of "baseline",
+which "restricted" contains. What is decided by several fields is decided as the admission controller does: a container's own
 value, else the pod's.
 """
 
