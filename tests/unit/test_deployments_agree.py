@@ -244,6 +244,37 @@ def test_the_image_is_that_of_this_version() -> None:
     assert documents("k8s/kustomization.yaml")[0]["images"][0]["newTag"] == version
 
 
+# Metrics
+
+
+def test_the_alerts_are_those_of_the_configuration() -> None:
+    made = subprocess.run(
+        ["sh", str(ROOT / "k8s/rules.sh")], capture_output=True, text=True, timeout=30, check=True
+    ).stdout
+    assert (ROOT / "k8s/components/monitoring/rules.yaml").read_text() == made, "sh k8s/rules.sh makes it"
+    assert yaml.safe_load(made)["spec"] == documents("config/alerts.yml")[0]
+
+
+def test_a_target_is_called_what_the_alerts_call_it() -> None:
+    (relabeling,) = next(within(documents("k8s/components/monitoring/scrape.yaml"), "relabelings"))
+    assert relabeling["targetLabel"] == "component"
+    assert len(relabeling["sourceLabels"]) == 2
+
+    def called(component: str, tier: str) -> str:
+        found = re.fullmatch(relabeling["regex"], relabeling["separator"].join((component, tier)))
+        assert found is not None
+        return found[1]
+
+    assert called("coordinator", "") == "coordinator"
+    assert [called("worker", tier) for tier in TIERS] == [f"worker-{tier}" for tier in TIERS]
+    alerts = (ROOT / "config/alerts.yml").read_text()
+    assert set(re.findall(r'component="([^"]+)"', alerts)) <= {
+        "coordinator",
+        "api",
+        *(f"worker-{tier}" for tier in TIERS),
+    }
+
+
 # Secrets
 
 
