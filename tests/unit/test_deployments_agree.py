@@ -224,11 +224,10 @@ def test_processes_listen_where_services_and_probes_look() -> None:
         assert {"name": "http", "containerPort": port} in container["ports"]
     published = {name: services()[name]["ports"] for name in ("api", "flower")}
     assert published == {name: [f"127.0.0.1:{wanted[name]}:{wanted[name]}"] for name in published}
-    (literals,) = within(documents("k8s/base/kustomization.yaml"), "literals")
-    metered = next(text for text in literals if text.startswith("FLEET_METRICS_ADDRESS="))
-    (ports,) = within(documents("k8s/process/member.yaml"), "ports")
-    assert metered == f"FLEET_METRICS_ADDRESS=0.0.0.0:{ports[0]['containerPort']}"
-    assert services()["api"]["environment"]["FLEET_METRICS_ADDRESS"] == metered.partition("=")[2]
+    (variables,), (ports,) = (within(documents("k8s/process/member.yaml"), key) for key in ("env", "ports"))
+    metered = next(one["value"] for one in variables if one["name"] == "FLEET_METRICS_ADDRESS")
+    assert metered == f"0.0.0.0:{ports[0]['containerPort']}"
+    assert services()["api"]["environment"]["FLEET_METRICS_ADDRESS"] == metered
 
 
 def test_servers_are_the_same() -> None:
