@@ -10,7 +10,7 @@ chmod 600 .env
 word() { od -An -v -tx1 -N24 /dev/urandom | tr -d ' \n'; }
 missing() { grep -q "^$1=" .env || echo "$1=$2$(word)" >> .env; }
 
-for role in ADMIN API COORDINATOR FLOWER HEALTH OPERATOR WORKER; do missing "FLEET_STORE_PASSWORD_$role" ""; done
+for role in ADMIN API COORDINATOR FLOWER HEALTH OPERATOR SCALER WORKER; do missing "FLEET_STORE_PASSWORD_$role" ""; done
 missing FLEET_FLOWER_BASIC_AUTH fleet:
 missing FLEET_GRAFANA_PASSWORD ""
 missing FLEET_RABBITMQ_PASSWORD ""

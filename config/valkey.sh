@@ -1,6 +1,6 @@
 #!/bin/sh
 # Starts Valkey as a fleet needs it, with the users of valkey.acl (beside this file); their passwords are in the environment:
-#   FLEET_STORE_PASSWORD_ADMIN, _API, _COORDINATOR, _FLOWER, _HEALTH, _OPERATOR, _WORKER   letters, digits, - and _
+#   FLEET_STORE_PASSWORD_ADMIN, _API, _COORDINATOR, _FLOWER, _HEALTH, _OPERATOR, _SCALER, _WORKER   letters, digits, - and _
 #   VALKEY_RUN      a folder in memory that the server alone can read (default /run/valkey)
 #   VALKEY_SERVER   the server (default valkey-server)
 # Arguments go to the server behind our own. Its data is in the folder that this is started in.
@@ -9,7 +9,7 @@ umask 077
 run=${VALKEY_RUN:-/run/valkey}
 
 passwords=$(
-  for role in ADMIN API COORDINATOR FLOWER HEALTH OPERATOR WORKER; do
+  for role in ADMIN API COORDINATOR FLOWER HEALTH OPERATOR SCALER WORKER; do
     eval "password=\${FLEET_STORE_PASSWORD_$role:-}"
     case $password in
       "") echo "FLEET_STORE_PASSWORD_$role is not set, so the store does not start; \`make compose-secrets\` makes one." >&2; exit 2 ;;

@@ -110,6 +110,7 @@ QUEUES = "LPUSH nano message|LPUSH coordinator message|LRANGE flagship 0 1|HGETA
         ("flower", f"{SERVER}|{FOREIGN}|{KEYS}|LPUSH nano message|LRANGE nano 0 1|BRPOP coordinator 1|DEL flagship|"
                    "HGETALL fleet:job:x|HGETALL fleet:s:x|GET celery-task-meta-x|EVALSHA 00 1 fleet"),
         ("operator", f"{SERVER}|{FOREIGN}|LPUSH nano message|DEL coordinator|PUBLISH /0.fleet.control x"),
+        ("scaler", f"{SERVER}|{FOREIGN}|{KEYS}|{QUEUES}|DEL fleet:out:nano|ZRANGE fleet:b:nano 0 1|HGETALL fleet:s:x|EVAL 0 1 fleet"),
         ("health", f"{SERVER}|{FOREIGN}|{KEYS}|GET fleet|TIME|INFO|EVAL return 0"),
     ],
 )  # fmt: skip

@@ -16,7 +16,7 @@ from tests.support.valkey import Valkey
 
 ROOT = Path(__file__).resolve().parents[2]
 START = ROOT / "config" / "valkey.sh"
-ROLES = ("admin", "api", "coordinator", "flower", "health", "operator", "worker")
+ROLES = ("admin", "api", "coordinator", "flower", "health", "operator", "scaler", "worker")
 
 
 def passwords() -> dict[str, str]:
