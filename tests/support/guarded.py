@@ -34,7 +34,11 @@ class GuardedValkey(Valkey):
     def start(self) -> None:
         """Start (again) and wait until it answers, at most 10 s."""
         command = ["sh", str(START), "--port", str(self.port), "--bind", "127.0.0.1"]
-        variables = {"PATH": os.environ["PATH"], "VALKEY_RUN": str(self.folder), "VALKEY_SERVER": str(get_binary_path())}
+        variables = {
+            "PATH": os.environ["PATH"],
+            "VALKEY_RUN": str(self.folder),
+            "VALKEY_SERVER": str(get_binary_path()),
+        }
         with (self.folder / "valkey.log").open("ab") as log:
             self.process = subprocess.Popen(
                 command, stdout=log, stderr=log, cwd=self.folder, env=variables | self.passwords
