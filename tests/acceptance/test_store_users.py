@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from fleet.runtime import NAMESPACE
 from fleet.sim.settings import SimSettings
 from tests.support.cli import Folder
 from tests.support.guarded import GuardedValkey
@@ -20,8 +21,10 @@ from tests.support.worker import until
 from tests.tours.run import python_tour, stops_of
 
 TIERS = ("nano", "mini", "flagship")
+#: Six processes start at once.
+START_S = 90
 #: What a dead worker held is taken over after seconds.
-CONFIG = fleet_config().model_copy(update={"claim_s": 3.0})
+CONFIG = fleet_config().model_copy(update={"claim_s": 10.0})
 
 
 @pytest.fixture
@@ -69,16 +72,18 @@ def processes(guarded: GuardedValkey, tmp_path: Path, sim: RunningSim) -> Iterat
 def test_a_fleet_works_and_is_refused_nothing(
     guarded: GuardedValkey, tmp_path: Path, sim: RunningSim, processes: Processes
 ) -> None:
-    coordinator = processes.start("coordinator", "coordinator", "coordinator")
+    processes.start("coordinator", "coordinator", "coordinator")
     for tier in TIERS:
         processes.start(tier, "worker", "worker", "--tier", tier)
     port = free_port()
     api = processes.start("api", "api", "api", "--port", str(port))
     flower = processes.start("flower", "flower", "flower", "--port", str(free_port()))
-    coordinator.ready(guarded, "coordinator")
-    for tier in TIERS:
-        processes.running[tier].ready(guarded, tier)
-    until(lambda: bool(api.listens_on()) and bool(flower.listens_on()), "API and Flower to listen", api)
+    with guarded.client() as store:
+        for tier in ("coordinator", *TIERS):
+            started = processes.running[tier]
+            until(lambda tier=tier: store.zcard(f"{NAMESPACE}:w:{tier}"), f"{tier} to register", started, START_S)  # type: ignore[misc]
+    for listening in (api, flower):
+        until(listening.listens_on, "API and Flower to listen", listening, START_S)
     operator = Folder(
         tmp_path,
         {

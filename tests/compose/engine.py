@@ -1,7 +1,7 @@
 """A Docker Engine of this test's own: its data, its socket and its network are nobody else's, and it ends with the test.
 
-It runs in a network of its own, a namespace with nothing in it: containers listen on all its addresses and nothing outside can
-reach them. The build alone is done in the machine's, for it fetches packages.
+It runs containers in a network namespace of its own, with nothing in it but what the engine makes: they listen as they would
+anywhere, and nothing outside reaches them. The image is built in the machine's, for a build fetches packages.
 """
 
 from __future__ import annotations
@@ -16,8 +16,11 @@ from pathlib import Path
 
 from tests.compose.parts import docker_cli, run
 
-START_S, END_S = 60.0, 60.0
-DATA = Path("/var/lib")
+START_S, END_S = 60.0, 90.0
+#: No bridge, and no rule of a firewall: nothing of the machine's network is touched.
+IN_THE_MACHINE_S = ["--bridge=none", "--iptables=false", "--ip6tables=false", "--ip-forward=false", "--ip-masq=false"]
+#: The engine would raise limits that not every machine lets it raise.
+LIMITS = ["--default-ulimit", "nofile=1024:1024", "--default-ulimit", "nproc=4096:4096"]
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,7 @@ class Engine:
             "BUILDKIT_PROGRESS": "plain",
         }
 
-    def docker(self, *arguments: str, timeout_s: float = 900.0, **more: str) -> str:
+    def docker(self, *arguments: str, timeout_s: float = 1800.0, **more: str) -> str:
         """A command of the client; its output."""
         return run(docker_cli(), *arguments, timeout_s=timeout_s, **self.environment, **more)
 
@@ -49,12 +52,17 @@ class Engine:
 
 @contextlib.contextmanager
 def engine(folder: Path, cli_config: Path, *, apart: bool) -> Iterator[Engine]:
-    """An engine on what is in `folder`. `apart`: in a network of its own; else in the machine's."""
-    flags = ["--host", f"unix://{folder}/d.sock", "--data-root", str(folder / "data"), "--exec-root", str(folder / "exec")]
-    flags += ["--pidfile", str(folder / "pid"), "--storage-driver", "overlay2", "--bridge=none"]
-    flags += ["--iptables=false", "--ip6tables=false", "--ip-forward=false", "--ip-masq=false"]
-    flags += ["--default-ulimit", "nofile=1024:1024", "--default-ulimit", "nproc=4096:4096"]
-    command = ["dockerd", *flags]
+    """An engine on what is in `folder`. `apart`: in a network of its own, for containers; else in the machine's, for a build."""
+    flags = [
+        "--host",
+        f"unix://{folder}/d.sock",
+        "--data-root",
+        str(folder / "data"),
+        "--exec-root",
+        str(folder / "exec"),
+    ]
+    flags += ["--pidfile", str(folder / "pid"), "--storage-driver", "overlay2", *LIMITS]
+    command = ["dockerd", *flags, *([] if apart else IN_THE_MACHINE_S)]
     if apart:
         command = ["unshare", "--net", "--", "sh", "-c", 'ip link set lo up && exec "$@"', "sh", *command]
     (folder / "exec").mkdir(parents=True, exist_ok=True)
@@ -65,6 +73,7 @@ def engine(folder: Path, cli_config: Path, *, apart: bool) -> Iterator[Engine]:
         _await(started)
         yield started
     finally:
+        # It ends what it has started: containerd, and through it the containers.
         process.terminate()
         try:
             process.wait(END_S)

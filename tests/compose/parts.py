@@ -31,7 +31,9 @@ def run(*command: str, timeout_s: float = FETCH_S, **more: str) -> str:
         command, env=os.environ | more, capture_output=True, text=True, timeout=timeout_s, check=False
     )
     if done.returncode != 0:
-        raise PartMissingError(f"{' '.join(command)[:200]} ended with {done.returncode}:\n{(done.stdout + done.stderr)[-4000:]}")
+        raise PartMissingError(
+            f"{' '.join(command)[:200]} ended with {done.returncode}:\n{(done.stdout + done.stderr)[-4000:]}"
+        )
     return done.stdout
 
 

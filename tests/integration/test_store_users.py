@@ -92,7 +92,8 @@ def test_nobody_is_let_in_without_a_password(guarded: GuardedValkey) -> None:
 SERVER = (
     "FLUSHALL|FLUSHDB|KEYS *|SCAN 0|RANDOMKEY|DBSIZE|CONFIG SET appendonly no|CONFIG SET dir /tmp|CONFIG REWRITE|ACL LIST|"
     "ACL SETUSER x on|ACL WHOAMI|SHUTDOWN|MONITOR|CLIENT LIST|CLIENT KILL TYPE normal|SAVE|BGSAVE|BGREWRITEAOF|"
-    "REPLICAOF NO ONE|MODULE LIST|FUNCTION LIST|SCRIPT FLUSH|SCRIPT KILL|SWAPDB 0 1|SELECT 1|LATENCY LATEST|SLOWLOG GET|SORT fleet:told:x"
+    "REPLICAOF NO ONE|MODULE LIST|FUNCTION LIST|SCRIPT FLUSH|SCRIPT KILL|SWAPDB 0 1|SELECT 1|LATENCY LATEST|SLOWLOG GET|"
+    "SORT fleet:told:x"
 )
 FOREIGN = "GET other|SET other 1|HGETALL test:s:x|PUBLISH other message"
 KEYS = "HGETALL fleet:keys|HGETALL fleet:key:digest|GET fleet:keys:secret|HSET fleet:key:digest scopes admin|DEL fleet:keys:ever"
@@ -110,6 +111,8 @@ QUEUES = "LPUSH nano message|LPUSH coordinator message|LRANGE flagship 0 1|HGETA
         ("flower", f"{SERVER}|{FOREIGN}|{KEYS}|LPUSH nano message|LRANGE nano 0 1|BRPOP coordinator 1|DEL flagship|"
                    "HGETALL fleet:job:x|HGETALL fleet:s:x|GET celery-task-meta-x|EVALSHA 00 1 fleet"),
         ("operator", f"{SERVER}|{FOREIGN}|LPUSH nano message|DEL coordinator|PUBLISH /0.fleet.control x"),
+        ("scaler", f"{SERVER}|{FOREIGN}|{KEYS}|{QUEUES}|DEL fleet:out:nano|ZRANGE fleet:b:nano 0 1|HGETALL fleet:s:x|"
+                   "EVAL 0 1 fleet"),
         ("health", f"{SERVER}|{FOREIGN}|{KEYS}|GET fleet|TIME|INFO|EVAL return 0"),
     ],
 )  # fmt: skip
@@ -130,9 +133,17 @@ def test_what_a_user_may_not_do_no_script_does_for_it(guarded: GuardedValkey) ->
 
 def test_the_store_starts_with_no_password_missing_and_none_that_a_url_cannot_hold(tmp_path: Path) -> None:
     for wrong, sentence in (("", "is not set"), ("p@ss/word", "has characters"), ("$(id)", "has characters")):
-        variables = passwords() | {"FLEET_STORE_PASSWORD_WORKER": wrong, "VALKEY_RUN": str(tmp_path), "PATH": "/usr/bin:/bin"}
+        variables = passwords() | {
+            "FLEET_STORE_PASSWORD_WORKER": wrong,
+            "VALKEY_RUN": str(tmp_path),
+            "PATH": "/usr/bin:/bin",
+        }
         refused = subprocess.run(
-            ["sh", str(START)], env=variables | {"VALKEY_SERVER": "/bin/true"}, capture_output=True, text=True, check=False
+            ["sh", str(START)],
+            env=variables | {"VALKEY_SERVER": "/bin/true"},
+            capture_output=True,
+            text=True,
+            check=False,
         )
         assert (refused.returncode, list(tmp_path.iterdir())) == (2, [])
         assert f"FLEET_STORE_PASSWORD_WORKER {sentence}" in refused.stderr

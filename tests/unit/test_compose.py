@@ -69,10 +69,16 @@ def test_ports_are_published_on_loopback_alone_and_the_store_s_is_not() -> None:
 
 
 def test_only_the_fleet_reaches_the_store_and_the_simulated_provider_reaches_nobody() -> None:
-    on = {net: {name for name, service in SERVICES.items() if net in service["networks"]} for net in COMPOSE["networks"]}
+    on = {
+        net: {name for name, service in SERVICES.items() if net in service["networks"]} for net in COMPOSE["networks"]
+    }
     assert on["store"] == {"valkey", "rabbitmq", "api", "coordinator", "flower", "cli", *WORKERS}
     assert on["provider"] == {"sim", "coordinator", "cli", *WORKERS}
-    assert {name for name, net in COMPOSE["networks"].items() if net.get("internal")} == {"store", "provider", "metrics"}
+    assert {name for name, net in COMPOSE["networks"].items() if net.get("internal")} == {
+        "store",
+        "provider",
+        "metrics",
+    }
     assert SERVICES["valkey"]["networks"] == ["store"]
     assert SERVICES["sim"]["networks"] == ["provider"]
 
@@ -92,7 +98,9 @@ def test_every_variable_is_one_that_is_read() -> None:
 
 
 def test_each_process_has_the_user_of_its_role() -> None:
-    roles = {"api": "api", "coordinator": "coordinator", "flower": "flower", "cli": "operator"} | dict.fromkeys(WORKERS, "worker")
+    roles = {"api": "api", "coordinator": "coordinator", "flower": "flower", "cli": "operator"} | dict.fromkeys(
+        WORKERS, "worker"
+    )
     for name, service in OURS.items():
         url = service.get("environment", {}).get("FLEET_REDIS_URL")
         if name == "sim":
@@ -108,12 +116,17 @@ def test_no_secret_stands_in_the_file_and_each_comes_from_the_script_that_makes_
     for name, service in SERVICES.items():
         for variable, value in service.get("environment", {}).items():
             if secret.search(variable):
-                assert re.fullmatch(r"\$\{\w+(:\?run make compose-secrets|:-|:\+given to the workers)\}", value), (name, variable)
+                assert re.fullmatch(r"\$\{\w+(:\?run make compose-secrets|:-|:\+given to the workers)\}", value), (
+                    name,
+                    variable,
+                )
     made = (ROOT / "config" / "compose-secrets.sh").read_text()
     wanted = set(re.findall(r"\$\{(\w+):\?run make compose-secrets\}", TEXT))
     for variable in wanted:
         role = variable.removeprefix("FLEET_STORE_PASSWORD_")
-        assert (role.lower() in ROLES and f" {role}" in made) if role != variable else f"missing {variable} " in made, variable
+        assert (role.lower() in ROLES and f" {role}" in made) if role != variable else f"missing {variable} " in made, (
+            variable
+        )
     assert {f"FLEET_STORE_PASSWORD_{role.upper()}" for role in ROLES} <= wanted
     assert ".env" in (ROOT / ".gitignore").read_text().splitlines()
 
@@ -130,7 +143,9 @@ def test_the_image_takes_in_what_it_is_made_of_and_nothing_else() -> None:
     image = (ROOT / "k8s" / "Dockerfile").read_text()
     for copied in re.findall(r"^COPY (?!--from)(.*) \S+$", image, re.M):
         for path in copied.split():
-            assert any(line[1:] == path or line[1:].startswith(f"{path}/") for line in lines if line.startswith("!")), path
+            assert any(line[1:] == path or line[1:].startswith(f"{path}/") for line in lines if line.startswith("!")), (
+                path
+            )
     assert "USER 10001:10001" in image
     assert image.count("--require-hashes") == 2
 
