@@ -18,6 +18,8 @@ from urllib.parse import urlsplit
 import pytest
 import yaml
 
+from benchmarks import autoscale
+from benchmarks.hpa import ScaledObject
 from fleet import processes
 from fleet.config import Environment, TierConfig, load_config
 from fleet.runtime import NAMESPACE
@@ -138,6 +140,21 @@ def test_every_tier_is_scaled(component: str) -> None:
     scaled = [one for one in documents(f"k8s/components/{component}/tiers.yaml") if one["kind"] == "ScaledObject"]
     assert sorted(one["metadata"]["name"] for one in scaled) == [f"worker-{tier}" for tier in TIERS]
     assert [one["spec"]["scaleTargetRef"]["name"] for one in scaled] == [one["metadata"]["name"] for one in scaled]
+
+
+def test_the_simulation_tries_what_is_applied() -> None:
+    """`make bench-autoscale` replays loads against a model of KEDA; its figures are worth something for these parameters only."""
+    (spec,) = within(documents("k8s/components/keda/pace.yaml"), "spec")
+    behavior = spec["advanced"]["horizontalPodAutoscalerConfig"]["behavior"]
+    assert spec["pollingInterval"] == autoscale.POLLING_S
+    assert spec["cooldownPeriod"] == autoscale.COOLDOWN_S
+    assert behavior["scaleDown"]["stabilizationWindowSeconds"] == autoscale.WINDOW_S
+    assert autoscale.USED == UTILISATION
+    model = ScaledObject(target=1)
+    assert behavior["scaleUp"]["stabilizationWindowSeconds"] == model.up_window_s
+    for side, policies in (("scaleUp", model.up), ("scaleDown", model.down)):
+        given = {(one["type"], one["value"], one["periodSeconds"]) for one in behavior[side]["policies"]}
+        assert given == {(one.kind, one.value, one.period_s) for one in policies}
 
 
 def target_of(tier: TierConfig) -> int:
@@ -262,7 +279,7 @@ def test_a_target_is_called_what_the_alerts_call_it() -> None:
     def called(component: str, tier: str) -> str:
         found = re.fullmatch(relabeling["regex"], relabeling["separator"].join((component, tier)))
         assert found is not None
-        return found[1]
+        return str(found[1])
 
     assert called("coordinator", "") == "coordinator"
     assert [called("worker", tier) for tier in TIERS] == [f"worker-{tier}" for tier in TIERS]
