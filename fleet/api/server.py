@@ -1,12 +1,14 @@
 """The API as one process: the application of a runtime, and serving it until SIGTERM.
 
-It owns the address that is listened on, and refuses one that others can reach while the fleet has no key.
+It owns the address that is listened on, and refuses one that others can reach while the fleet has no key, unless it is to let
+nobody in until there is one.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import socket
 from collections.abc import AsyncIterator
 from types import FrameType
@@ -43,6 +45,8 @@ from fleet.runtime import NAMESPACE, Runtime
 from fleet.sessions import Sessions
 from fleet.steps import StepCounter
 from queues.bridge import Background
+
+logger = logging.getLogger(__name__)
 
 #: Longest that requests under way may take when the process was asked to end.
 DRAIN_S = 10
@@ -117,20 +121,22 @@ def build(runtime: Runtime, *, loopback: bool) -> FastAPI:
     return app
 
 
-async def serve(runtime: Runtime, host: str, port: int) -> None:
-    """Serve until SIGTERM or SIGINT.
+async def serve(runtime: Runtime, host: str, port: int, *, await_key: bool = False) -> None:
+    """Serve until SIGTERM or SIGINT. `await_key`: where others can reach it, let nobody in until the fleet has a key.
 
     Raises:
-        BadInputError: others could reach it, and nobody needs a key.
+        BadInputError: others could reach it, and the fleet has no key.
         RedisError: the store does not answer.
     """
     await runtime.jobs.index_earlier()
     loopback = is_loopback(host)
     if not loopback and not await Keys(runtime.link, NAMESPACE).all():
-        raise BadInputError(
-            f"The fleet has no key, so anybody who reaches {host} could spend its money; `fleet keys create` makes the "
-            "first one, or serve on 127.0.0.1."
-        )
+        if not await_key:
+            raise BadInputError(
+                f"The fleet has no key, so nobody could be let in at {host}; `fleet keys create` makes the first one. Or serve "
+                "on 127.0.0.1, or with --await-key, which lets nobody in until there is one."
+            )
+        logger.warning("The fleet has no key, so nobody is let in at %s; `fleet keys create` makes the first one.", host)
     app = build(runtime, loopback=loopback)
     beside = Background()
     if (address := runtime.environment.metrics_address) is not None:

@@ -218,7 +218,7 @@ def serve(settings: SimSettings, config: FleetConfig) -> None:
     """
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as listener, ChargeLog(settings.charges) as charges:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(("127.0.0.1", settings.port))
+        listener.bind((settings.host, settings.port))
         listen(create_app(settings, config, charges), listener, settings.ready_file)
 
 

@@ -80,6 +80,8 @@ DEAREST = Manner(
 class SimSettings(_Frozen):
     """One simulated provider."""
 
+    #: Address to listen on. Whoever reaches it is answered; it costs nothing and knows nothing.
+    host: str = "127.0.0.1"
     #: 0 lets the system choose; the address is then in `ready_file`.
     port: Annotated[int, Field(ge=0, le=65_535)] = 0
     #: Appended to, a line per billed call.
