@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import datetime
 import hashlib
+import itertools
 from collections.abc import Awaitable, Callable, Sequence
 from http import HTTPStatus
 from importlib import resources
@@ -64,13 +65,10 @@ def _shown(value: Any) -> Any:
     return clean(value, len(value), keep_lines=True)
 
 
-def _segments(shares: Sequence[float]) -> list[tuple[str, float, float]]:
+def _segments(shares: Sequence[float]) -> list[tuple[str, str, str]]:
     """A bar as (name, begin, length), in percent."""
-    found, begin = [], 0.0
-    for name, share in zip(SEGMENTS, shares, strict=True):
-        found.append((name, round(begin, 2), share))
-        begin += share
-    return found
+    begins = itertools.accumulate(shares, initial=0.0)
+    return [(name, f"{begin:g}%", f"{share:g}%") for name, begin, share in zip(SEGMENTS, begins, shares, strict=False)]
 
 
 def _dollars(amount: float) -> str:

@@ -65,6 +65,11 @@ CONTRAST = """() => {
 }"""
 
 
+#: As if the page's tab were put behind another one, or in front.
+SEEN = """(seen) => {
+  Object.defineProperty(document, "hidden", {value: !seen, configurable: true});
+  document.dispatchEvent(new Event("visibilitychange"));
+}"""
 #: How many attributes are there that act.
 ACTING = """() => [...document.querySelectorAll("*")].flatMap((one) => [...one.attributes])
   .filter((one) => /^on|^style$/.test(one.name)).length"""
@@ -168,7 +173,10 @@ def test_the_page_follows_a_job_from_its_plan_to_its_result(valkey: Valkey, tmp_
             bar = page.locator('td svg[data-bar="step.read.bar"] rect.done')
             await expect(bar).to_have_attribute("width", "100%")
             await expect(note).to_have_text("0")
+            await page.evaluate(SEEN, False)
+            await expect(page.locator("#liveness")).to_be_hidden()
             await in_turn(fleet)
+            await page.evaluate(SEEN, True)
             await expect(note).to_have_text("6")
             await expect(page.locator('td [data-live="tier.mini.done"]')).to_have_text("6")
             await expect(page.locator('g.step [data-live="step.note.share"]')).to_have_text("100%")
