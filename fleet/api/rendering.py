@@ -122,9 +122,9 @@ def page(template: str, *, status: int = 200, **values: Any) -> Response:
     return HTMLResponse(_TEMPLATES.get_template(f"{template}.html").render(values), status)
 
 
-def sign_in_page(back: str, *, status: int, wrong: str = "") -> Response:
+def sign_in_page(back: str, *, wrong: str = "") -> Response:
     """The form that takes a key; `back`: where it leads to."""
-    return page("sign_in", status=status, back=back, wrong=wrong, visitor=None)
+    return page("sign_in", status=401, back=back, wrong=wrong, visitor=None)
 
 
 def asset(name: str) -> Response:
@@ -138,7 +138,7 @@ def _failure(request: Request, error: Exception) -> Response:
         error = ProblemError(404, "There is no such page.")
     status, detail, headers = told(error)
     if status == 401:
-        response = sign_in_page(request.url.path, status=401)
+        response = sign_in_page(request.url.path)
     else:
         response = page("failure", status=status, title=HTTPStatus(status).phrase, detail=detail, visitor=None)
     response.headers.update(headers)

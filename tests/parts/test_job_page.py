@@ -276,10 +276,14 @@ def test_every_word_can_be_read(valkey: Valkey, tmp_path: Path, sim: RunningSim,
         await in_turn(fleet)
         await api.ask("POST", f"/v1/jobs/{paused}/pause")
         failed = await fleet.run(await fleet.submit(items=ITEMS, steps=[STEPS[0] | {"prompt": "{{ item.no }}"}]))
-        for path in ("/jobs", f"/jobs/{done.id}", f"/jobs/{paused}", f"/jobs/{failed.id}", "/signin"):
+        for path in ("/jobs", f"/jobs/{done.id}", f"/jobs/{paused}", f"/jobs/{failed.id}"):
             async with opened(browser, api, path, color_scheme=scheme) as seen:
                 assert await seen.page.evaluate(CONTRAST) == [], path
                 assert seen.happened == []
+        await api.key()
+        async with opened(browser, api, "/jobs", color_scheme=scheme) as seen:
+            await expect(seen.page.get_by_label("Key")).to_be_visible()
+            assert await seen.page.evaluate(CONTRAST) == []
 
     in_browser(scenario, valkey, tmp_path, sim=sim.url)
 
