@@ -93,7 +93,9 @@ async def serve(runtime: Runtime, host: str, port: int) -> None:
     await runtime.jobs.index_earlier()
     loopback = is_loopback(host)
     if not loopback and not await Keys(runtime.link, NAMESPACE).all():
-        logger.warning("The fleet has no key, so nobody is let in at %s; `fleet keys create` makes the first one.", host)
+        logger.warning(
+            "The fleet has no key, so nobody is let in at %s; `fleet keys create` makes the first one.", host
+        )
     config = uvicorn.Config(
         build(runtime, loopback=loopback),
         host=host,

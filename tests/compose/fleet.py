@@ -85,7 +85,7 @@ class Fleet:
             check=True,
         )
         status, _, text = done.stdout.partition("\n")
-        return int(status), text
+        return int(status), text.removesuffix("\n")
 
     def store(self, *command: str) -> str:
         """A command to the store, with every right."""
