@@ -50,7 +50,7 @@ class Fleet:
         """A command of Compose; its output."""
         given = [part for file in files for part in ("--file", str(file))]
         project = ("--project-directory", str(ROOT), "--project-name", "tierfleet-test", "--env-file", str(self._env))
-        return self._engine.docker("compose", *project, *given, *arguments, **self._variables)
+        return self._engine.docker("compose", *project, *given, *arguments, more=self._variables)
 
     def cli(self, *arguments: str) -> str:
         """A command of `fleet`; its output."""

@@ -31,7 +31,7 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GuardedValkey]
 
 def may(guarded: GuardedValkey, role: str, *command: str) -> bool:
     with guarded.client() as admin:
-        return admin.execute_command("ACL", "DRYRUN", f"fleet-{role}", *command) == b"OK"
+        return bool(admin.execute_command("ACL", "DRYRUN", f"fleet-{role}", *command) == b"OK")
 
 
 def kinds_in_scripts() -> set[str]:
