@@ -98,7 +98,7 @@ def test_the_api_shows_its_own_metrics_beside_its_doors_and_drains(
     own = {"FLEET_METRICS_ADDRESS": f"127.0.0.1:{its}"}
     api = FleetProcess(valkey, tmp_path, fleet_config(), sim.url, "api", "--port", str(port), **own)
     try:
-        until(lambda: api.listens_on() == {port, its}, "both ports", api)
+        until(lambda: api.listens_on() == {port, its}, "both ports", api, timeout=90)
         for path, expected in (
             ("/healthz", 200),
             ("/v1/jobs/canary-1", 404),
