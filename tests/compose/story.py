@@ -95,7 +95,7 @@ def _closed(fleet: Fleet) -> None:
     assert fleet.ask("GET", "http://127.0.0.1:8080/healthz") == (200, '{"status":"ok"}')
     for path in ("/", "/tasks", "/api/workers", "/broker", "/metrics"):
         assert fleet.ask("GET", f"http://127.0.0.1:5555{path}")[0] in (401, 403), path
-    nobody = fleet.execute("valkey", "valkey-cli", "--no-auth-warning", "GET", "fleet:keys", REDISCLI_AUTH="")
+    nobody = fleet.execute("valkey", "env", "--unset=REDISCLI_AUTH", "valkey-cli", "GET", "fleet:keys")
     assert "NOAUTH" in nobody.stdout + nobody.stderr
 
 
