@@ -33,7 +33,7 @@ from fleet.sim.settings import SimSettings
 from fleet.store import COORDINATOR
 from fleet.targets import TARGETS, targets
 
-START_S = 30.0
+START_S = 60.0
 #: Longest that a worker may take to end its running calls, and any other process to end at all.
 DRAIN_S = 120.0
 END_S = 10.0

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
-UP_TIMEOUT_S = 60.0
+UP_TIMEOUT_S = 150.0
 END_TIMEOUT_S = 60.0
 
 
