@@ -100,10 +100,10 @@ def test_a_fleet_works_and_is_refused_nothing(
         return ran.out
 
     key = json.loads(said("keys", "create", "--tenant", "acme", "--scope", "admin", "-o", "json"))["key"]
-    assert stops_of(python_tour(f"http://127.0.0.1:{port}/v1", key, "--model", "nano")), "calls, uploads, batches"
+    assert stops_of(python_tour(f"http://127.0.0.1:{port}/v1", key, "--model", "mini")), "calls, uploads, batches"
 
     operator.write("triage.yaml", TRIAGE)
-    operator.write("tickets.jsonl", tickets(300))
+    operator.write("tickets.jsonl", tickets(1500))
     job = said("submit", "triage.yaml").strip()
     said("jobs", "pause", job)
     said("jobs", "resume", job)

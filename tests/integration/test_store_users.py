@@ -98,6 +98,7 @@ SERVER = (
 FOREIGN = "GET other|SET other 1|HGETALL test:s:x|PUBLISH other message"
 KEYS = "HGETALL fleet:keys|HGETALL fleet:key:digest|GET fleet:keys:secret|HSET fleet:key:digest scopes admin|DEL fleet:keys:ever"
 NEW_KEYS = "HSET fleet:key:digest scopes admin|HSET fleet:keys key_1 digest|DEL fleet:keys:ever|HDEL fleet:keys key_1"
+TAKING = "LPUSH coordinator message|RPOP nano|LRANGE flagship 0 1|DEL mini|HGETALL fleet.unacked.nano|PUBLISH /0.fleet.control x"
 QUEUES = "LPUSH nano message|LPUSH coordinator message|LRANGE flagship 0 1|HGETALL fleet.unacked.nano|PUBLISH /0.fleet.control x"
 
 
@@ -107,7 +108,7 @@ QUEUES = "LPUSH nano message|LPUSH coordinator message|LRANGE flagship 0 1|HGETA
         ("worker", f"{SERVER}|{FOREIGN}|{KEYS}|INFO|CONFIG GET *|ZRANGE fleet:jobs 0 1|XRANGE fleet:audit:acme - +|"
                    "HGETALL fleet:secret:acme|HGETALL fleet:files:acme:1|HGETALL fleet:once:acme:x"),
         ("coordinator", f"{SERVER}|{FOREIGN}|{NEW_KEYS}|GET fleet:keys:secret|HSET fleet:files:acme:1 a b"),
-        ("api", f"{SERVER}|{FOREIGN}|{NEW_KEYS}|{QUEUES}|HGETALL fleet:secret:acme"),
+        ("api", f"{SERVER}|{FOREIGN}|{NEW_KEYS}|{TAKING}|HGETALL fleet:secret:acme"),
         ("flower", f"{SERVER}|{FOREIGN}|{KEYS}|LPUSH nano message|LRANGE nano 0 1|BRPOP coordinator 1|DEL flagship|"
                    "HGETALL fleet:job:x|HGETALL fleet:s:x|GET celery-task-meta-x|EVALSHA 00 1 fleet|HGETALL fleet.unacked.nano"),
         ("operator", f"{SERVER}|{FOREIGN}|LPUSH nano message|DEL coordinator|PUBLISH /0.fleet.control x"),
