@@ -103,9 +103,10 @@ class PageShell:
         if block.kind not in RUN:
             return ""
         self._number += 1
-        script = self._out / f"{self._number}.{block.kind}"
+        # In the page's folder: that is where Python looks for what a script imports.
+        script = self.folder / f".block-{self._number}.{block.kind}"
         script.write_text(block.text + "\n")
-        printed, done = script.with_suffix(".out"), script.with_suffix(".done")
+        printed, done = self._out / f"{self._number}.out", self._out / f"{self._number}.done"
         command = f". {script}" if block.kind == "sh" else f"python {script}"
         self._say(f"{command} > {printed} 2>&1\ntouch {done}")
         until(lambda: done.exists() or self._bash.poll() is not None, f"the end of {block}", timeout=BLOCK_S)
