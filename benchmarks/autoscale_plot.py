@@ -26,17 +26,22 @@ def draw(loads: list[dict[str, Any]], path: Path) -> None:
 
 
 def _pods(panel: Any, load: dict[str, Any]) -> None:
-    for color, (how, looks) in zip(COLORS, load["runs"].items(), strict=True):
+    most = 0
+    for place, (color, (how, looks)) in enumerate(zip(COLORS, load["runs"].items(), strict=True)):
+        pods = [number for _, number, _ in looks]
+        most = max(most, *pods)
         minutes = [at / 60 for at, _, _ in looks]
-        panel.step(minutes, [pods for _, pods, _ in looks], where="post", color=color, label=how, linewidth=1.6)
-    panel.axhline(load["busy_pods"], color="#222222", linewidth=0.9, linestyle=":")
-    panel.annotate(
-        "what the limits can keep busy", (0, load["busy_pods"]), xytext=(4, 3), textcoords="offset points", fontsize=8
+        ours = place == 0
+        panel.step(
+            minutes, pods, where="post", color=color, label=how, linewidth=2.4 if ours else 1.3, zorder=4 if ours else 3
+        )
+    panel.axhline(
+        load["busy_pods"], color="#222222", linewidth=0.9, linestyle=":", label="what the limits can keep busy"
     )
     panel.set_title(load["load"], fontsize=10.5, loc="left")
     # A run that does not come to an end would press all others together.
     panel.set_xlim(0, min(max(looks[-1][0] for looks in load["runs"].values()), load["until_s"] * 1.5) / 60)
-    panel.set_ylim(bottom=0)
+    panel.set_ylim(0, 1.55 * most)  # room for the legend
     panel.set_xlabel("minutes", fontsize=9)
     panel.set_ylabel("pods", fontsize=9)
     panel.tick_params(labelsize=8.5)

@@ -103,7 +103,9 @@ class Cluster:
         """`start_s`: the least and most that a pod takes to start; `pods`: there and ready from the beginning."""
         self.now = 0.0
         self._load = load
-        self._chance = random.Random(f"{seed} {load.name}")
+        #: Calls start in the order of arrival, so each is the same under every way of scaling (common random numbers).
+        self._calls = random.Random(f"{seed} {load.name} calls")
+        self._pods = random.Random(f"{seed} {load.name} pods")
         self._starts_s = start_s
         self.pods = [Pod(0.0, 0.0) for _ in range(pods)]
         #: Those that take work.
@@ -150,7 +152,7 @@ class Cluster:
         """As a Deployment: ask for more pods, or tell some to stop, first those that are not ready, then the newest."""
         there = [pod for pod in self.pods if not pod.stopped]
         for _ in range(replicas - len(there)):
-            pod = Pod(self.now, self.now + self._chance.uniform(*self._starts_s))
+            pod = Pod(self.now, self.now + self._pods.uniform(*self._starts_s))
             self.pods.append(pod)
             self._at(pod.ready_s, partial(self._come, pod))
         self.result.most_pods = max(self.result.most_pods, len(self.pods))
@@ -316,7 +318,7 @@ class Cluster:
     def _draw(self, mean: float) -> float:
         """Log-normal with this mean; its median lies below."""
         spread = self._load.spread
-        return self._chance.lognormvariate(math.log(mean) - spread**2 / 2, spread)
+        return self._calls.lognormvariate(math.log(mean) - spread**2 / 2, spread)
 
     def _at(self, at: float, what: Callable[[], None]) -> None:
         heapq.heappush(self._events, (at, next(self._numbers), what))

@@ -35,10 +35,8 @@ class AdmissibleWork:
 
     async def look(self) -> Mapping[str, int]:
         """By tier, the subtasks that could run now if there were workers. Raises RedisError."""
-        survey, *standings = await asyncio.gather(
-            self._surveyor.survey(),
-            *(self._limiter.look(account, allowance) for account, allowance in self._accounts.items()),
-        )
+        looks = (self._limiter.look(account, allowance) for account, allowance in self._accounts.items())
+        survey, standings = await asyncio.gather(self._surveyor.survey(), asyncio.gather(*looks))
         return admissible(self._lanes, dict(zip(self._accounts, standings, strict=True)), survey.tiers)
 
     def routes(self) -> list[web.RouteDef]:

@@ -41,6 +41,8 @@ class Memory(EventsState):
         super().event(fit)
         if fit["type"] == "task-started":  # it stands for the arrival, too
             self.counter[fit["hostname"]]["task-received"] += 1
+            name = self.tasks[fit["uuid"]].name or ""
+            self.metrics.number_of_prefetched_tasks.labels(fit["hostname"], name).inc()
 
     def write(self, path: Path) -> None:
         """Keep what was seen at `path`. Raises OSError: what stood there before still does."""

@@ -88,11 +88,11 @@ def checked(event: Mapping[str, Any], names: Names) -> dict[str, Any] | None:
     kept["uuid"] = event["uuid"]
     if "name" in event:
         kept["name"] = names.known(event["name"])
-    if "args" in event:
-        kept["args"] = event["args"] if _fits(_ID, event["args"]) else HIDDEN
+    # What Flower searches in: the id of a subtask, whichever claim on it this is.
+    kept["args"] = event["uuid"].partition("~")[0]
     if "result" in event:
         envelope = Envelope.read(event["result"])
-        kept["result"] = HIDDEN if envelope is None else event["result"]
+        kept["result"] = HIDDEN if envelope is None else envelope.model_dump_json()
     if "exception" in event:
         kept["exception"] = event["exception"] if _fits(_WORD, event["exception"]) else HIDDEN
     if type_ == "task-started":

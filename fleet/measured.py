@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from fleet.ledger import WORKER_LOST
 from fleet.meter import Meter
@@ -55,9 +55,11 @@ class MeasuredProvider:
 class MeasuredLimiter(Limiter):
     """A limiter whose permits are timed. Errors are the limiter's."""
 
-    def __init__(self, link: Link, namespace: str, meter: Meter) -> None:
+    def __init__(self, link: Link, namespace: str, meter: Meter, models: Mapping[str, str]) -> None:
+        """`models`: by the name of an account, that of its model."""
         super().__init__(link, namespace)
         self._meter = meter
+        self._models = models
 
     async def acquire(
         self,
@@ -72,7 +74,7 @@ class MeasuredLimiter(Limiter):
         lane: str = "",
         intent: Intent | None = None,
     ) -> Permit:
-        model = account.partition("/")[2]  # as `fleet.choices.account_of` puts them together
+        model = self._models.get(account, "")
         self._meter.permit_asked(model)
         try:
             permit = await super().acquire(

@@ -66,7 +66,8 @@ def api(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on.", min=1, max=65535)] = 8080,
     await_key: Annotated[
-        bool, typer.Option("--await-key", help="Listen although the fleet has no key: nobody is let in until it has one.")
+        bool,
+        typer.Option("--await-key", help="Listen although the fleet has no key: nobody is let in until it has one."),
     ] = False,
 ) -> None:
     """The HTTP API of the fleet at FLEET_REDIS_URL."""

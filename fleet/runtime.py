@@ -105,7 +105,8 @@ class Runtime:
 
     @cached_property
     def limiter(self) -> Limiter:
-        return MeasuredLimiter(self.link, NAMESPACE, self.meter)
+        models = {choices.account_of(name, model): name for name, model in self.config.models.items()}
+        return MeasuredLimiter(self.link, NAMESPACE, self.meter, models)
 
     @cached_property
     def surveyor(self) -> Surveyor:

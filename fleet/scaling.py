@@ -22,8 +22,9 @@ from queues.survey import TierSurvey
 
 #: A pause that is over before a new worker could take work keeps none from being started.
 BRIEF_S = 10.0
-#: Of a tier whose calls nobody has seen yet: its calls take such a part of their timeout.
-TYPICAL = 1 / 20
+#: Such a part of its timeout a call takes, where none was seen yet. Rather too little: with too much, workers would stand beside
+#: the limit until the first calls have ended.
+TYPICAL = 1 / 60
 #: And so many may be in flight where tokens are limited: queues/lua/release.lua lets out no more before it knows better.
 FIRST_CALLS = 10
 #: What floating point may be off by, in calls.

@@ -77,7 +77,10 @@ def _takes(app: Celery, connection: Any, timeout_s: float) -> Seen | None:
     """What keeps the broker from taking messages, if anything does."""
     try:
         channel = connection.channel()
-        channel.basic_publish(Message(b""), exchange="", routing_key=f"{app.main}.{NOWHERE}", confirm_timeout=timeout_s)
+        for _ in range(2):  # It stops reading a connection once it has read a message there.
+            channel.basic_publish(
+                Message(b""), exchange="", routing_key=f"{app.main}.{NOWHERE}", confirm_timeout=timeout_s
+            )
     except TimeoutError:
         return Seen(
             False, "RabbitMQ takes no messages; its memory or its disk is full: `rabbitmq-diagnostics alarms` tells"

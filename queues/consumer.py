@@ -64,7 +64,7 @@ class Consumer(CeleryConsumer):
 
     def on_connection_error_after_connected(self, exc: BaseException) -> None:
         """Before Celery closes the channel, take out the messages that are being worked on."""
-        if isinstance(self.pool, AsyncioPool):
+        if isinstance(self.pool, AsyncioPool) and self.task_consumer is not None:
             self._keep_running()
         super().on_connection_error_after_connected(exc)
 
@@ -72,7 +72,7 @@ class Consumer(CeleryConsumer):
         running = [
             request for request in tuple(state.active_requests) if request.task.acks_late and not request.acknowledged
         ]
-        qos = getattr(self.task_consumer.channel, "qos", None) if self.task_consumer is not None else None
+        qos = getattr(self.task_consumer.channel, "qos", None)
         if isinstance(qos, QoS):
             messages = [request._message for request in running]
             qos.let_go(messages)

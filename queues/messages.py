@@ -67,9 +67,9 @@ class Publisher:
 
     async def lengths(self, queues: Sequence[str]) -> dict[str, int]:
         """How many messages wait in each queue, where the broker is one that can be asked at no cost: Redis."""
-        if self._link is None:
+        if isinstance(self._broker, Confirms):
             return {}
-        asked = (self._link.execute("LLEN", queue, idempotent=True) for queue in queues)
+        asked = (self._broker.execute("LLEN", queue, idempotent=True) for queue in queues)
         return dict(zip(queues, await asyncio.gather(*asked), strict=True))
 
     async def aclose(self) -> None:

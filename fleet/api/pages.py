@@ -43,8 +43,9 @@ HOME = "/jobs"
 
 
 @router.get("/")
+@router.get("/signin")
 async def home() -> Response:
-    """Lead to the jobs."""
+    """Lead to the jobs, where whoever is not known is asked to sign in."""
     return RedirectResponse(HOME, 303)
 
 
@@ -136,12 +137,6 @@ async def result(request: Request, visitor: Visitor, job_id: JobId) -> Response:
     return Response(body, media_type="text/plain; charset=utf-8", headers=_attached(f"{job.id}-result.md"))
 
 
-@router.get("/signin")
-async def sign_in_form() -> Response:
-    """The form that takes a key."""
-    return sign_in_page(HOME, status=200)
-
-
 @router.post("/signin")
 async def sign_in(request: Request) -> Response:
     """Begin a session of whoever shows a key that may read."""
@@ -153,7 +148,7 @@ async def sign_in(request: Request) -> Response:
     reception: Reception = request.app.state.reception
     principal = await reception.admit(request, response, fields.get("key", "").strip())
     if principal is None:
-        return sign_in_page(back, status=401, wrong="This is no key of the fleet that may look at jobs.")
+        return sign_in_page(back, wrong="This is no key of the fleet that may look at jobs.")
     audit: Audit = request.app.state.audit
     with contextlib.suppress(RedisError):  # it is done, whether or not it can be written down
         await audit.note(principal.tenant, principal.key_id, "POST /signin", "", "303")
@@ -164,7 +159,7 @@ async def sign_in(request: Request) -> Response:
 async def sign_out(request: Request) -> Response:
     """End a session."""
     check_own_form(request)
-    response = RedirectResponse("/signin", 303)
+    response = RedirectResponse(HOME, 303)
     reception: Reception = request.app.state.reception
     await reception.dismiss(request, response)
     return response

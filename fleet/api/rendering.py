@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import datetime
 import hashlib
+import itertools
 from collections.abc import Awaitable, Callable, Sequence
 from http import HTTPStatus
 from importlib import resources
@@ -64,13 +65,10 @@ def _shown(value: Any) -> Any:
     return clean(value, len(value), keep_lines=True)
 
 
-def _segments(shares: Sequence[float]) -> list[tuple[str, float, float]]:
+def _segments(shares: Sequence[float]) -> list[tuple[str, str, str]]:
     """A bar as (name, begin, length), in percent."""
-    found, begin = [], 0.0
-    for name, share in zip(SEGMENTS, shares, strict=True):
-        found.append((name, round(begin, 2), share))
-        begin += share
-    return found
+    begins = itertools.accumulate(shares, initial=0.0)
+    return [(name, f"{begin:g}%", f"{share:g}%") for name, begin, share in zip(SEGMENTS, begins, shares, strict=False)]
 
 
 def _dollars(amount: float) -> str:
@@ -124,9 +122,9 @@ def page(template: str, *, status: int = 200, **values: Any) -> Response:
     return HTMLResponse(_TEMPLATES.get_template(f"{template}.html").render(values), status)
 
 
-def sign_in_page(back: str, *, status: int, wrong: str = "") -> Response:
+def sign_in_page(back: str, *, wrong: str = "") -> Response:
     """The form that takes a key; `back`: where it leads to."""
-    return page("sign_in", status=status, back=back, wrong=wrong, visitor=None)
+    return page("sign_in", status=401, back=back, wrong=wrong, visitor=None)
 
 
 def asset(name: str) -> Response:
@@ -140,7 +138,7 @@ def _failure(request: Request, error: Exception) -> Response:
         error = ProblemError(404, "There is no such page.")
     status, detail, headers = told(error)
     if status == 401:
-        response = sign_in_page(request.url.path, status=401)
+        response = sign_in_page(request.url.path)
     else:
         response = page("failure", status=status, title=HTTPStatus(status).phrase, detail=detail, visitor=None)
     response.headers.update(headers)

@@ -136,7 +136,9 @@ async def serve(runtime: Runtime, host: str, port: int, *, await_key: bool = Fal
                 f"The fleet has no key, so nobody could be let in at {host}; `fleet keys create` makes the first one. Or serve "
                 "on 127.0.0.1, or with --await-key, which lets nobody in until there is one."
             )
-        logger.warning("The fleet has no key, so nobody is let in at %s; `fleet keys create` makes the first one.", host)
+        logger.warning(
+            "The fleet has no key, so nobody is let in at %s; `fleet keys create` makes the first one.", host
+        )
     app = build(runtime, loopback=loopback)
     beside = Background()
     if (address := runtime.environment.metrics_address) is not None:

@@ -99,6 +99,22 @@ def test_flower_beyond_loopback_answers_its_health_and_nothing_else(valkey: Valk
     assert "a password" not in flower.log.read_text()
 
 
+def test_flower_with_oauth_answers_with_the_way_to_the_provider(valkey: Valkey, tmp_path: Path) -> None:
+    oauth = {
+        "FLOWER_AUTH": ".*@example.com",
+        "FLOWER_AUTH_PROVIDER": "github",
+        "FLOWER_OAUTH2_KEY": "key-of-ours",
+        "FLOWER_OAUTH2_SECRET": "secret-canary",
+        "FLOWER_OAUTH2_REDIRECT_URI": "https://flower.example.com/login",
+    }
+    with process(valkey, tmp_path, "flower", **oauth) as (_, port):
+        found = scan(
+            port, {"/", "/tasks", "/metrics", "/healthcheck", "/login", "/logout", "/api/tasks", "/static/js/flower.js"}
+        )
+        assert found == {("GET", "/healthcheck"): 200, ("GET", "/login"): 302}
+        assert answer(port, "GET", "/tasks", Cookie="user=ops@example.com")[0] == 401
+
+
 def test_the_api_beyond_loopback_answers_its_health_and_nothing_else(valkey: Valkey, tmp_path: Path) -> None:
     folder = Folder(tmp_path, {"FLEET_REDIS_URL": valkey.url, "FLEET_BLOBS": str(tmp_path / "blobs")})
     assert folder.fleet("keys", "create").code == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import urllib.error
 import urllib.request
@@ -66,6 +67,8 @@ def test_coordinator_and_worker_show_their_metrics_during_a_job_and_end_with_the
         # No worker of its tier lives yet: the job is planned and waits.
         until(lambda: _shown(port).get(("tierfleet_backlog_subtasks", "nano")) == ITEMS, "the plan", coordinator)
         assert _shown(port)["tierfleet_workers", "nano"] == 0
+        # What a worker would be started for.
+        assert _admissible(port) == _shown(port)["tierfleet_admissible_subtasks", "nano"] == ITEMS
         its = free_port()
         own = {"FLEET_METRICS_ADDRESS": f"127.0.0.1:{its}"}
         with process(valkey, tmp_path, sim.url, "worker", "--tier", "nano", **own) as worker:
@@ -95,7 +98,7 @@ def test_the_api_shows_its_own_metrics_beside_its_doors_and_drains(
     own = {"FLEET_METRICS_ADDRESS": f"127.0.0.1:{its}"}
     api = FleetProcess(valkey, tmp_path, fleet_config(), sim.url, "api", "--port", str(port), **own)
     try:
-        until(lambda: api.listens_on() == {port, its}, "both ports", api)
+        until(lambda: api.listens_on() == {port, its}, "both ports", api, timeout=90)
         for path, expected in (
             ("/healthz", 200),
             ("/v1/jobs/canary-1", 404),
@@ -148,6 +151,11 @@ def _status(port: int, path: str) -> int:
 def _scraped(port: int) -> str:
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as page:
         return str(page.read().decode())
+
+
+def _admissible(port: int) -> int:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/admissible/nano", timeout=10) as page:
+        return int(json.load(page)["admissible"])
 
 
 def _shown(port: int) -> dict[tuple[str, str], float]:

@@ -22,7 +22,7 @@ from tests.tours.run import python_tour, stops_of
 
 TIERS = ("nano", "mini", "flagship")
 #: Six processes start at once.
-START_S = 90
+START_S = 150
 #: What a dead worker held is taken over after seconds.
 CONFIG = fleet_config().model_copy(update={"claim_s": 10.0})
 

@@ -101,7 +101,7 @@ class Quota(StoreMachine):
         """An end at any time, by anybody, any number of times: a truth costs at most what was held, a guess all of it."""
         intent = data.draw(st.sampled_from(self._begun()))
         amount = intent.amount if guess else intent.amount // 2
-        charge = Charge(RECORD, intent.id, "body", JOB, intent.hold, amount, {"calls": 1}, guess)
+        charge = Charge(RECORD, intent.id, "body", JOB, intent.hold, amount, {"calls": 1}, provisional=guess)
         claim = next(claim for claim in self.claims if (claim.id, claim.fence) == (intent.claimed, intent.fence))
         match way:
             case "settle":

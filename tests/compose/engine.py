@@ -10,9 +10,10 @@ import contextlib
 import os
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from tests.compose.parts import docker_cli, run
 
@@ -41,9 +42,9 @@ class Engine:
             "BUILDKIT_PROGRESS": "plain",
         }
 
-    def docker(self, *arguments: str, timeout_s: float = 1800.0, **more: str) -> str:
+    def docker(self, *arguments: str, timeout_s: float = 1800.0, more: Mapping[str, str] = MappingProxyType({})) -> str:
         """A command of the client; its output."""
-        return run(docker_cli(), *arguments, timeout_s=timeout_s, **self.environment, **more)
+        return run(docker_cli(), *arguments, timeout_s=timeout_s, more={**self.environment, **more})
 
     def inside(self, *command: str) -> tuple[str, ...]:
         """A command as it is given in the engine's network."""

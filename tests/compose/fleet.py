@@ -50,7 +50,7 @@ class Fleet:
         """A command of Compose; its output."""
         given = [part for file in files for part in ("--file", str(file))]
         project = ("--project-directory", str(ROOT), "--project-name", "tierfleet-test", "--env-file", str(self._env))
-        return self._engine.docker("compose", *project, *given, *arguments, **self._variables)
+        return self._engine.docker("compose", *project, *given, *arguments, more=self._variables)
 
     def cli(self, *arguments: str) -> str:
         """A command of `fleet`; its output."""
@@ -85,7 +85,7 @@ class Fleet:
             check=True,
         )
         status, _, text = done.stdout.partition("\n")
-        return int(status), text
+        return int(status), text.removesuffix("\n")
 
     def store(self, *command: str) -> str:
         """A command to the store, with every right."""

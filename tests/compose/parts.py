@@ -11,7 +11,9 @@ import shutil
 import ssl
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 PACKAGES = {"dockerd": "docker.io", "debootstrap": "debootstrap", "iptables": "iptables", "ip": "iproute2"}
 #: The first release of Debian that has the Compose plugin.
@@ -25,10 +27,10 @@ class PartMissingError(Exception):
     """Something cannot be had here; the text says what to do."""
 
 
-def run(*command: str, timeout_s: float = FETCH_S, **more: str) -> str:
+def run(*command: str, timeout_s: float = FETCH_S, more: Mapping[str, str] = MappingProxyType({})) -> str:
     """A command to its end; its output. `more` are variables of its environment."""
     done = subprocess.run(
-        command, env=os.environ | more, capture_output=True, text=True, timeout=timeout_s, check=False
+        command, env={**os.environ, **more}, capture_output=True, text=True, timeout=timeout_s, check=False
     )
     if done.returncode != 0:
         raise PartMissingError(
@@ -47,7 +49,7 @@ def install() -> None:
             raise PartMissingError(f"There is no apt-get here; install what Debian calls {', '.join(missing)} by hand.")
         run("apt-get", "update")
         quiet = {"DEBIAN_FRONTEND": "noninteractive"}
-        run("apt-get", "install", "--yes", "--no-install-recommends", *missing, **quiet)
+        run("apt-get", "install", "--yes", "--no-install-recommends", *missing, more=quiet)
 
 
 def docker_cli() -> str:

@@ -127,7 +127,7 @@ def test_without_limits_all_that_is_ready_and_out_is_admissible(valkey: Valkey) 
 def test_a_backlog_behind_a_rate_limit_counts_as_far_as_the_limit_lets_it_run(valkey: Valkey) -> None:
     async def scenario(fleet: Asked) -> None:
         await backlog(fleet.store, 5_000)
-        assert await fleet.admissible() == 30, "ten a second, and a twentieth of the timeout each: nothing is known yet"
+        assert await fleet.admissible() == 10, "ten a second, and a sixtieth of the timeout each: nothing is known yet"
         await fleet.took(8.0, Allowance(requests_per_minute=600))
         assert await fleet.admissible() == pytest.approx(80, abs=1), (
             "ten a second for the eight seconds that a call took"

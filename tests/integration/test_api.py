@@ -52,7 +52,7 @@ ROUTES = [
 OF_ONE = [(method, path) for method, path in ROUTES if "{id}" in path and "models" not in path]
 #: What speaks OpenAI's language: its errors are theirs.
 OPENAI = ("/v1/files", "/v1/batches", "/v1/models", "/v1/chat", "/v1/responses")
-OPEN = {"/healthz", "/readyz", "/openapi.json"}
+OPEN = {"/healthz", "/readyz"}
 
 
 def test_a_job_from_submit_to_receipt(valkey: Valkey, tmp_path: Path, sim: RunningSim) -> None:

@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tornado.httputil import HTTPHeaders, HTTPServerRequest, RequestStartLine
+from tornado.web import create_signed_value
 
 from fleet.flower_memory import Memory
-from fleet.flower_server import MOST_WAITING, Feed
+from fleet.flower_server import MOST_WAITING, Feed, signed_in
 from fleet.flower_tasks import MOST_NAMES, Names
 from queues.app import QueueSettings, build_app
 
@@ -109,6 +111,34 @@ def test_what_was_seen_is_bounded_and_names_are_few() -> None:
     assert "nano.other" in seen.task_types()
     assert seen.counter["nano.1@host"]["task-received"] == 3 * MOST_TASKS, "a start stands for the arrival"
     assert seen.tasks[f"j01/a/{3 * MOST_TASKS - 1}"].received == 5.0
+
+
+def test_nothing_is_prefetched_where_a_start_stands_for_the_arrival() -> None:
+    seen = memory()
+    seen.event(event(1, hostname="nano.7@host", name="nano.topic"))
+    gauge = seen.metrics.number_of_prefetched_tasks.labels("nano.7@host", "nano.topic")
+    assert gauge._value.get() == 0
+
+
+@pytest.mark.parametrize(
+    ("let_in", "secret", "known"),
+    [
+        (".*@example.com", "secret", True),
+        ("ops@example.com", "secret", True),
+        ("", "secret", False),
+        ("dev@example.com", "secret", False),
+        (".*@example.com", "another", False),
+    ],
+)
+def test_a_cookie_of_flowers_own_opens_the_door(let_in: str, secret: str, known: bool) -> None:
+    cookie = create_signed_value("secret", "user", "ops@example.com").decode()
+    asked = RequestStartLine("GET", "/metrics", "HTTP/1.1")
+    request = HTTPServerRequest(start_line=asked, headers=HTTPHeaders({"Host": "here", "Cookie": f'user="{cookie}"'}))
+    assert signed_in(request, let_in, secret) is known
+    forged = HTTPServerRequest(
+        start_line=asked, headers=HTTPHeaders({"Host": "here", "Cookie": "user=ops@example.com"})
+    )
+    assert not signed_in(forged, let_in, secret)
 
 
 def test_what_nothing_can_be_made_of_is_dropped() -> None:

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from fleet.entries import charge
 from fleet.jobs import JobStatus
 from fleet.ledger import LedgerEntry
+from fleet.prices import Usage
 from queues.limits import LateError, OutageError, PermitError
 from queues.tiers import Allowance
 from tests.support.bench import BREAKS, DEAR, GOOD, Bench, bench, config, on_bench
@@ -119,6 +121,8 @@ def test_an_end_that_came_too_late_is_none_and_its_call_counts_all_the_same(
         assert of(fleet, "tierfleet_ready_to_start_seconds_count")["nano",] == waited
         assert not await store.finish(stale, "ok", "{}")
         assert not of(fleet, "tierfleet_subtasks_total")
+        assert await store.hand_on(again, "nano", "")
+        assert not of(fleet, "tierfleet_escalations_total"), "it was given back, not handed on"
 
     on_bench(scenario, valkey, tmp_path, config(), sim=sim.url)
 
@@ -147,5 +151,29 @@ def test_who_gets_no_permit_is_counted_by_why(valkey: Valkey, tmp_path: Path, si
             await waiting
         assert not of(fleet, "tierfleet_permits_waiting")
         assert of(fleet, "tierfleet_permits_refused_total") == refused, "whoever was ended was not refused"
+
+    on_bench(scenario, valkey, tmp_path, config(), sim=sim.url)
+
+
+def test_tokens_that_were_cached_are_counted_apart(valkey: Valkey, tmp_path: Path, sim: RunningSim) -> None:
+    async def scenario(fleet: Bench) -> None:
+        usage = Usage(input_tokens=100, cached_tokens=60, output_tokens=20, reasoning_tokens=5)
+        entry = LedgerEntry(
+            call_id="c",
+            job="j",
+            role="work",
+            tier="nano",
+            model=GOOD,
+            provider="openai",
+            usage=usage,
+            cost_nano_usd=250_000_000,
+            status="ok",
+            started_at=1.0,
+            finished_at=2.0,
+        )
+        await fleet.runtime.store.settle([charge(entry, "r")])
+        agrees(fleet, [entry])
+        tokens = of(fleet, "tierfleet_tokens_total")
+        assert tokens == {("input", "nano"): 40, ("cached_input", "nano"): 60, ("output", "nano"): 20}
 
     on_bench(scenario, valkey, tmp_path, config(), sim=sim.url)

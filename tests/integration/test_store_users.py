@@ -31,7 +31,7 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GuardedValkey]
 
 def may(guarded: GuardedValkey, role: str, *command: str) -> bool:
     with guarded.client() as admin:
-        return admin.execute_command("ACL", "DRYRUN", f"fleet-{role}", *command) == b"OK"
+        return bool(admin.execute_command("ACL", "DRYRUN", f"fleet-{role}", *command) == b"OK")
 
 
 def kinds_in_scripts() -> set[str]:
@@ -109,7 +109,7 @@ QUEUES = "LPUSH nano message|LPUSH coordinator message|LRANGE flagship 0 1|HGETA
         ("coordinator", f"{SERVER}|{FOREIGN}|{NEW_KEYS}|GET fleet:keys:secret|HSET fleet:files:acme:1 a b"),
         ("api", f"{SERVER}|{FOREIGN}|{NEW_KEYS}|{QUEUES}|HGETALL fleet:secret:acme"),
         ("flower", f"{SERVER}|{FOREIGN}|{KEYS}|LPUSH nano message|LRANGE nano 0 1|BRPOP coordinator 1|DEL flagship|"
-                   "HGETALL fleet:job:x|HGETALL fleet:s:x|GET celery-task-meta-x|EVALSHA 00 1 fleet"),
+                   "HGETALL fleet:job:x|HGETALL fleet:s:x|GET celery-task-meta-x|EVALSHA 00 1 fleet|HGETALL fleet.unacked.nano"),
         ("operator", f"{SERVER}|{FOREIGN}|LPUSH nano message|DEL coordinator|PUBLISH /0.fleet.control x"),
         ("scaler", f"{SERVER}|{FOREIGN}|{KEYS}|{QUEUES}|DEL fleet:out:nano|ZRANGE fleet:b:nano 0 1|HGETALL fleet:s:x|"
                    "EVAL 0 1 fleet"),

@@ -209,10 +209,12 @@ def test_a_job_is_seen_on_every_tier_while_it_runs_and_nothing_of_its_content(
 
 def test_without_the_password_the_browser_gets_nothing(browser: Browser, flower: Flower, store: Valkey) -> None:
     with flower_of(flower, store):
-        page = browser.new_page()
         for path in ("/", "/tasks", "/metrics", "/static/js/flower.js"):
+            page = browser.new_page()  # the error that is shown is a navigation of its own
             with pytest.raises(Error, match="ERR_INVALID_AUTH_CREDENTIALS"):
                 page.goto(f"{flower.url}{path}")
+            page.close()
+        page = browser.new_page()
         reply = page.goto(f"{flower.url}/healthcheck")
         assert reply is not None
         assert (reply.status, page.inner_text("body")) == (200, "OK")

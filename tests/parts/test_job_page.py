@@ -65,6 +65,11 @@ CONTRAST = """() => {
 }"""
 
 
+#: As if the page's tab were put behind another one, or in front.
+SEEN = """(seen) => {
+  Object.defineProperty(document, "hidden", {value: !seen, configurable: true});
+  document.dispatchEvent(new Event("visibilitychange"));
+}"""
 #: How many attributes are there that act.
 ACTING = """() => [...document.querySelectorAll("*")].flatMap((one) => [...one.attributes])
   .filter((one) => /^on|^style$/.test(one.name)).length"""
@@ -168,7 +173,10 @@ def test_the_page_follows_a_job_from_its_plan_to_its_result(valkey: Valkey, tmp_
             bar = page.locator('td svg[data-bar="step.read.bar"] rect.done')
             await expect(bar).to_have_attribute("width", "100%")
             await expect(note).to_have_text("0")
+            await page.evaluate(SEEN, False)
+            await expect(page.locator("#liveness")).to_be_hidden()
             await in_turn(fleet)
+            await page.evaluate(SEEN, True)
             await expect(note).to_have_text("6")
             await expect(page.locator('td [data-live="tier.mini.done"]')).to_have_text("6")
             await expect(page.locator('g.step [data-live="step.note.share"]')).to_have_text("100%")
@@ -268,10 +276,14 @@ def test_every_word_can_be_read(valkey: Valkey, tmp_path: Path, sim: RunningSim,
         await in_turn(fleet)
         await api.ask("POST", f"/v1/jobs/{paused}/pause")
         failed = await fleet.run(await fleet.submit(items=ITEMS, steps=[STEPS[0] | {"prompt": "{{ item.no }}"}]))
-        for path in ("/jobs", f"/jobs/{done.id}", f"/jobs/{paused}", f"/jobs/{failed.id}", "/signin"):
+        for path in ("/jobs", f"/jobs/{done.id}", f"/jobs/{paused}", f"/jobs/{failed.id}"):
             async with opened(browser, api, path, color_scheme=scheme) as seen:
                 assert await seen.page.evaluate(CONTRAST) == [], path
                 assert seen.happened == []
+        await api.key()
+        async with opened(browser, api, "/jobs", color_scheme=scheme) as seen:
+            await expect(seen.page.get_by_label("Key")).to_be_visible()
+            assert await seen.page.evaluate(CONTRAST) == []
 
     in_browser(scenario, valkey, tmp_path, sim=sim.url)
 

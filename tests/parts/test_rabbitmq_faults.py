@@ -119,6 +119,12 @@ class Crew:
         return all(process.process.poll() is None for process in self.processes.values())
 
 
+def registered(valkey: Valkey, tier: str, process: FleetProcess) -> None:
+    """Wait until a worker of a tier has said that it lives."""
+    with valkey.client() as store:
+        until(lambda: store.zcard(f"{NAMESPACE}:w:{tier}"), f"{tier} to register", process, PATIENCE_S)
+
+
 @contextlib.contextmanager
 def crew(valkey: Valkey, path: Path, broker: str, settings: SimSettings) -> Iterator[Crew]:
     """A fleet on `broker`, until the block ends."""
@@ -138,10 +144,8 @@ def crew(valkey: Valkey, path: Path, broker: str, settings: SimSettings) -> Iter
         try:
             for tier in TIERS:
                 made.start(tier)
-            with valkey.client() as store:
-                for tier in TIERS:
-                    key = f"{NAMESPACE}:w:{tier}"
-                    until(lambda key=key: store.zcard(key), f"{tier} to register", made.processes[tier], PATIENCE_S)  # type: ignore[misc]
+            for tier in TIERS:
+                registered(valkey, tier, made.processes[tier])
             yield made
         finally:
             for process in made.processes.values():
@@ -272,7 +276,7 @@ def test_a_job_that_cannot_be_kept_now_waits_in_its_queue(valkey: Valkey, tmp_pa
         valkey, tmp_path, fleet_config(), "http://127.0.0.1:9/v1", "coordinator", FLEET_BROKER_URL=broker
     )
     try:
-        coordinator.ready(valkey, "coordinator")
+        registered(valkey, "coordinator", coordinator)
         app = build_app(QueueSettings(broker_url=broker, store_url=valkey.url, namespace="fleet"), [COORDINATOR])
         app.send_task(INTAKE_TASK, kwargs={"envelope": enveloped(key["id"], key["key"], JOB)}, queue="coordinator")
         goes_back = "goes back into its queue"

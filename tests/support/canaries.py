@@ -32,9 +32,14 @@ class Canaries:
         return self.known.setdefault(name, f"canary-{name.replace('_', '-')}-{secrets.token_hex(8)}")
 
     def found_in(self, text: str) -> set[str]:
-        """The names of those that `text` has, also where it is base64, as the bodies of messages are."""
-        texts = [text, *(_decoded(part) for part in _BODY.findall(text))]
-        return {name for name, word in self.known.items() if any(word in one for one in texts)}
+        """The names of those that `text` has, also where it is base64."""
+        whole = plain(text)
+        return {name for name, word in self.known.items() if word in whole}
+
+
+def plain(text: str) -> str:
+    """A text, and what is base64 in it, as the bodies of messages and events are, in plain."""
+    return "\n".join([text, *(_decoded(part) for part in _BODY.findall(text))])
 
 
 def _decoded(part: str) -> str:

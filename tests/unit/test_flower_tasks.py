@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -47,11 +49,14 @@ def test_a_hostile_name_takes_no_room() -> None:
 
 
 def test_what_a_worker_tells_of_a_subtask_is_let_in_whole() -> None:
-    told = event(name="nano.topic", args="j01/a/7")
-    assert checked(told, names()) == told | {"received": 1.0}
+    told = event(name="nano.topic", uuid="j01/a/7~2")
+    assert checked(told, names()) == told | {"received": 1.0, "args": "j01/a/7"}
     result = '{"tier": "nano", "status": "ok", "tokens": 4, "cost_usd": 0.1}'
-    told = event("task-succeeded", name="nano.topic", args="j01/a/7", runtime=0.2, result=result)
-    assert checked(told, names()) == told
+    told = event("task-succeeded", name="nano.topic", runtime=0.2, result=result)
+    kept = checked(told, names())
+    assert kept is not None
+    assert json.loads(kept.pop("result")) == json.loads(told.pop("result"))
+    assert kept == told | {"args": "j01/a/7"}
 
 
 def test_content_is_not_let_in() -> None:
@@ -61,7 +66,17 @@ def test_content_is_not_let_in() -> None:
     kept = checked(told | {"prompt": HOSTILE}, names())
     assert kept is not None
     assert HOSTILE not in str(kept)
-    assert (kept["name"], kept["args"], kept["result"], kept["exception"]) == ("other", HIDDEN, HIDDEN, HIDDEN)
+    assert (kept["name"], kept["args"], kept["result"], kept["exception"]) == ("other", "j01/a/7", HIDDEN, HIDDEN)
+
+
+@pytest.mark.parametrize(
+    "odd", [{"tier": HOSTILE}, {"status": HOSTILE}, {"tokens": HOSTILE}, {"cost_usd": "NaN"}, {"output": HOSTILE}]
+)
+def test_an_envelope_has_no_room_for_content(odd: dict[str, Any]) -> None:
+    result = json.dumps({"tier": "nano", "status": "ok", "tokens": 4, "cost_usd": 0.1} | odd)
+    kept = checked(event("task-succeeded", result=result), names())
+    assert kept is not None
+    assert kept["result"] == HIDDEN
 
 
 def test_what_cannot_be_told_apart_is_dropped() -> None:

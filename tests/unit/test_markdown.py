@@ -55,6 +55,10 @@ def test_no_text_becomes_more_than_text(value: str) -> None:
     assert_harmless(f"- {escape(value)}: {code(value)}\n")
 
 
+def test_an_entity_stands_for_nothing_that_cannot_be_seen() -> None:
+    assert paragraphs("a&#x202e;b&rlm;c&#8203;d", known) == "abcd"
+
+
 @pytest.mark.parametrize("value", HOSTILE)
 def test_hostile_text(value: str) -> None:
     assert_harmless(paragraphs(value, known))

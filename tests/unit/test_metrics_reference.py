@@ -85,3 +85,17 @@ def test_every_metric_is_in_the_dashboard() -> None:
     text = " ".join(EXPRESSIONS)
     unseen = {row.name for row in ROWS if not any(re.search(rf"\b{name}\b", text) for name in row.series)}
     assert unseen <= {"tierfleet_limit_used"}
+
+
+def test_the_panels_of_the_dashboard_are_apart_and_ask_the_data_source_that_was_chosen() -> None:
+    panels = dashboard()["panels"]
+    assert len({panel["id"] for panel in panels}) == len(panels)
+    taken: set[tuple[int, int]] = set()
+    for panel in panels:
+        place = panel["gridPos"]
+        cells = {(place["x"] + x, place["y"] + y) for x in range(place["w"]) for y in range(place["h"])}
+        assert not cells & taken, panel["title"]
+        assert max(x for x, _ in cells) < 24
+        taken |= cells
+        for target in panel.get("targets", ()):
+            assert target["datasource"] == {"type": "prometheus", "uid": "${datasource}"}

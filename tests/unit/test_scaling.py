@@ -64,7 +64,7 @@ def test_a_limit_on_tokens_counts_as_so_many_calls() -> None:
 
 def test_where_no_call_was_seen_a_part_of_its_timeout_counts() -> None:
     assert of_nano(replace(FREE, requests_per_minute=600), tier(10_000)) == 30, "ten a second for three seconds"
-    assert lanes_of(config())["nano"].typical_s == pytest.approx(6.0)
+    assert lanes_of(config())["nano"].typical_s == pytest.approx(2.0)
 
 
 def test_where_nobody_knows_how_many_tokens_calls_take_a_few_begin() -> None:

@@ -65,7 +65,7 @@ def test_a_subtask_is_told_when_it_begins_and_when_it_ends() -> None:
 
     asyncio.run(work())
     begun, ended = told.events
-    assert begun == {"type": "task-started", "uuid": "j01/classify/7", "name": "nano.topic", "args": "j01/classify/7"}
+    assert begun == {"type": "task-started", "uuid": "j01/classify/7", "name": "nano.topic"}
     assert (ended["type"], ended["uuid"], ended["name"]) == ("task-succeeded", "j01/classify/7", "nano.topic")
     assert json.loads(ended["result"]) == {"tier": "nano", "status": "ok", "tokens": 412, "cost_usd": 0.000123}
     assert "canary" not in json.dumps(told.events)

@@ -9,7 +9,7 @@
   if (!main || !main.dataset.liveFrom || "ended" in main.dataset) return;
 
   let words = new Map(), bars = new Map();
-  let renewing = false, again = false, ended = false, retries = 0, saidAt = 0;
+  let source = null, renewing = false, again = false, ended = false, retries = 0, saidAt = 0;
 
   function find() {
     words = new Map();
@@ -83,7 +83,8 @@
   }
 
   function listen() {
-    const source = new EventSource(main.dataset.liveFrom);
+    if (ended || document.hidden || (source && source.readyState !== EventSource.CLOSED)) return;
+    source = new EventSource(main.dataset.liveFrom);
     source.addEventListener("open", () => { retries = 0; liveness("live"); });
     source.addEventListener("state", (event) => {
       const state = JSON.parse(event.data);
@@ -106,9 +107,18 @@
       if (++retries > MOST_RETRIES) { liveness("not up to date: reload the page"); return; }
       // An answer without a stream: the job may have ended meanwhile.
       if (retries === 1) renew();
-      setTimeout(() => { if (!ended) listen(); }, RETRY_MS);
+      setTimeout(listen, RETRY_MS);
     });
   }
+
+  // A browser keeps few connections to one host: a page that nobody sees needs none.
+  document.addEventListener("visibilitychange", () => {
+    if (document.hidden && source) {
+      source.close();
+      liveness("");
+    }
+    listen();
+  });
 
   find();
   listen();
