@@ -45,5 +45,5 @@ def test_what_is_not_run_says_why(page: Path) -> None:
     found = blocks(page)
     for block in found:
         well_formed(block)
-    assert sum(block.kind in RUN for block in found) >= 2
+    assert any(block.kind in RUN for block in found)
     assert sum(block.kind == "console" for block in found) <= 6
