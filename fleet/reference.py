@@ -94,7 +94,7 @@ def _commands() -> str:
         given = [_placeholder(one) for one in command.params if not one.opts[0].startswith("-")]
         options = [one for one in command.params if one.opts[0].startswith("-")]
         parts.append(f"\n## {' '.join(words)}\n\n{command.help}\n")
-        parts.append("```console\n" + " ".join([*words, *given, *(["[OPTIONS]"] if options else [])]) + "\n```")
+        parts.append(f"`{' '.join([*words, *given, *(['[OPTIONS]'] if options else [])])}`")
         rows = [(_flag(one), _default_of(one), one.help or "") for one in options]
         rows = [(f"`{_placeholder(one)}`", "", one.help or "") for one in command.params if one not in options] + rows
         if rows:

@@ -46,4 +46,4 @@ def test_what_is_not_run_says_why(page: Path) -> None:
     for block in found:
         well_formed(block)
     assert any(block.kind in RUN for block in found)
-    assert sum(block.kind == "console" for block in found) <= 6
+    assert sum(block.kind == "console" for block in found) <= 2
