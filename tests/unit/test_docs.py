@@ -86,6 +86,28 @@ def test_every_alert_says_what_to_do() -> None:
     assert all(row[1].endswith((".", "?")) for row in rows)
 
 
+@pytest.mark.parametrize("path", [*PAGES, ROOT / "README.md"], ids=lambda path: path.stem)
+def test_what_a_page_names_there_is(path: Path) -> None:
+    """Commands, variables and metrics are those of the reference."""
+    text = path.read_text()
+    reference = {page.stem: page.read_text() for page in (DOCS / "reference").iterdir()}
+    commands = {tuple(words.split()) for words in re.findall(r"^## fleet (.+)$", reference["commands"], re.M)}
+    groups = {words[0] for words in commands if len(words) > 1}
+    for first, second in re.findall(r"(?:^|[`(\s])fleet ([a-z]+)(?: ([a-z]+))?", "\n".join(code_of(text)), re.M):
+        assert ((first, second) if first in groups else (first,)) in commands, f"{path.name}: fleet {first} {second}"
+    for variable in set(re.findall(r"\b(?:FLEET|OTEL|OPENAI|FLOWER)_[A-Z_]+\b", text)):
+        assert f"`{variable}`" in reference["environment"], f"{path.name}: {variable}"
+    for metric in set(re.findall(r"\btierfleet_[a-z_]*[a-z]\b", text)):
+        assert f"`{metric}" in reference["metrics"], f"{path.name}: {metric}"
+
+
+def code_of(text: str) -> list[str]:
+    """The blocks and spans of a page that are code, without comments."""
+    without = re.sub(r"```.*?```", "", text, flags=re.S)
+    fenced = re.findall(r"```(?:sh|console)\n(.*?)```", text, re.S)
+    return [*(re.sub(r"\s#.*", "", block) for block in fenced), *re.findall(r"`([^`]+)`", without)]
+
+
 @pytest.mark.parametrize("path", LINKING, ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_link_leads_somewhere(path: Path) -> None:
     for link in _LINK.findall(re.sub(r"```.*?```", "", path.read_text(), flags=re.S)):
