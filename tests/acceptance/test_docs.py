@@ -25,12 +25,12 @@ def quickstart(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield opened.folder
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(600)
 def test_the_quickstart_runs_as_it_is_written(quickstart: Path) -> None:
     assert (quickstart / ".fleet" / "fleet.json").exists()
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_a_page_runs_as_it_is_written(page: Path, quickstart: Path, tmp_path: Path) -> None:
     """In a folder with a running fleet, as the quickstart leaves it."""
