@@ -8,7 +8,7 @@ PEERS  := .venv-peers/.ready .venv-litellm/.ready
 # The vendor's Node client, which the tests use where there is npm; without it they skip what is about Node.
 NODE   := $(if $(shell command -v npm),tests/tours/node_modules/.ready)
 
-.PHONY: demo test parts compose-secrets compose-test lint node chaos chaos-long bench bench-pipeline bench-scale bench-limits bench-api bench-autoscale fuzz lock clean
+.PHONY: demo test docs parts compose-secrets compose-test lint node chaos chaos-long bench bench-pipeline bench-scale bench-limits bench-api bench-autoscale fuzz lock clean
 
 demo: $(READY)
 	$(BIN)/fleet demo --out out/demo
@@ -38,6 +38,10 @@ lint: $(READY)
 	$(BIN)/lint-imports
 
 node: $(NODE)
+
+# docs/reference, from the code.
+docs: $(READY)
+	$(BIN)/python -m fleet.reference
 
 # About four minutes: a fleet of processes under 200 kills and every other fault, then its books.
 chaos: $(READY)

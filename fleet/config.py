@@ -30,18 +30,24 @@ class Frozen(BaseModel):
 class ProviderConfig(Frozen):
     """An account with a vendor: where it is, which key opens it, which wire it speaks."""
 
+    #: An entry of `PROVIDERS` (`fleet.providers`).
     kind: Literal["openai"] = "openai"
     #: `auto`: the Responses API at the vendor's own address, chat completions (what everybody speaks) at any other.
     wire: Literal["auto", "responses", "chat"] = "auto"
+    #: Left out: `OPENAI_BASE_URL`, else the vendor's own address.
     base_url: str | None = None
+    #: The variable that holds the key.
     key_env: str = "OPENAI_API_KEY"
 
 
 class Limits(Frozen):
     """What the vendor allows this account and model, at most; `None` is no limit."""
 
+    #: Requests begun in any 60 s.
     requests_per_minute: Count | None = None
+    #: Tokens, input and output, in any 60 s.
     tokens_per_minute: Count | None = None
+    #: Calls under way at a time, over the whole fleet.
     in_flight: Count | None = None
     #: Begin slowly, and follow what the vendor tells or refuses. `limits: auto` is short for this alone.
     auto: bool = False
@@ -50,19 +56,26 @@ class Limits(Frozen):
 class Price(Frozen):
     """US dollars per million tokens."""
 
+    #: Of input.
     input: Annotated[Decimal, Field(ge=0)]
+    #: Of input that the vendor had cached; left out: as `input`.
     cached_input: Annotated[Decimal, Field(ge=0)] | None = None
+    #: Of output, with what a model thinks.
     output: Annotated[Decimal, Field(ge=0)]
 
 
 class ModelConfig(Frozen):
     """What a model can take, costs and may be asked."""
 
+    #: A name among `providers`.
     provider: str = "openai"
+    #: Input and output together, at most.
     context_tokens: Count
+    #: Output of one call, at most.
     max_output_tokens: Count = 16_384
     #: Sent as `reasoning.effort` where set; leave out for models that do not reason.
     reasoning_effort: str | None = None
+    #: Left out: none are known, and none kept.
     limits: Annotated[Limits, BeforeValidator(lambda given: {"auto": True} if given == "auto" else given)] = Limits()
     #: Left out: the bundled price list, which must know the model.
     price: Price | None = None
@@ -71,6 +84,7 @@ class ModelConfig(Frozen):
 class TierConfig(Frozen):
     """A named lane: queue, model, concurrency and where to escalate."""
 
+    #: A name among `models`; what jobs ask for is the tier.
     model: str
     #: Calls in flight in one worker process.
     concurrency: Count = 100
@@ -79,6 +93,7 @@ class TierConfig(Frozen):
     #: Calls that run in the background at the vendor, where another worker can collect them after a crash; `auto`:
     #: those that are expected to be long or dear.
     background: Literal["auto", "always", "never"] = "auto"
+    #: The tier that answers after this one was rejected; left out: none does.
     escalate_to: str | None = None
     #: The model that takes over while the vendor of `model` has an outage, refuses the key or says that the quota is used
     #: up; it should be able to do the same work, its price is its own.
@@ -92,9 +107,9 @@ class TenantConfig(Frozen):
     weight: Annotated[float, Field(ge=0.01, le=100)] = 1.0
     #: Jobs, and calls that wait for their answers, that it may have under way at a time; None: any number.
     open_jobs: Count | None = None
-    #: Bytes of items and conversations that it may send in a day, and dollars spent in a day after which nothing new is
-    #: accepted of it; days are UTC's.
+    #: Bytes of items and conversations that it may send in a day; days are UTC's.
     bytes_per_day: Count | None = None
+    #: Dollars spent in a day after which nothing new is accepted of it.
     usd_per_day: Annotated[Decimal, Field(gt=0)] | None = None
 
 
@@ -117,11 +132,15 @@ class OutsideConfig(Frozen):
 
 
 class FleetConfig(Frozen):
+    #: Accounts with vendors, by name; left out: one called `openai`.
     providers: dict[str, ProviderConfig] = {"openai": ProviderConfig()}
+    #: By the names that the vendor has for them.
     models: dict[str, ModelConfig]
+    #: By name: `nano`, `mini` and `flagship`, and whatever else.
     tiers: dict[str, TierConfig]
     #: Those that are not named here have what `TenantConfig` says.
     tenants: dict[str, TenantConfig] = {}
+    #: Addresses that users name.
     outside: OutsideConfig = OutsideConfig()
     #: Other names by which callers of the OpenAI-compatible API may ask a tier, or `auto`: those of the models they used before.
     aliases: dict[str, str] = {}
@@ -194,15 +213,21 @@ class Environment(BaseSettings):
 
     model_config = SettingsConfigDict(env_ignore_empty=True, frozen=True, extra="ignore")
 
+    #: The configuration file; left out: `config/fleet.yaml` here, else the one that ships.
     fleet_config: Path | None = None
+    #: The store, Valkey or Redis; left out: the fleet that runs in this folder, else an embedded one.
     fleet_redis_url: str | None = None
+    #: The broker, `redis://` or `amqp://`; left out: the store.
     fleet_broker_url: str | None = None
+    #: Folder of items, outputs and uploads; every process of a fleet needs the same.
     fleet_blobs: Path = Path(".fleet/blobs")
+    #: Folder of an embedded fleet: its store, logs and addresses; and of what Flower keeps.
     fleet_state: Path = Path(".fleet")
     #: Base URL of the simulated provider that stands in while there is neither key nor base URL.
     fleet_sim_url: str | None = None
-    #: Where the client finds a fleet's API, and the key it shows there.
+    #: Where the client finds a fleet's API.
     fleet_api_url: str | None = None
+    #: The key that it shows there.
     fleet_api_key: SecretStr | None = None
     #: HOST:PORT where the process shows its metrics, without a key; not set, it listens nowhere.
     fleet_metrics_address: str | None = None
@@ -210,13 +235,17 @@ class Environment(BaseSettings):
     fleet_log_format: str | None = None
     #: Folder in which a process says that it lives and takes work (`fleet.health`); each needs one of its own.
     fleet_health: Path | None = None
-    #: Where spans are sent (`fleet.recording`); `1`: with prompts and outputs in them.
+    #: Where spans are sent (`fleet.recording`), OTLP over HTTP; not set, there are none.
     otel_exporter_otlp_endpoint: str | None = None
+    #: `true`: no spans in spite of that.
     otel_sdk_disabled: str | None = None
+    #: `1`: spans with prompts and outputs in them.
     fleet_trace_content: str | None = None
     #: `user:password` that whoever looks at Flower has to have.
     fleet_flower_basic_auth: SecretStr | None = None
+    #: The vendor's key.
     openai_api_key: SecretStr | None = None
+    #: The vendor's address; neither this nor a key: the simulated provider answers.
     openai_base_url: str | None = None
 
     def check(self) -> None:

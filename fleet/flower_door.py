@@ -40,9 +40,13 @@ class OAuth(BaseSettings):
 
     #: Whose e-mail addresses are let in: one, several with `|` between them, or `.*@example.com`.
     auth: str | None = None
+    #: `google`, `github`, `gitlab` or `okta`.
     auth_provider: str | None = None
+    #: The id that the provider gave this Flower.
     oauth2_key: str | None = None
+    #: The secret that goes with it.
     oauth2_secret: SecretStr | None = None
+    #: Where the provider sends its users back to: Flower's own address, with /login.
     oauth2_redirect_uri: str | None = None
 
 

@@ -57,26 +57,37 @@ class JobStatus(StrEnum):
 class FilesSource(Frozen):
     """One item per text file below `root`: `{path, text, bytes}`."""
 
+    #: The folder.
     root: Path
+    #: Patterns of paths below it that are taken.
     include: tuple[str, ...] = ("**/*",)
+    #: Patterns of those that are not.
     exclude: tuple[str, ...] = ()
+    #: Larger files are left out.
     max_bytes: Count = 1_000_000
 
 
 class ImagesSource(Frozen):
     """One item per picture below `root`: `{path, bytes, media_type}`, with the picture sent along."""
 
+    #: The folder.
     root: Path
+    #: Patterns of paths below it that are taken.
     include: tuple[str, ...] = ("**/*.png", "**/*.jpg", "**/*.jpeg", "**/*.webp", "**/*.gif")
+    #: Patterns of those that are not.
     exclude: tuple[str, ...] = ()
+    #: Larger pictures are left out.
     max_bytes: Count = 20_000_000
 
 
 class Items(Frozen):
     """Where the items come from: exactly one of the four."""
 
+    #: A file of items.
     path: Path | None = None
+    #: Text files.
     files: FilesSource | None = None
+    #: Pictures.
     images: ImagesSource | None = None
     #: The id of a file that was uploaded to the fleet.
     file: str | None = None
@@ -92,20 +103,29 @@ class Items(Frozen):
 class Step(Frozen):
     """One entry of a plan; with `each` it stands for one subtask per item."""
 
+    #: Its name in needs, templates and results.
     id: str
+    #: One subtask per item; left out: one subtask.
     each: Literal["items"] | None = None
+    #: A tier, or `auto`: nano for bulk work by its kind, else mini.
     tier: str = AUTO
     #: What routing and quality figures are kept by; the id when left out.
     kind: str | None = None
+    #: Steps that come first, item by item where both have `each`.
     needs: tuple[str, ...] = ()
+    #: An expression over needs and item; where it is false the subtask is skipped.
     when: str | None = None
+    #: What the model is told before the prompt; the same for every item, so that vendors cache it.
     instructions: str = ""
+    #: A template over `item`, `items`, `goal` and the outputs of needs.
     prompt: str = ""
     #: Asked instead of a prompt: a whole conversation; `item`: that of each item, which has it as its `body`.
     conversation: Literal["item"] | Conversation | None = None
     #: JSON schema of the answer; left out: free text.
     output: dict[str, Any] | None = None
+    #: The highest tier that it may climb to.
     max_tier: str | None = None
+    #: Tokens of an answer, at most.
     max_output_tokens: Annotated[int, Field(gt=0, le=200_000)] = 2_000
 
     @property
@@ -154,22 +174,32 @@ class Step(Frozen):
 class Review(Frozen):
     """The flagship's one look at the gathered outputs."""
 
+    #: What to make of the outputs.
     prompt: str
     #: How often it may send subtasks back.
     rounds: Annotated[int, Field(ge=0, le=10)] = 1
+    #: Tokens of its answer, at most.
     max_output_tokens: Annotated[int, Field(gt=0, le=200_000)] = 16_000
 
 
 class JobSpec(Frozen):
     """A job as it is submitted. Without `steps` the flagship plans them from goal and items."""
 
+    #: For people.
     name: Annotated[str, Field(min_length=1, max_length=200)]
+    #: What planner and reviewer aim at.
     goal: Annotated[str, Field(max_length=20_000)] = ""
+    #: A list, or where they come from.
     items: Items | tuple[Any, ...] = ()
+    #: The plan; left out: the flagship makes it.
     steps: Annotated[tuple[Step, ...], Field(max_length=MAX_STEPS)] = ()
+    #: Left out: nobody looks at the whole.
     review: Review | None = None
+    #: A hard cap.
     budget_usd: Annotated[Decimal, Field(gt=0)] | None = None
+    #: Its weight beside other jobs of the tenant.
     priority: Literal["interactive", "normal", "background"] = "normal"
+    #: An address that is told of its end.
     webhook: str | None = None
     #: A ready-made renderer of the result, set by recipes.
     recipe: str | None = None

@@ -1,4 +1,4 @@
-"""Every metric the processes show, as a table: made from the code that shows them. `python -m fleet.metrics_reference` prints it.
+"""Every metric the processes show, as a table: made from the code that shows them, for `fleet.reference`.
 
 It makes the collectors of a worker, a coordinator and the API over nothing, and reads names, kinds, labels and help off them. No
 store is asked.
@@ -24,7 +24,7 @@ from queues.survey import OpenJobs, Survey, TierSurvey
 HEAD = """\
 # Metrics
 
-<!-- Made by `python -m fleet.metrics_reference`; a test keeps it so. -->
+<!-- Made by `make docs`; a test keeps it so. -->
 
 Every process shows its metrics at `FLEET_METRICS_ADDRESS` under `/metrics`, without a key. The API shows its own and those of the
 whole fleet on its own port, too, to a key with the scope admin. Every coordinator shows the same of the whole fleet: take the max
@@ -116,7 +116,3 @@ def _labels(row: Row) -> str:
     if row.name == "tierfleet_calls_total":
         return "`tier`, `model`, `outcome` (below)"
     return ", ".join(f"`{name}`" + (f" ({', '.join(values)})" if values else "") for name, values in row.labels.items())
-
-
-if __name__ == "__main__":
-    print(table(), end="")  # noqa: T201  what it is for
