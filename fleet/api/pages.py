@@ -44,8 +44,8 @@ HOME = "/jobs"
 
 @router.get("/")
 @router.get("/signin")
-async def home() -> Response:
-    """Lead to the jobs, where whoever is not known is asked to sign in."""
+async def home(_: Visitor) -> Response:
+    """Lead to the jobs."""
     return RedirectResponse(HOME, 303)
 
 

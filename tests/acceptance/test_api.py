@@ -108,3 +108,25 @@ def test_keys_are_made_listed_and_revoked_by_the_command(valkey: Valkey, tmp_pat
     for wrong in (("revoke", key["id"]), ("create", "--scope", "reed"), ("create", "--tenant", "A.B")):
         refused = folder.fleet("keys", *wrong)
         assert (refused.code, refused.err.count("\n")) == (2, 1), wrong
+    outside = folder.fleet("api", "--host", "0.0.0.0", "--port", str(free_port()))  # noqa: S104  it refuses
+    assert (outside.code, "fleet keys create" in outside.err) == (2, True)
+
+
+def test_an_api_that_awaits_its_first_key_lets_nobody_in_before(valkey: Valkey, tmp_path: Path) -> None:
+    port = free_port()
+    outside = ("--host", "0.0.0.0", "--port", str(port))  # noqa: S104  nobody is let in
+    api = FleetProcess(valkey, tmp_path, config(), NO_MODEL, "api", *outside, "--await-key")
+    folder = Folder(tmp_path, {"FLEET_REDIS_URL": valkey.url})
+
+    async def status(key: str) -> int:
+        async with aiohttp.ClientSession(headers={"Authorization": f"Bearer {key}"}) as session:
+            async with session.get(f"http://127.0.0.1:{port}/v1/jobs") as answer:
+                return answer.status
+
+    try:
+        until(lambda: port in api.listens_on(), "the API to listen", api)
+        assert asyncio.run(status("none")) == 401
+        made = json.loads(folder.fleet("keys", "create", "-o", "json").out)
+        assert asyncio.run(status(made["key"])) == 200
+    finally:
+        api.stop()

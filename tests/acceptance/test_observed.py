@@ -7,6 +7,7 @@ searched for them: logs, Celery's messages and events, Flower, metrics, traces, 
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import json
 import re
@@ -92,7 +93,7 @@ class Teller:
             "OTEL_EXPORTER_OTLP_ENDPOINT": self.collector.url,
             "OTEL_EXPORTER_OTLP_HEADERS": f"x-key={self.canaries.collector_key}",
             "OTEL_BSP_SCHEDULE_DELAY": "200",
-            "FLOWER_UNAUTHENTICATED_API": "true",
+            "FLEET_FLOWER_BASIC_AUTH": f"ops:{self.canaries.flower_password}",
         }
 
     def start(self) -> None:
@@ -235,16 +236,17 @@ class Teller:
     def sinks(self, job: str) -> dict[str, str]:
         """All that can be read of it while the processes run."""
         api, flower = f"http://127.0.0.1:{self.port}", f"http://127.0.0.1:{self.flower_port}"
+        login = f"ops:{self.canaries.flower_password}"
         found = {
             "metrics of the coordinator": _page(f"http://127.0.0.1:{self.metrics_port}/metrics"),
             "metrics of the API": _page(f"{api}/metrics", self.admin_key()),
-            "Flower": _page(f"{flower}/"),
-            "Flower's tasks": _page(f"{flower}/api/tasks?limit=1000"),
+            "Flower": _page(f"{flower}/", login=login),
+            "Flower's tasks": _page(f"{flower}/api/tasks?limit=1000", login=login),
         }
         tasks = json.loads(found["Flower's tasks"])
         assert len(tasks) > 8, "it has seen them"
         for id_ in list(tasks)[:20]:
-            found[f"Flower's {id_}"] = _page(f"{flower}/task/{urllib.parse.quote(id_, safe='')}")
+            found[f"Flower's {id_}"] = _page(f"{flower}/task/{urllib.parse.quote(id_, safe='')}", login=login)
         audit = self.folder_of_commands().fleet("keys", "audit", "--tenant", "default", "-o", "json")
         assert audit.code == 0, audit.err
         found["audit notes"] = audit.out
@@ -272,8 +274,9 @@ async def _webhook_secret(link: Link) -> str:
     return (await Secrets(link, NAMESPACE).of("default"))[0].removeprefix("whsec_")
 
 
-def _page(url: str, key: str = "none") -> str:
-    request = urllib.request.Request(url, headers={"Authorization": f"Bearer {key}"})
+def _page(url: str, key: str = "none", *, login: str | None = None) -> str:
+    shown = f"Bearer {key}" if login is None else f"Basic {base64.b64encode(login.encode()).decode()}"
+    request = urllib.request.Request(url, headers={"Authorization": shown})
     with urllib.request.urlopen(request, timeout=30) as page:
         return str(page.read().decode())
 
