@@ -119,9 +119,10 @@ def test_an_api_that_awaits_its_first_key_lets_nobody_in_before(valkey: Valkey, 
     folder = Folder(tmp_path, {"FLEET_REDIS_URL": valkey.url})
 
     async def status(key: str) -> int:
-        async with aiohttp.ClientSession(headers={"Authorization": f"Bearer {key}"}) as session:
-            async with session.get(f"http://127.0.0.1:{port}/v1/jobs") as answer:
-                return answer.status
+        shown = {"Authorization": f"Bearer {key}"}
+        jobs = f"http://127.0.0.1:{port}/v1/jobs"
+        async with aiohttp.ClientSession(headers=shown) as session, session.get(jobs) as answer:
+            return answer.status
 
     try:
         until(lambda: port in api.listens_on(), "the API to listen", api)
