@@ -16,7 +16,9 @@ CallStatus = Literal["ok", "rejected", "failed"]
 #: Reason of an entry for a call whose worker vanished between sending it and writing what came of it.
 WORKER_LOST = "worker lost"
 
-Role = Literal["plan", "work", "review", "reduce"]
+Role = Literal["plan", "work", "check", "audit", "review", "reduce"]
+#: How the vendor is asked: at once, at once but later where it is busy, or as a line of a batch.
+Lane = Literal["standard", "flex", "batch"]
 NotNegative = Annotated[int, Field(ge=0)]
 
 
@@ -29,17 +31,32 @@ class LedgerEntry(Frozen):
     subtask: str | None = None
     step: str | None = None
     kind: str | None = None
-    #: `reduce`: the outputs were too many for the reviewer and were condensed first.
+    #: `check`: a judge's look at an answer; `audit`: a look at one that was accepted; `reduce`: the outputs were too many for
+    #: the reviewer and were condensed first.
     role: Role
+    tenant: str | None = None
+    #: Which call for its subtask this is, from 1; 0 where that is not counted.
+    attempt: NotNegative = 0
+    #: The tier whose rejected answer it was shown.
+    came_from: str | None = None
     tier: str
     #: The model that was asked for, and the one that answered as the vendor names it.
     model: str
     answered_model: str | None = None
     provider: str
+    #: How it was asked, and the service tier that the vendor says it served with.
+    lane: Lane = "standard"
+    answered_service_tier: str | None = None
     usage: Usage = Usage()
+    #: Pictures sent.
+    images: NotNegative = 0
     #: False: the provider reported no usage and it is estimated.
     usage_reported: bool = True
     cost_nano_usd: NotNegative
+    #: What of that the vendor took for tools of its own.
+    fees_nano_usd: NotNegative = 0
+    #: What was held for it.
+    reserved_nano_usd: NotNegative = 0
     #: `ok`: answered and accepted; `rejected`: answered, but the check did not pass; `failed`: no answer.
     status: CallStatus
     reason: str | None = None

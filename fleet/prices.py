@@ -18,7 +18,8 @@ NANO_PER_USD = 1_000_000_000
 
 
 class Usage(BaseModel):
-    """Tokens of one call. `input_tokens` includes `cached_tokens`; `output_tokens` includes `reasoning_tokens`."""
+    """Tokens of one call. `input_tokens` includes `cached_tokens` and `cache_write_tokens`; `output_tokens` includes
+    `reasoning_tokens`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -26,6 +27,8 @@ class Usage(BaseModel):
     cached_tokens: int = 0
     output_tokens: int = 0
     reasoning_tokens: int = 0
+    #: Input that the vendor wrote into its cache, where it bills that.
+    cache_write_tokens: int = 0
 
     @property
     def total(self) -> int:
@@ -37,6 +40,7 @@ class Usage(BaseModel):
             cached_tokens=self.cached_tokens + other.cached_tokens,
             output_tokens=self.output_tokens + other.output_tokens,
             reasoning_tokens=self.reasoning_tokens + other.reasoning_tokens,
+            cache_write_tokens=self.cache_write_tokens + other.cache_write_tokens,
         )
 
 
