@@ -23,7 +23,7 @@ from tests.chaos.crew import Incarnation
 from tests.support.processes import ROOT
 
 #: The version that the next one is rolled out over; a release moves it to the one that was released before.
-PREVIOUS = "19a71cc98953d22c3d5c76e6fd8a5a1f30c9cea3"
+PREVIOUS = "5885f5c5e5cc89d92bbe2983ccf87a5d59e94703"
 OPEN_JOBS = 6
 #: Seconds in which one version works alone, or both beside each other, and between two kills.
 WORKS_S, KILL_EVERY_S = 3.0, 0.5
