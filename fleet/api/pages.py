@@ -21,7 +21,7 @@ from fleet.api.extracts import Extracts
 from fleet.api.jobs import cursor_of, place_of, result_lines
 from fleet.api.live import Watches
 from fleet.api.problems import ProblemError
-from fleet.api.rendering import FILE_HEADERS, PageRoute, asset, page, sign_in_page
+from fleet.api.rendering import FILE_HEADERS, PageRoute, page, script, sign_in_page
 from fleet.api.sheet import Sheet, bar, sheet_of
 from fleet.api.visitors import Reception, Visitor, check_own_form, still_here
 from fleet.audit import Audit
@@ -165,16 +165,10 @@ async def sign_out(request: Request) -> Response:
     return response
 
 
-@router.get("/assets/page.css")
-async def style() -> Response:
-    """How pages look."""
-    return asset("page.css")
-
-
-@router.get("/assets/page.js")
-async def script() -> Response:
+@router.get("/page.js")
+async def script_of_pages(_: Visitor) -> Response:
     """What keeps a page up to date."""
-    return asset("page.js")
+    return script()
 
 
 async def _form(request: Request) -> dict[str, str]:

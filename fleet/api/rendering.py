@@ -5,6 +5,7 @@ Whatever a template shows is cleaned and escaped here, so that none can forget t
 
 from __future__ import annotations
 
+import base64
 import datetime
 import hashlib
 import itertools
@@ -25,11 +26,16 @@ from fleet.display import clean
 from fleet.prices import NANO_PER_USD, usd
 from fleet.receipt_view import duration, fine_usd, tokens
 
+_FILES = resources.files("fleet.api") / "assets"
+#: How pages look: it stands in each of them, so that the one that takes a key needs nothing else.
+STYLE = (_FILES / "page.css").read_text()
+#: What keeps a page up to date.
+SCRIPT = (_FILES / "page.js").read_bytes()
 POLICY = "; ".join(
     (
         "default-src 'none'",
         "script-src 'self'",
-        "style-src 'self'",
+        f"style-src 'sha256-{base64.b64encode(hashlib.sha256(STYLE.encode()).digest()).decode()}'",
         "img-src 'self' data:",
         "connect-src 'self'",
         "form-action 'self'",
@@ -52,8 +58,6 @@ HEADERS = {
 }
 #: Of a file that is kept, not shown: whatever is in it is nothing to a browser.
 FILE_HEADERS = HEADERS | {"Content-Security-Policy": "default-src 'none'; sandbox; frame-ancestors 'none'"}
-#: What a page is made of besides its HTML, and how it is sent.
-ASSETS = {"page.css": "text/css", "page.js": "text/javascript"}
 #: Segments of a bar, from the left.
 SEGMENTS = ("done", "skipped", "failed", "running")
 
@@ -83,7 +87,6 @@ def _iso(seconds: float) -> str:
     return f"{datetime.datetime.fromtimestamp(seconds, datetime.UTC):%Y-%m-%dT%H:%M:%SZ}"
 
 
-_BODIES = {name: (resources.files("fleet.api") / "assets" / name).read_bytes() for name in ASSETS}
 _TEMPLATES = jinja2.Environment(
     loader=jinja2.PackageLoader("fleet.api", "templates"),
     autoescape=True,
@@ -94,9 +97,7 @@ _TEMPLATES = jinja2.Environment(
 )
 _TEMPLATES.filters |= {"moment": _moment, "iso": _iso, "segments": _segments, "clean": clean, "dollars": _dollars}
 _TEMPLATES.globals |= {"usd": usd, "fine_usd": fine_usd, "tokens": tokens, "duration": duration}
-_TEMPLATES.globals["assets"] = {
-    name: f"/assets/{name}?v={hashlib.sha256(body).hexdigest()[:12]}" for name, body in _BODIES.items()
-}
+_TEMPLATES.globals |= {"style": Markup(STYLE), "script": f"/page.js?v={hashlib.sha256(SCRIPT).hexdigest()[:12]}"}  # noqa: S704  ours
 
 
 class PageRoute(APIRoute):
@@ -127,10 +128,11 @@ def sign_in_page(back: str, *, wrong: str = "") -> Response:
     return page("sign_in", status=401, back=back, wrong=wrong, visitor=None)
 
 
-def asset(name: str) -> Response:
-    """A file that pages are made of; its address changes with it."""
-    headers = {"Cache-Control": "public, max-age=31536000, immutable"}
-    return Response(_BODIES[name], media_type=ASSETS[name], headers=headers)
+def script() -> Response:
+    """What keeps a page up to date; its address changes with it."""
+    return Response(
+        SCRIPT, media_type="text/javascript", headers={"Cache-Control": "private, max-age=31536000, immutable"}
+    )
 
 
 def _failure(request: Request, error: Exception) -> Response:

@@ -26,6 +26,7 @@ EVERYWHERE = "0.0.0.0"  # noqa: S104  what is tested is that this is safe
 PASSWORD = "ops:a password of some length"
 HEALTH = {"/healthz", "/readyz", "/healthcheck"}
 REFUSED = {401, 403, 404, 405}
+JOB_ID = "j0199c2f4a11d03be7"
 METHODS = ("GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE")
 
 
@@ -125,6 +126,12 @@ def test_the_api_beyond_loopback_answers_its_health_and_nothing_else(valkey: Val
         found = scan(port, paths)
         assert {path for _, path in found} <= HEALTH
         assert found["GET", "/healthz"] == 200
+        # The pages for people: a form that takes a key, which no other site may send, and nothing else.
+        pages = {"/jobs", f"/jobs/{JOB_ID}", f"/jobs/{JOB_ID}/live", f"/jobs/{JOB_ID}/result.md", "/signin", "/page.js"}
+        for path in pages | {"/assets/page.js", "/page.css"}:
+            status, body = answer(port, "GET", path)
+            assert status == (401 if path in pages else 404), path
+            assert (b'<form class="sign-in"' in body) == (path in pages), path
 
 
 def _documented(folder: Folder, valkey: Valkey) -> set[str]:
@@ -135,7 +142,7 @@ def _documented(folder: Folder, valkey: Valkey) -> set[str]:
 
     environment = Environment(fleet_redis_url=valkey.url, fleet_config=folder.path / "fleet.yaml")
     schema = build(Runtime.from_environment(environment), loopback=False).openapi()
-    return {re.sub(r"\{[^}]*\}", "j0199c2f4a11d03be7", path) for path in schema["paths"]}
+    return {re.sub(r"\{[^}]*\}", JOB_ID, path) for path in schema["paths"]}
 
 
 @pytest.mark.parametrize("host", [EVERYWHERE, "::"])

@@ -31,12 +31,13 @@ from tests.support.sim import RunningSim
 from tests.support.valkey import Valkey
 from tests.support.worker import eventually
 
-#: Every route for people: those of a job, those of a tenant, and what is for everybody.
+#: Every route for people: those of a job, and those of a tenant.
 OF_ONE = [
     f"/jobs/{{id}}{rest}" for rest in ("", "/live", "/results.jsonl", "/ledger.jsonl", "/receipt.json", "/result.md")
 ]
 OF_A_TENANT = ["/jobs", "/", "/signin"]
-OPEN = ["/assets/page.css", "/assets/page.js"]
+#: For whoever is signed in, the same for all of them.
+SCRIPT = "/page.js"
 FORMS = ["/signin", "/signout"]
 COOKIE = "fleet_session"
 HEADERS = {
@@ -77,7 +78,7 @@ def test_every_page_is_in_the_tables_here_and_none_in_the_openapi(
         routes = [route for route in all_ if isinstance(route, APIRoute)]
         pages = [route for route in routes if isinstance(route, PageRoute)]
         found = {(method, route.path.replace("{job_id}", "{id}")) for route in pages for method in route.methods or ()}
-        assert found == {("GET", path) for path in (*OF_ONE, *OF_A_TENANT, *OPEN)} | {("POST", path) for path in FORMS}
+        assert found == {("GET", path) for path in (*OF_ONE, *OF_A_TENANT, SCRIPT)} | {("POST", path) for path in FORMS}
         assert not any(route.include_in_schema for route in pages)
         _, schema, _ = await api.ask("GET", "/openapi.json")
         assert {route.path for route in routes if route.include_in_schema} == set(schema["paths"]), (
@@ -101,7 +102,7 @@ def test_without_a_key_there_is_a_form_to_sign_in_and_nothing_else(
             {"Cookie": f"__Host-{COOKIE}=fls_" + "x" * 43, "X-Forwarded-Proto": "https"},
         ]
         for headers in wrong:
-            for path in (*OF_ONE, *OF_A_TENANT):
+            for path in (*OF_ONE, *OF_A_TENANT, SCRIPT):
                 status, text, told = await get(api, path.format(id=job_id), headers=headers)
                 assert (status, told["WWW-Authenticate"]) == (401, "Bearer"), (path, headers)
                 assert '<form class="sign-in" method="post" action="/signin">' in text
@@ -122,6 +123,8 @@ def test_a_key_begins_a_session_that_opens_the_pages_and_nothing_of_the_api(
         assert job.status is JobStatus.COMPLETED
         browser = await signed_in(api, key)
         assert key not in browser["Cookie"]
+        status, _, told = await get(api, SCRIPT, headers=browser)
+        assert (status, told["Content-Type"]) == (200, "text/javascript; charset=utf-8")
         for path in (*OF_A_TENANT, *OF_ONE):
             status, text, told = await get(api, path.format(id=job_id), headers=browser)
             odd = {"/jobs/{id}/live": 204, "/jobs/{id}/result.md": 404, "/": 303, "/signin": 303}

@@ -254,7 +254,7 @@ async def untouched(seen: Watched, title: str | None) -> None:
         .count()
         == 0
     )
-    assert await page.locator("script").count() == await page.locator('script[src^="/assets/"]').count()
+    assert await page.locator("script").count() == await page.locator('script[src^="/page.js"]').count()
     assert await page.evaluate(ACTING) == 0
     hrefs = await page.evaluate("() => [...document.querySelectorAll('a')].map((one) => one.getAttribute('href'))")
     assert all(re.fullmatch(r"#[a-z-]+|/jobs(/[a-z0-9./-]+)?(\?cursor=\S+)?", href) for href in hrefs), hrefs
@@ -306,7 +306,7 @@ def test_a_key_opens_the_page_and_its_end_closes_it(valkey: Valkey, tmp_path: Pa
             # A page of another site sends nobody's cookie.
             other = api.url.replace("127.0.0.1", "localhost")
             foreign = await browser.new_page()
-            await foreign.goto(f"{other}/assets/page.css")
+            await foreign.goto(f"{other}/healthz")
             assert await foreign.evaluate(FETCHED, f"{api.url}/jobs") == "not sent", (
                 "what is ours is for pages of ours alone"
             )

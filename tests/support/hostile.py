@@ -5,6 +5,8 @@ from __future__ import annotations
 import unicodedata
 from html.parser import HTMLParser
 
+from fleet.api.rendering import STYLE
+
 ELEMENT = '<script>document.title="owned";alert("element")</script>'
 BREAKOUT = "\"'><img src=http://evil.example/a.png onerror=alert('breakout')><svg onload=alert(1)>"
 TEMPLATE = "{{ 7 * 191 }}{% raw %}${alert(1)}</textarea></title></style>"
@@ -61,7 +63,7 @@ class _Page(HTMLParser):
 def findings(html: str) -> list[str]:
     """What in a page is not ours, or acts, or hides."""
     page = _Page()
-    page.feed(html)
+    page.feed(html.replace(f"<style>{STYLE}</style>", "", 1))
     page.close()
     return page.findings + [f"the character U+{ord(character):04X}" for character in sorted(set(acting(html)))]
 
@@ -75,6 +77,6 @@ def acting(text: str) -> str:
 def words(html: str) -> str:
     """The text of a page, its elements left out."""
     page = _Page()
-    page.feed(html)
+    page.feed(html.replace(f"<style>{STYLE}</style>", "", 1))
     page.close()
     return "".join(page.text)

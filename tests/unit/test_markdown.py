@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -151,7 +149,6 @@ def test_odd_paths_in_links() -> None:
 @pytest.mark.parametrize(
     "piece", ["[", "![", "*a ", "`" * 7 + "x", "> ", "- ", "[x](", "<", "|", "a@", "**_", "1.\n", "&"]
 )
-def test_long_hostile_text_takes_no_time(piece: str) -> None:
-    begin = time.perf_counter()
+def test_long_hostile_text_is_harmless_and_comes_to_an_end(piece: str) -> None:
+    # What takes longer than a second or two here takes for ever: the limit of every test ends it.
     assert_harmless(paragraphs(piece * 60_000, known))
-    assert time.perf_counter() - begin < 20
