@@ -65,8 +65,8 @@ CASES: dict[str, Case] = {
         {'tierfleet_store_up{instance="a"}': "0x60", 'tierfleet_store_up{instance="b"}': "1x60"},
     ),
     "NoWorkerForBacklog": Case(
-        each("tierfleet_backlog_subtasks", tier__nano="9x60") | each("tierfleet_workers", tier__nano="1x50 0x20"),
-        each("tierfleet_backlog_subtasks", tier__nano="9x60", tier__mini="0x60")
+        each("tierfleet_admissible_subtasks", tier__nano="9x60") | each("tierfleet_workers", tier__nano="1x50 0x20"),
+        each("tierfleet_admissible_subtasks", tier__nano="9x60", tier__mini="0x60")
         | each("tierfleet_workers", tier__nano="1x60", tier__mini="0x60"),
         {"tier": "nano"},
     ),
