@@ -13,6 +13,7 @@ from functools import lru_cache
 from typing import Any
 
 import genai_prices
+from genai_prices.data_snapshot import get_snapshot
 from genai_prices.types import ModelInfo, PriceVariant, Provider, StartDateConstraint, TieredPrices
 
 SOURCE = f"genai-prices {genai_prices.__version__}"
@@ -75,11 +76,25 @@ def listing(name: str, context: str, minute: int) -> Listing:
         since = _start(variant.constraint) or since
     prices = {key: price for key, price in vars(model.get_prices(moment, told)).items() if price is not None}
     odd = [key for key in prices if key not in (*_TEXT, _REQUESTS) and not any(part in key for part in _NEVER_ASKED)]
-    if odd or not {"input_mtok", "output_mtok"} & prices.keys():
-        by = ", ".join(sorted(odd) or sorted(prices)) or "nothing"
-        raise NotListedError(f'bills the model "{name}" by what the fleet does not count ({by})')
+    if odd:
+        raise NotListedError(f'bills the model "{name}" by what the fleet does not count ({", ".join(sorted(odd))})')
+    if not {"input_mtok", "output_mtok"} <= prices.keys():
+        raise NotListedError(f'has no price for both input and output of the model "{name}"')
     starts = {tier.start for price in prices.values() if isinstance(price, TieredPrices) for tier in price.tiers}
     return Listing(tuple(_band(prices, above) for above in sorted({0, *starts})), since)
+
+
+@lru_cache(maxsize=1)
+def dated(minute: int) -> date | None:
+    """The day from which the youngest of all its prices holds, of those that hold by then: it is not older than that."""
+    today = datetime.fromtimestamp(minute * MINUTE_S, UTC).date()
+    starts = (
+        _start(one.constraint)
+        for provider in get_snapshot().providers
+        for model in provider.models
+        for one in (*(model.prices if isinstance(model.prices, list) else ()), *(model.price_variants or ()))
+    )
+    return max((start for start in starts if start is not None and start <= today), default=None)
 
 
 def _found(name: str) -> tuple[Provider, ModelInfo]:

@@ -88,12 +88,12 @@ class Rates(BaseModel):
             + usage.cache_write_tokens * self.cache_write
             + usage.output_tokens * self.output
         )
-        return int((dollars * _NANO_PER_TOKEN).to_integral_value(rounding=ROUND_HALF_UP))
+        return _rounded(dollars * _NANO_PER_TOKEN)
 
     @property
     def fee(self) -> int:
         """The call itself in nano-dollars."""
-        return _nano(self.request)
+        return _rounded(self.request * NANO_PER_USD)
 
     def cost(self, usage: Usage) -> int:
         """A billed call in nano-dollars."""
@@ -101,8 +101,10 @@ class Rates(BaseModel):
 
     def saved_by_cache(self, usage: Usage) -> int:
         """What cached input cost less than other input would have, less what writing it cost more; in nano-dollars."""
-        plain = usage.model_copy(update={"cached_tokens": 0, "cache_write_tokens": 0})
-        return self.of_tokens(plain) - self.of_tokens(usage)
+        if not usage.cached_tokens and not usage.cache_write_tokens:
+            return 0
+        cheaper = usage.cached_tokens * (self.input - self.cached_input)
+        return _rounded((cheaper - usage.cache_write_tokens * (self.cache_write - self.input)) * _NANO_PER_TOKEN)
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,8 +233,8 @@ def _or(given: Decimal | None, instead: Decimal) -> Decimal:
     return instead if given is None else given
 
 
-def _nano(dollars: Decimal) -> int:
-    return int((dollars * NANO_PER_USD).to_integral_value(rounding=ROUND_HALF_UP))
+def _rounded(nano: Decimal) -> int:
+    return int(nano.to_integral_value(rounding=ROUND_HALF_UP))
 
 
 def usd(nano: int) -> str:
