@@ -53,7 +53,7 @@ def prices(output: Output = "text") -> None:
     rows = tuple(shown(checked_config(environment_here())))
     dated = price_list.dated(int(time.time() // price_list.MINUTE_S))
     found = Prices(prices=rows, list=price_list.SOURCE, list_not_before=dated)
-    print_data(found, output, _view(found))
+    print_data(found, output, view(found))
 
 
 def shown(config: FleetConfig) -> Iterator[ShownPrice]:
@@ -73,7 +73,8 @@ def shown(config: FleetConfig) -> Iterator[ShownPrice]:
                 yield ShownPrice(model=name, tiers=tuple(its), lane=lane, price=rates)
 
 
-def _view(found: Prices) -> RenderableType:
+def view(found: Prices) -> RenderableType:
+    """The table for people."""
     table = Table(box=None, pad_edge=False, padding=(0, 1))
     table.add_column("model", overflow="ellipsis", max_width=22, no_wrap=True)
     table.add_column("lane", no_wrap=True)
@@ -93,8 +94,8 @@ def _view(found: Prices) -> RenderableType:
         lane = row.lane + (f" >{price.above // 1000}k" if price.above else "")
         amounts = map(_dollars, (price.input, price.cached_input, price.cache_write, price.output))
         table.add_row(name, lane, *amounts, CONFIG if price.source == CONFIG else "list", str(price.since or "-"))
-        if price.request:
-            notes.append(Text(f"{clean(row.model, 40)}, {row.lane}: each call ${_dollars(price.request)} more."))
+        if price.request and name:
+            notes.append(Text(f"{clean(row.model, 40)}: each call costs ${_dollars(price.request)} beside its tokens."))
     notes += [Text(clean(row.unknown, 400)) for row in found.prices if row.unknown is not None]
     head = Text("US dollars per million tokens; >200k: of calls with more input tokens than that.")
     foot = Text(

@@ -58,9 +58,11 @@ def _type(name: str, arrow: Any) -> Any:
 
 
 def _row(entry: LedgerEntry) -> dict[str, Any]:
-    values: dict[str, Any] = entry.model_dump(mode="json")
-    price = values.pop("price") or {}
-    return values | values.pop("usage") | {f"price_{name}": value for name, value in price.items()}
+    row: dict[str, Any] = entry.model_dump(mode="json")
+    price = row.pop("price") or {}
+    row.update(row.pop("usage"))
+    row.update((f"price_{name}", value) for name, value in price.items())
+    return row
 
 
 def _batches(rows: Iterator[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:

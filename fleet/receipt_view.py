@@ -156,10 +156,10 @@ def _list(costs: Mapping[str, int]) -> Text:
     shown = list(costs.items())
     if len(shown) > MAX_AMOUNTS_SHOWN:
         shown = sorted(shown, key=lambda one: -one[1])[:MAX_AMOUNTS_SHOWN]
-    said = [f"{clean(name, 30)} {usd(cost)}" for name, cost in shown]
+    said = [f"{clean(name, 30)} {fine_usd(cost)}" for name, cost in shown]
     rest = sum(costs.values()) - sum(cost for _, cost in shown)
     if len(said) < len(costs):
-        said.append(f"{len(costs) - len(said)} more {usd(rest)}")
+        said.append(f"{len(costs) - len(said)} more {fine_usd(rest)}")
     return Text(", ".join(said) or "nothing")
 
 
@@ -185,13 +185,13 @@ def _cached(receipt: Receipt) -> str:
 
 def _quality(receipt: Receipt) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 1))
-    table.add_column("audited kind", overflow="ellipsis", max_width=30, no_wrap=True)
+    table.add_column("audited kind", overflow="ellipsis", max_width=24, no_wrap=True)
     table.add_column("tier", overflow="ellipsis", max_width=14, no_wrap=True)
     for heading in ("audited", "right", "share", "95% interval"):
         table.add_column(heading, justify="right", no_wrap=True)
     for row in receipt.quality[:MAX_KINDS_SHOWN]:
         table.add_row(
-            Text(clean(row.kind, 30)),
+            Text(clean(row.kind, 24)),
             Text(clean(row.tier or "-", 14)),
             _count(row.audited),
             _count(row.right),
