@@ -9,7 +9,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
-from fleet.entries import Call
+from fleet.entries import Asked, Call
 from fleet.jobs import Attempt, Outcome
 from fleet.prices import NANO_PER_USD, Usage
 from fleet.stored import read
@@ -26,6 +26,13 @@ class Trail:
     cost_nano_usd: int = 0
     #: The accepted output (and its model) that a review sent back: what stays if there is no better one.
     kept: tuple[Any, str] | None = None
+    #: Calls that were made, those without an answer too.
+    asked: Asked = field(default_factory=Asked)
+
+    @property
+    def came_from(self) -> str | None:
+        """The tier whose answer was rejected last: whoever answers next is shown it."""
+        return self.attempts[-1].tier if self.attempts else None
 
     @classmethod
     def load(cls, text: str) -> Trail:
@@ -39,6 +46,7 @@ class Trail:
             read(Usage, data.get("usage", {})),
             data.get("cost_nano_usd", 0),
             None if kept is None else (kept[0], kept[1]),
+            Asked(data.get("asked", data.get("calls", 0))),
         )
 
     def dump(self) -> str:
@@ -49,6 +57,7 @@ class Trail:
                 "usage": self.usage.model_dump(),
                 "cost_nano_usd": self.cost_nano_usd,
                 "kept": self.kept,
+                "asked": self.asked.number,
             }
         )
 
@@ -59,6 +68,7 @@ class Trail:
             "error": error,
             "model": model,
             "attempts": self.calls,
+            "asked": self.asked.number,
             "usage": self.usage.model_dump(),
             "cost_nano_usd": self.cost_nano_usd,
         }
@@ -93,6 +103,7 @@ def outcome_of(id_: str, tier: str, status: Status, end: str | None) -> Outcome:
         tier=tier,
         model=document.get("model"),
         attempts=document.get("attempts", 0),
+        asked=document.get("asked", document.get("attempts", 0)),
         usage=read(Usage, document.get("usage", {})),
         cost_usd=document.get("cost_nano_usd", 0) / NANO_PER_USD,
     )
