@@ -70,7 +70,22 @@ class PlanError(FleetError):
 
 
 class BudgetExceededError(FleetError):
-    """The next call could cost more than the job's budget has left, and no running call could free some."""
+    """The next call could cost more than a budget has left, and no running call could free some.
+
+    Args:
+        message: names the budget, and says how it goes on.
+        amount: nano-dollars that would have to be left for the call.
+        until: when the day or month of the budget ends, in seconds since 1970; None: it is the job's own.
+        guards: hold in the store as long as the budget is what it was.
+    """
+
+    def __init__(
+        self, message: str, *, amount: int, until: float | None = None, guards: Sequence[tuple[str, str, str]] = ()
+    ) -> None:
+        super().__init__(message)
+        self.amount = amount
+        self.until = until
+        self.guards = guards
 
 
 class ApiError(FleetError):

@@ -11,6 +11,7 @@ from typing import Literal
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, invariant, precondition, rule
 
+from queues.quotas import Quotas
 from queues.subtasks import Charge, Claim, Intent, Refused, State
 from tests.chaos.machines import ROUND_MS, ROUNDS, Mode, StoreMachine, check
 from tests.support.stores import new
@@ -41,7 +42,7 @@ class Quota(StoreMachine):
 
     @initialize()
     def open(self) -> None:
-        self.run(self.store.set_cap(JOB, CAP))
+        self.run(Quotas(self.store.link, self.namespace).set_cap(JOB, CAP))
         self.run(self.store.add([new(id_) for id_ in SUBTASKS]))
 
     @rule(id_=st.sampled_from(SUBTASKS))

@@ -9,6 +9,7 @@ import pytest
 
 from queues.limits import Limiter, PermitError
 from queues.link import Link
+from queues.quotas import Quotas
 from queues.store import Store
 from queues.subtasks import Intent, Refused
 from queues.tiers import Allowance
@@ -109,7 +110,7 @@ def test_what_may_start_at_once_is_journalled_with_its_permit_and_what_has_to_wa
     async def scenario() -> None:
         link = Link.from_url(valkey.url)
         limiter, store = Limiter(link, "test"), Store(link, "test", lease_ms=1_000)
-        await store.set_cap("job", 100)
+        await Quotas(store.link, store.namespace).set_cap("job", 100)
         allowance = Allowance(requests_per_minute=6)
 
         def intent(name: str, amount: int) -> Intent:
