@@ -40,22 +40,20 @@ class Caps:
 
 def exceeded(job: str, short: Refused, amount: int) -> BudgetExceededError:
     """The error of a call of `amount` nano-dollars, at the least, that does not fit under the cap that was refused."""
+    left = f"has {exact(max(0, short.cap - short.used))} left and this call may cost {exact(amount)}"
     if short.whom == "":
-        text = (
-            f"The job's budget of {exact(short.cap)} has {exact(short.cap - short.used)} left and this call may cost "
-            f"{exact(amount)}; `fleet jobs resume {job} --budget USD` goes on under a higher budget_usd."
-        )
-        return BudgetExceededError(text, amount=amount, guards=((f"q:{job}", "cap", str(short.cap)),))
+        text = f"The job's budget of {exact(short.cap)} {left}."
+        onwards = "Resume it with a higher budget_usd."
+        return BudgetExceededError(text, onwards, amount=amount, guards=((f"q:{job}", "cap", str(short.cap)),))
     until = ends_at(short.per, short.number)
     # What the whole fleet may spend, and has, is not for every tenant to know.
     what = (
         f"The fleet's budget for this {short.per} (budgets.usd_per_{short.per}) is used up"
         if short.whom == EVERYBODY
-        else f"The budget of {exact(short.cap)} that {short.whom} has for this {short.per} (usd_per_{short.per}) has "
-        f"{exact(short.cap - short.used)} left and this call may cost {exact(amount)}"
+        else f"The budget of {exact(short.cap)} that {short.whom} has for this {short.per} (usd_per_{short.per}) {left}"
     )
-    text = f"{what}; it goes on at {moment(until)}, or when the configuration allows more."
-    return BudgetExceededError(text, amount=amount, until=until)
+    onwards = "The job goes on by itself then, or as soon as the configuration allows more."
+    return BudgetExceededError(f"{what}; there is more at {moment(until)}.", onwards, amount=amount, until=until)
 
 
 def used_up(level: str) -> tuple[str, float]:

@@ -60,5 +60,7 @@ class Context:
         job_id = claim.id.split("/", 1)[0]
         tiers = [*self.config.tiers, COORDINATOR]
         guards = [claim.guard, not_ended(job_id), *short.guards]
-        await self.store.stop(job_id, "paused", tiers, why=str(short), short=short.amount, guards=guards)
+        await self.store.stop(
+            job_id, "paused", tiers, why=f"{short} {short.onwards}", short=short.amount, guards=guards
+        )
         await self.store.hand_on(claim, claim.tier, claim.trail)

@@ -73,16 +73,24 @@ class BudgetExceededError(FleetError):
     """The next call could cost more than a budget has left, and no running call could free some.
 
     Args:
-        message: names the budget, and says how it goes on.
+        message: names the budget, and what is left of it.
+        onwards: how a job goes on that is paused for this.
         amount: nano-dollars that would have to be left for the call.
         until: when the day or month of the budget ends, in seconds since 1970; None: it is the job's own.
         guards: hold in the store as long as the budget is what it was.
     """
 
     def __init__(
-        self, message: str, *, amount: int, until: float | None = None, guards: Sequence[tuple[str, str, str]] = ()
+        self,
+        message: str,
+        onwards: str,
+        *,
+        amount: int,
+        until: float | None = None,
+        guards: Sequence[tuple[str, str, str]] = (),
     ) -> None:
         super().__init__(message)
+        self.onwards = onwards
         self.amount = amount
         self.until = until
         self.guards = guards

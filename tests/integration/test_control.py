@@ -130,10 +130,10 @@ def test_retry_runs_what_failed_and_what_was_skipped_for_it_and_nothing_else(
 def test_a_job_paused_at_its_budget_goes_on_with_a_higher_one(valkey: Valkey, tmp_path: Path, sim: RunningSim) -> None:
     async def scenario(fleet: Bench) -> None:
         control = Control(fleet.runtime)
-        job_id = await fleet.submit(items=ITEMS, steps=STEPS, budget_usd=Decimal("0.00009"))
+        job_id = await fleet.submit(items=ITEMS, steps=STEPS, budget_usd=Decimal("0.00005"))
         job = await fleet.run(job_id)
         assert job.status is JobStatus.PAUSED
-        assert f"`fleet jobs resume {job_id} --budget USD`" in str(job.error)
+        assert "Resume it with a higher budget_usd." in str(job.error)
         used, held = await fleet.money(job_id)
         assert held == 0
         with pytest.raises(BadInputError, match="has spent .* already; give it a budget above that"):

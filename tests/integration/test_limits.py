@@ -124,7 +124,7 @@ def test_what_may_start_at_once_is_journalled_with_its_permit_and_what_has_to_wa
 
         assert await begun("m", "a", 60) is True
         assert (await store.quota("job"), await store.unsettled("job")) == ((100, 0, 60), ["note of a"])
-        assert await begun("other", "b", 60) == Refused("short", others=60), "there is a permit, and no money"
+        assert await begun("other", "b", 60) == Refused("short", cap=100, others=60), "there is a permit, and no money"
         wait_ms, *rest = await limiter._ask("m", allowance, 1, "c", 60, 3_600, intent("c", 10), confirm=False)
         assert (wait_ms > 5_000, len(rest)) == (True, 1)
         assert await store.unsettled("job") == ["note of a"], "nothing is held while it waits for its start"
