@@ -17,25 +17,25 @@ from yarl import URL
 
 from fleet import traces
 from fleet.addresses import endpoint_of
-from fleet.config import TenantConfig
+from fleet.caps import caps_of, used_up
+from fleet.config import FleetConfig, TenantConfig
 from fleet.errors import KeyReusedError, NotAcceptedError, StoreUnavailableError, TenantLimitError
 from fleet.items import NO_ITEMS, ItemIndex
 from fleet.jobs import JobSpec, JobStatus, Step
-from fleet.prices import NANO_PER_USD
 from fleet.store import COORDINATOR, PLAN_TASK
 from fleet.subject import also_about
 from queues.admission import Admission, Ends, NotDurableError, Once, OverLimitError, Within
+from queues.shared import words
 from queues.store import Store
 from queues.subtasks import NewSubtask
 
 #: Weight of a job in the fair order among its tenant's jobs.
 SHARES = {"interactive": 16.0, "normal": 4.0, "background": 1.0}
 INDEX = "jobs"
-#: What a caller is told of a limit of its tenant, and after how many seconds it may try again.
+#: What a caller is told of a limit of its tenant, and after how many seconds it may try again; of caps see `fleet.caps`.
 OVER = {
     "jobs": ("As many jobs and calls are under way as the configuration lets at a time (open_jobs)", 2.0),
     "bytes": ("As many bytes were sent today as the configuration lets in a day (bytes_per_day)", 3600.0),
-    "amount": ("As many dollars were spent today as the configuration lets in a day (usd_per_day)", 3600.0),
 }
 
 
@@ -54,10 +54,19 @@ class Submission:
     once: Once | None = None
 
 
-def within(tenant: TenantConfig, sent: int) -> Within:
+def within(config: FleetConfig, tenant: str, sent: int) -> Within:
     """What a tenant may have, of whom so many bytes come in."""
-    dollars = None if tenant.usd_per_day is None else int(tenant.usd_per_day * NANO_PER_USD)
-    return Within(tenant.open_jobs, tenant.bytes_per_day, dollars, sent)
+    its = config.tenants.get(tenant, TenantConfig())
+    return Within(its.open_jobs, its.bytes_per_day, words(caps_of(config, tenant)), sent)
+
+
+def refused(why: str, tenant: str, now: float, then: str) -> TenantLimitError:
+    """The error of a limit, as the store names it, at which a tenant is; `then`: what did not happen."""
+    if why in OVER:
+        text, after_s = OVER[why]
+        return TenantLimitError(f"{text} of {tenant}; {then}.", after_s)
+    text, until = used_up(why)
+    return TenantLimitError(f"{text[0].upper()}{text[1:]}; {then}.", max(1.0, until - now))
 
 
 class Acceptance:
@@ -157,8 +166,7 @@ class Acceptance:
                 hurried=hurried,
             )
         except OverLimitError as error:
-            what, after_s = OVER[str(error)]
-            raise TenantLimitError(f"{what} of {new.tenant}; nothing was accepted.", after_s) from error
+            raise refused(str(error), new.tenant, time.time(), "nothing was accepted") from error
         except OutOfMemoryError as error:
             raise NotAcceptedError(
                 "The store is full, so the job was not accepted and nothing of it is kept; give the store more memory "

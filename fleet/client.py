@@ -96,7 +96,7 @@ class FleetClient:
         simulated = self.runtime.environment.simulated
         its = self.runtime.config.tenants.get(tenant, TenantConfig())
         sent = self.runtime.blobs.size(items.blob) if items is not NO_ITEMS else 0
-        new = Submission(job_id, spec, tenant, its.weight, simulated, within(its, sent), once)
+        new = Submission(job_id, spec, tenant, its.weight, simulated, within(self.runtime.config, tenant, sent), once)
         return await self.runtime.acceptance.create(new, items)
 
     async def latest(

@@ -90,8 +90,21 @@ class TierConfig(Frozen):
     fallback: str | None = None
 
 
-class TenantConfig(Frozen):
-    """What a tenant is entitled to."""
+#: US dollars. More than this the store cannot count to the nano-dollar.
+Usd = Annotated[Decimal, Field(gt=0, le=9_000_000)]
+
+
+class Budgets(Frozen):
+    """What may be spent at most: hard caps. A call belongs to the day and the month, of UTC, in which it begins."""
+
+    #: Dollars in a day.
+    usd_per_day: Usd | None = None
+    #: Dollars in a month.
+    usd_per_month: Usd | None = None
+
+
+class TenantConfig(Budgets):
+    """What a tenant is entitled to; what it may spend in a day and in a month, too."""
 
     #: Its part of the fleet where several want all of it, to that of one with 1; of jobs that are submitted from now on.
     weight: Annotated[float, Field(ge=0.01, le=100)] = 1.0
@@ -99,8 +112,6 @@ class TenantConfig(Frozen):
     open_jobs: Count | None = None
     #: Bytes of items and conversations that it may send in a day; days are UTC's.
     bytes_per_day: Count | None = None
-    #: Dollars spent in a day after which nothing new is accepted of it.
-    usd_per_day: Annotated[Decimal, Field(gt=0)] | None = None
 
 
 class OutsideConfig(Frozen):
@@ -130,6 +141,8 @@ class FleetConfig(Frozen):
     tiers: dict[str, TierConfig]
     #: Those that are not named here have what `TenantConfig` says.
     tenants: dict[str, TenantConfig] = {}
+    #: What all tenants together may spend.
+    budgets: Budgets = Budgets()
     #: Addresses that users name.
     outside: OutsideConfig = OutsideConfig()
     #: Other names by which callers of the OpenAI-compatible API may ask a tier, or `auto`: those of the models they used before.

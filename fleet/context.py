@@ -12,9 +12,10 @@ from redis.exceptions import RedisError
 from fleet.archive import Archive
 from fleet.blobs import Blobs
 from fleet.config import FleetConfig
+from fleet.errors import BudgetExceededError
 from fleet.executor import Executor
 from fleet.rounds import Rounds
-from fleet.store import JobStore
+from fleet.store import COORDINATOR, JobStore, not_ended
 from fleet.task_events import TaskEvents
 from queues.claims import Claims
 from queues.store import Store
@@ -52,4 +53,14 @@ class Context:
         """
         logger.warning("given back: %s", problem, extra={"subtask": claim.id})
         await asyncio.sleep(GIVE_BACK_S)
+        await self.store.hand_on(claim, claim.tier, claim.trail)
+
+    async def pause_at_cap(self, claim: Claim, short: BudgetExceededError) -> None:
+        """Pause the job of a claim that a budget is short for: nothing of it fails, and it goes on when so much fits again."""
+        job_id = claim.id.split("/", 1)[0]
+        tiers = [*self.config.tiers, COORDINATOR]
+        guards = [claim.guard, not_ended(job_id), *short.guards]
+        await self.store.stop(
+            job_id, "paused", tiers, why=f"{short} {short.onwards}", short=short.amount, guards=guards
+        )
         await self.store.hand_on(claim, claim.tier, claim.trail)

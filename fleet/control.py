@@ -5,11 +5,12 @@ It changes states in the store; running calls end by themselves or lose their cl
 
 from __future__ import annotations
 
+import time
 from decimal import Decimal
 
-from fleet.acceptance import OVER, within
-from fleet.config import TenantConfig
-from fleet.errors import BadInputError, TenantLimitError
+from fleet.acceptance import refused
+from fleet.caps import caps_of, exact
+from fleet.errors import BadInputError
 from fleet.janitor import CANCELLED
 from fleet.jobs import JobStatus
 from fleet.prices import NANO_PER_USD
@@ -51,7 +52,7 @@ class Control:
         What was accepted stays, and costs nothing again. 0: only the plan or the review failed, and is made again.
 
         Raises:
-            TenantLimitError: its tenant has spent today what it may.
+            TenantLimitError: its tenant, or the fleet, has spent what it may.
             BadInputError: the job has not ended, was cancelled, is still ending, or nothing in it failed.
         """
         job = await self._runtime.jobs.load(job_id)
@@ -74,15 +75,22 @@ class Control:
         return len(again)
 
     async def _check_dollars(self, tenant: str) -> None:
-        """TenantLimitError when a tenant has spent today what it may."""
-        most = within(self._runtime.config.tenants.get(tenant, TenantConfig()), 0).amount_per_day
-        if most is not None and await self._runtime.acceptance.admission.used_today(tenant) >= most:
-            what, after_s = OVER["amount"]
-            raise TenantLimitError(f"{what} of {tenant}; nothing runs again.", after_s)
+        """TenantLimitError when a tenant, or the fleet, has spent in this day or month what it may."""
+        caps = {(cap.whom, cap.per): cap.most for cap in caps_of(self._runtime.config, tenant)}
+        for shared in await self._runtime.quotas.shared(tenant):
+            if (most := caps.get((shared.whom, shared.per))) is not None and shared.used >= most:
+                level = f"{shared.whom}:{shared.per}:{shared.number}"
+                raise refused(level, tenant, time.time(), "nothing runs again")
 
     async def _new_cap(self, job_id: str, budget_usd: Decimal | None) -> None:
-        if budget_usd is not None:
-            await self._runtime.store.set_cap(job_id, int(budget_usd * NANO_PER_USD))
+        if budget_usd is None:
+            return
+        spent = await self._runtime.quotas.set_cap(job_id, int(budget_usd * NANO_PER_USD))
+        if spent is not None:
+            held = f" and running calls hold {exact(spent[1])}" if spent[1] else ""
+            raise BadInputError(
+                f"The job {job_id} has spent {exact(spent[0])}{held} already; give it a budget above that."
+            )
 
     async def _check_open(self, job_id: str, what: str) -> None:
         job = await self._runtime.jobs.load(job_id)

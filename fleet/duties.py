@@ -13,7 +13,7 @@ from fleet import traces
 from fleet.blobs import BlobError
 from fleet.context import Context, passes
 from fleet.drain import GiveBack
-from fleet.errors import BadInputError, FleetError
+from fleet.errors import BadInputError, BudgetExceededError, FleetError
 from fleet.executor import JobCancelled
 from fleet.jobs import JobStatus
 from fleet.planner import Planner
@@ -99,6 +99,9 @@ class Duties:
         except GiveBack as reason:
             await self._context.store.hand_on(claim, claim.tier, "")
             raise NotOurs(str(reason)) from None
+        except BudgetExceededError as short:
+            await self._context.pause_at_cap(claim, short)
+            raise NotOurs("the job is paused at a cap") from None
         except JobCancelled:
             pass
         except (FleetError, BlobError, PermitError) as problem:

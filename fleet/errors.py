@@ -70,7 +70,30 @@ class PlanError(FleetError):
 
 
 class BudgetExceededError(FleetError):
-    """The next call could cost more than the job's budget has left, and no running call could free some."""
+    """The next call could cost more than a budget has left, and no running call could free some.
+
+    Args:
+        message: names the budget, and what is left of it.
+        onwards: how a job goes on that is paused for this.
+        amount: nano-dollars that would have to be left for the call.
+        until: when the day or month of the budget ends, in seconds since 1970; None: it is the job's own.
+        guards: hold in the store as long as the budget is what it was.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        onwards: str,
+        *,
+        amount: int,
+        until: float | None = None,
+        guards: Sequence[tuple[str, str, str]] = (),
+    ) -> None:
+        super().__init__(message)
+        self.onwards = onwards
+        self.amount = amount
+        self.until = until
+        self.guards = guards
 
 
 class ApiError(FleetError):
@@ -140,13 +163,6 @@ ProviderErrorKind = Literal[
     "malformed",
     "cancelled",
 ]
-
-#: What ails the account and not the call: every other call would fail of it, too.
-OF_THE_ACCOUNT: tuple[ProviderErrorKind, ...] = ("quota", "auth")
-#: What says nothing of the call that met it; any other error may be the call's own fault, or have been billed.
-NOT_THE_CALL: tuple[ProviderErrorKind, ...] = ("connection", "overloaded")
-#: What a vendor with an outage does.
-BROKEN: tuple[ProviderErrorKind, ...] = ("overloaded", "server", "timeout", "connection", "malformed")
 
 
 class ProviderError(FleetError):

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import random
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -18,19 +17,21 @@ from typing import NoReturn
 
 from redis.exceptions import RedisError
 
+from fleet.caps import Caps
 from fleet.choices import Choice, choose, rates_of
 from fleet.config import FleetConfig
 from fleet.drain import Drain, GiveBack
 from fleet.entries import Call, Draft, Purpose, Unsettled, charge
-from fleet.errors import BROKEN, NOT_THE_CALL, OF_THE_ACCOUNT, BudgetExceededError, ProviderError, ProviderErrorKind
+from fleet.errors import ProviderError
+from fleet.failures import NOT_THE_CALL, OF_THE_ACCOUNT, backoff, end_of
+from fleet.fitting import CUT, Fitting, Lines
 from fleet.ledger import LedgerEntry
-from fleet.prices import usd
 from fleet.providers.base import Completion, ModelRequest, Provider
 from fleet.store import COORDINATOR, not_ended
 from queues.failpoints import failpoint
 from queues.limits import End, LateError, Limiter, OutageError, Permit, Told
 from queues.store import Store
-from queues.subtasks import Claim, Refused
+from queues.subtasks import Claim, Intent, Refused
 
 logger = logging.getLogger(__name__)
 
@@ -40,13 +41,6 @@ PATIENCE_S = 3_600.0
 PERMIT_PATIENCE_S = 75.0
 #: For how long a permit is leave to start.
 PERMITTED_S = 0.25
-#: How long to wait for others to free a part of the budget before the subtask goes back to its backlog, how often to look
-#: meanwhile, and how often it may come back.
-BUDGET_PATIENCE_S = 2.0
-BUDGET_LOOK_S = 0.2
-BUDGET_CLAIMS = 300
-BACKOFF_S = 0.5
-MAX_BACKOFF_S = 30.0
 #: For how long after its claim a call in the background that cannot be asked for is asked for again, by whoever claims its
 #: subtask next, before another one is paid for: vendors keep answers for ten minutes at least.
 ASK_AGAIN_S = 600.0
@@ -60,6 +54,13 @@ class JobCancelled(Exception):
     """The call was not made: its job was cancelled."""
 
 
+class _ShortError(Exception):
+    """A budget does not cover the call, now."""
+
+    def __init__(self, refused: Refused) -> None:
+        self.refused = refused
+
+
 class Executor:
     """Calls models for one process."""
 
@@ -68,6 +69,8 @@ class Executor:
         self._providers = providers
         self._store = store
         self._limiter = limiter
+        self._caps = Caps(config)
+        self._lines = Lines()
         #: Set when the worker was asked to stop: running calls end, waiting ones are given back.
         self.draining = Drain()
         #: Permits on their way back.
@@ -78,32 +81,44 @@ class Executor:
 
         Raises:
             ProviderError: no answer, after all tries; what the tries cost is booked.
-            BudgetExceededError: the job's budget does not cover the call.
+            BudgetExceededError: a budget does not cover the call.
             PermitError: the call is larger than a limit.
             GiveBack, JobCancelled: the call was not made.
         """
-        choices = self._choices(purpose.tier, request)
-        failures = asked = 0
+        with Fitting(self._lines, purpose, self._choices(purpose.tier, request)) as fitting:
+            while True:
+                call = await self._fitted(purpose, request, fitting)
+                if fitting.is_whole(call.completion):
+                    return call
+                await self._store.settle([call.charge("rejected", CUT)])
+
+    async def _fitted(self, purpose: Purpose, request: ModelRequest, fitting: Fitting) -> Call:
+        """An answer to one of the choices that fit the budgets."""
+        failures = 0
         renewed = False
         deadline = time.monotonic() + PATIENCE_S
         while True:
-            asked += 1
-            choice, permit = await self._permit(choices, purpose, f"{purpose.subtask}.{purpose.claim.fence}.{asked}")
+            choices = fitting.choices
+            choice, permit = await self._permit(choices, purpose, fitting.next_id())
             permitted = time.monotonic()
             failpoint("permitted")
             attempt = replace(choice.request, call_id=permit.id)
             drafted = choice.draft(purpose, permit.id, permit.waited_ms)
             try:
                 found = await self._intend(drafted, choice.request, purpose, permit.begun)
-            except BaseException:
+            except BaseException as error:
                 await self._limiter.settle(permit, 0, "unused")
-                raise
+                if not isinstance(error, _ShortError):
+                    raise
+                await self.draining.unless(fitting.after(error.refused, choice.name, self._within(purpose, request)))
+                continue
+            fitting.begun()
             if isinstance(found, Call):
                 await self._limiter.settle(permit, 0, "unused")
                 return found
             drafted = found
             if time.monotonic() - permitted > PERMITTED_S and not renewed:
-                # The call of an earlier worker was waited for, or the budget: others have been let start meanwhile.
+                # The call of an earlier worker was waited for: others have been let start meanwhile.
                 try:
                     await self._store.let_go(drafted.intent())
                 finally:
@@ -145,7 +160,7 @@ class Executor:
         if error.retry_after is not None:  # the vendor has no time, not for this call alone
             await self._limiter.pause(permit.account, error.retry_after)
         else:
-            await self.draining.unless(asyncio.sleep(_backoff(failures + 1)))
+            await self.draining.unless(asyncio.sleep(backoff(failures + 1)))
         return failures + 1
 
     async def _pause(self, purpose: Purpose, error: ProviderError) -> NoReturn:
@@ -194,7 +209,7 @@ class Executor:
         async def started(handle: str) -> None:
             # From here on another worker can ask for the answer, instead of for another answer.
             try:
-                if await self._store.intend(drafted.intent(handle), under_way=True) is not None:
+                if await self._store.intend(self._intent(drafted, handle), under_way=True) is not None:
                     raise GiveBack("another worker has taken over")
             except BaseException:
                 await provider.cancel(handle)  # nobody could ask for its answer
@@ -212,7 +227,7 @@ class Executor:
                 await provider.cancel(handles[0])
             entry = drafted.failed(error.kind, maybe_billed=error.maybe_billed, request_id=error.request_id)
             await self._store.settle([charge(entry, drafted.record)])
-            await self._return(permit, entry.usage.total, _end(error.kind), error.told)
+            await self._return(permit, entry.usage.total, end_of(error.kind), error.told)
             raise
         except BaseException as error:
             await self._return(permit, drafted.worst.usage.total, "cut")
@@ -247,12 +262,10 @@ class Executor:
     ) -> Draft | Call:
         """Journal the intent and hold its money. The call of an earlier worker, if it can be asked for, instead of ours.
 
-        `begun`: what the permit says of it.
+        `begun`: what the permit says of it. Raises _ShortError.
         """
-        claim = purpose.claim
-        deadline = time.monotonic() + BUDGET_PATIENCE_S
         while True:
-            verdict = begun or await self._store.intend(drafted.intent())
+            verdict = begun or await self._store.intend(self._intent(drafted))
             begun = False
             match verdict:
                 case None | True:
@@ -261,20 +274,11 @@ class Executor:
                 case Refused("unsettled", note=note):
                     unsettled = Unsettled.of(note)
                     drafted = drafted.after(unsettled.lost)
-                    if (call := await self._taken_up(unsettled, request, claim)) is not None:
+                    if (call := await self._taken_up(unsettled, request, purpose.claim)) is not None:
                         purpose.asked.number = drafted.entry.attempt - 1
                         return call
-                case Refused("short", others=others):
-                    if others > 0 and time.monotonic() > deadline and claim.claims < BUDGET_CLAIMS:
-                        # Others may need this one's place to free what they hold: lost calls are settled by the next claim.
-                        raise GiveBack("others hold what is left of the budget")
-                    if others == 0 or time.monotonic() > deadline:
-                        cap, used, _ = await self._store.quota(drafted.entry.job)
-                        raise BudgetExceededError(
-                            f"The budget of {usd(cap or 0)} has {usd((cap or 0) - used)} left and this call may cost "
-                            f"{usd(drafted.worst.cost_nano_usd)}; give the job a higher budget_usd."
-                        )
-                    await self.draining.unless(asyncio.sleep(BUDGET_LOOK_S))
+                case Refused("short") as short:
+                    raise _ShortError(short)
                 case Refused("paused"):
                     raise GiveBack("the job is paused")
                 case Refused("stale"):
@@ -304,6 +308,14 @@ class Executor:
         rates = rates_of(drafted.entry, self._config, completion)
         return Call(completion, drafted.answered(completion, rates), drafted.record)
 
+    def _intent(self, drafted: Draft, handle: str | None = None) -> Intent:
+        intent, caps = drafted.intent(handle), self._caps.of(drafted.entry.job)
+        return replace(intent, caps=caps) if caps else intent
+
+    def _within(self, purpose: Purpose, request: ModelRequest) -> Callable[[int], list[Choice]]:
+        """The choices with at most so much output."""
+        return lambda limit: self._choices(purpose.tier, replace(request, max_output_tokens=limit))
+
     def _choices(self, tier: str, request: ModelRequest) -> list[Choice]:
         found = []
         for name in self._config.models_of(tier):
@@ -332,19 +344,7 @@ class Executor:
                 lease_s=choice.request.timeout_s + 30,
                 patience_s=PERMIT_PATIENCE_S,
                 sit_out=sit_out,
-                intent=choice.draft(purpose, call_id).intent(),
+                intent=self._intent(choice.draft(purpose, call_id)),
                 lane=choice.tier,
             )
         )
-
-
-def _end(kind: ProviderErrorKind) -> End:
-    if kind == "rate_limit":
-        return "refused"
-    return "broken" if kind in BROKEN else "ended"
-
-
-def _backoff(failures: int) -> float:
-    """Exponential with full jitter."""
-    longest: float = min(MAX_BACKOFF_S, BACKOFF_S * 2**failures)
-    return longest * random.uniform(0.1, 1.0)  # noqa: S311  no secret

@@ -308,6 +308,8 @@ class Outcome(Frozen):
     error: str | None = None
     #: Where programs have to tell one failure from another: `budget`, `too_large`, or what a vendor's was.
     error_kind: str | None = None
+    #: When a budget that was short begins anew, in seconds since 1970.
+    until: float | None = Field(default=None, exclude=True)
     tier: str | None = None
     model: str | None = None
     attempts: int = 0

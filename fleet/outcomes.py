@@ -61,7 +61,15 @@ class Trail:
             }
         )
 
-    def document(self, *, output: Any, model: str | None, error: str | None, kind: str | None = None) -> str:
+    def document(
+        self,
+        *,
+        output: Any,
+        model: str | None,
+        error: str | None,
+        kind: str | None = None,
+        until: float | None = None,
+    ) -> str:
         """The end of a subtask as the store keeps it."""
         document = {
             "output": output,
@@ -72,7 +80,8 @@ class Trail:
             "usage": self.usage.model_dump(),
             "cost_nano_usd": self.cost_nano_usd,
         }
-        return json.dumps(document if kind is None else document | {"kind": kind})
+        told = {"kind": kind, "until": until}
+        return json.dumps(document | {name: value for name, value in told.items() if value is not None})
 
     def add(self, call: Call) -> None:
         self.calls += 1
@@ -100,6 +109,7 @@ def outcome_of(id_: str, tier: str, status: Status, end: str | None) -> Outcome:
         output=document.get("output"),
         error=document.get("error"),
         error_kind=document.get("kind"),
+        until=document.get("until"),
         tier=tier,
         model=document.get("model"),
         attempts=document.get("attempts", 0),

@@ -129,7 +129,9 @@ class Replies:
         promise = None if once is None else _promise(tenant, once, request)
         its = config.tenants.get(tenant, TenantConfig())
         sent = len(request.conversation.model_dump_json()) if its.bytes_per_day is not None else 0
-        new = Submission(job_id, spec, tenant, its.weight, runtime.environment.simulated, within(its, sent), promise)
+        new = Submission(
+            job_id, spec, tenant, its.weight, runtime.environment.simulated, within(config, tenant, sent), promise
+        )
         ends = Ends(self._mailbox.name, KEPT_S, shard.record_in(job_id))
         hurried = len(self._waiting) < FEW
         begin = runtime.acceptance.begin(new, step, start, asked=request.asked, ends=ends, hurried=hurried)

@@ -103,8 +103,11 @@ class Runner:
         except JobCancelled as reason:
             return await self._end(claim, "skipped", trail, error=str(reason))
         except BudgetExceededError as error:
-            await self._context.jobs.cut_short(job.id, str(error), claim=claim)
-            return await self._end(claim, "failed", trail, error=str(error), kind="budget")
+            if job.asked is None:
+                await self._context.pause_at_cap(claim, error)
+                raise NotOurs("the job is paused at a cap") from None
+            # Whoever waits for the answer is told, and may ask again.
+            return await self._end(claim, "failed", trail, error=str(error), kind="budget", until=error.until)
         except (BadInputError, BlobError, ProviderError, PermitError) as error:
             kind = (
                 error.kind
@@ -215,6 +218,7 @@ class Runner:
         model: str | None = None,
         error: str | None = None,
         kind: str | None = None,
+        until: float | None = None,
         charges: list[Charge] | None = None,
     ) -> dict[str, str]:
         failed = status != "ok"
@@ -232,7 +236,7 @@ class Runner:
             await self._context.executor.abandon(
                 claim.id.split("/", 1)[0], lambda lost: lost.subtask == claim.id and lost.fence < claim.fence
             )
-        document = trail.document(output=output, model=model, error=error, kind=kind)
+        document = trail.document(output=output, model=model, error=error, kind=kind, until=until)
         quarantined = claim.kills >= MAX_KILLS
         if not await self._context.store.finish(claim, status, document, charges or (), quarantined=quarantined):
             raise NotOurs("the claim was lost before the end was written")

@@ -40,6 +40,7 @@ from queues.limits import Limiter
 from queues.link import Link
 from queues.messages import Publisher
 from queues.outbox import Outbox
+from queues.quotas import Quotas
 from queues.store import Store
 from queues.survey import Surveyor
 from queues.tiers import Tier
@@ -119,6 +120,10 @@ class Runtime:
     @cached_property
     def lookout(self) -> Lookout:
         return Lookout(self.config, self.surveyor, self.limiter)
+
+    @cached_property
+    def quotas(self) -> Quotas:
+        return Quotas(self.link, NAMESPACE)
 
     @cached_property
     def jobs(self) -> JobStore:

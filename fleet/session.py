@@ -172,7 +172,7 @@ def raise_unless_completed(job_id: str, status: JobStatus, error: str | None) ->
         reason = clean(error) if error else "Somebody asked for it."
         raise FleetError(
             f"The job {job_id} is paused and keeps what it has: {reason} With the fleet running (`fleet up`), "
-            f"`fleet jobs resume {job_id}` lets it go on."
+            f"`fleet jobs resume {job_id}` lets it go on (`--budget USD`: under a new cap)."
         )
     if status is not JobStatus.COMPLETED:
         raise FleetError(f"The job {status}: {clean(error or 'no reason was given')}")

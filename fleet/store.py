@@ -171,6 +171,7 @@ class JobStore:
 
         It becomes `cancelled` only while it is stopped so, and ends after `round_` only while it stands there.
         """
+        # An earlier version, which knows no pause at a cap, noted so that the job could not do all its work.
         reason = await self._link.execute("HGET", self._key(job_id), "cut_short", idempotent=True)
         if reason is not None and status is JobStatus.COMPLETED:
             status, error = JobStatus.FAILED, f"cut short: {reason.decode()}"
@@ -218,13 +219,6 @@ class JobStore:
                 raise BadInputError(
                     f"The job {job.id} was cancelled as it ended and is being wound up; retry it in a moment."
                 )
-
-    async def cut_short(self, job_id: str, reason: str, *, claim: Claim) -> None:
-        """Note that a job could not do all its work; the first reason stays. It then ends as failed, its outputs kept.
-
-        Nothing is noted by who has lost the claim: the job may have been retried since, with a higher budget.
-        """
-        await self._store.advance(f"job:{job_id}", "cut_short", [""], reason, guards=[claim.guard])
 
     async def latest(
         self, most: int, *, tenant: str | None = None, before: tuple[str, float] | None = None

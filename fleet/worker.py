@@ -17,6 +17,7 @@ from celery import signals
 
 from fleet import logs, tasks
 from fleet.audit import Audit
+from fleet.caps import Caps
 from fleet.client import FleetClient
 from fleet.config import Environment
 from fleet.context import Context
@@ -29,6 +30,7 @@ from fleet.keys import Keys
 from fleet.metrics_endpoint import MetricsEndpoint
 from fleet.outside import Outside
 from fleet.recording import Recording
+from fleet.relief import Relief
 from fleet.runner import Runner
 from fleet.runtime import NAMESPACE, Runtime
 from fleet.store import COORDINATOR
@@ -131,6 +133,7 @@ def _services(instance: Any, **_: Any) -> None:
         background.add(runtime.dispatcher.run)
         background.add(Reconciler(runtime.store).run)
         background.add(lambda: Janitor(_context()).run())
+        background.add(Relief(runtime.quotas, Caps(runtime.config), list(runtime.tiers)).run)
         background.add(lambda: _deliverer().run())
     if (address := runtime.environment.metrics_address) is not None:
         fleets = (runtime.lookout.look, runtime.admissible.routes()) if COORDINATOR in tiers else ()

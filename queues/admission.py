@@ -45,16 +45,17 @@ class Ends:
 
 @dataclass(frozen=True, slots=True)
 class Within:
-    """What a tenant may have under way at a time, and send and use in a day; None: any number. And what this job sends."""
+    """What a tenant may have under way at a time, and send in a day; None: any number. And what this job sends."""
 
     open_jobs: int | None = None
     bytes_per_day: int | None = None
-    amount_per_day: int | None = None
+    #: What it, and all together, may use (`queues.shared.words`).
+    caps: str = ""
     bytes: int = 0
 
 
 class OverLimitError(Exception):
-    """A tenant has all that it may have; the text is of what: `jobs`, `bytes` or `amount`."""
+    """A tenant has all that it may have; the text is of what: `jobs`, `bytes`, or a cap that is used up, `WHOM:PER:NUMBER`."""
 
 
 class Admission:
@@ -107,19 +108,23 @@ class Admission:
         ]
         promise = ("", "", 0) if once is None else (once.key, once.digest, round(once.keep_s * 1000))
         end = ("", 0, "") if ends is None else (ends.tell, round(ends.keep_s * 1000), ends.record)
-        limits = (within.open_jobs, within.bytes_per_day, within.amount_per_day)
-        most = ["" if limit is None else limit for limit in limits]
-        what = (*head, *promise, start.payload, start.cost, *end, *most, within.bytes, int(hurried), *fields)
+        most = ["" if limit is None else limit for limit in (within.open_jobs, within.bytes_per_day)]
+        what = (
+            *head,
+            *promise,
+            start.payload,
+            start.cost,
+            *end,
+            *most,
+            within.caps,
+            within.bytes,
+            int(hurried),
+            *fields,
+        )
         reply: str = (await self._call("accept", *what)).decode()
         if reply.startswith("!"):
             raise OverLimitError(reply[1:])
         return reply or None
-
-    async def used_today(self, tenant: str) -> int:
-        """The amount that a tenant has used today (UTC)."""
-        seconds, _ = await self._link.execute("TIME", idempotent=True)
-        name = f"{self._namespace}:day:used:{tenant}"
-        return int(await self._link.execute("HGET", name, int(seconds) // 86_400, idempotent=True) or 0)
 
     async def keeps_on_disk(self) -> float:
         """Seconds after which what was written is surely on the disk of the store, beside what `on_disk` waits for.

@@ -1,8 +1,8 @@
 """Owns loading the package's Lua scripts by name. Knows no connection: `link` and `transport` run what it loads.
 
 A script is `queues/lua/<name>.lua`; `_common.lua`, if there is one, is put in front of each, and `_permits.lua` behind that
-in front of those that deal in permits, `_outbox.lua` in front of those that write into the outbox, `_hold.lua` in front of those
-that journal an intent.
+in front of those that deal in permits, `_outbox.lua` in front of those that write into the outbox, `_shared.lua` in front of
+those that look into shared quotas, and `_hold.lua` behind it in front of those that journal an intent.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ def load(name: str) -> Script:
     for prelude, of_it in (
         ("_permits.lua", name.startswith("permit") or name == "release"),
         ("_hold.lua", name in ("hold", "permit")),
+        ("_shared.lua", name in ("hold", "permit", "relieve", "accept")),
         ("_outbox.lua", name.startswith("outbox") or name in ("advance", "stop")),
         ("_common.lua", True),
     ):

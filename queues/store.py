@@ -199,10 +199,6 @@ class Store:
         flat = await self.link.execute("HGETALL", self._key("t", quota), idempotent=True)
         return {name.decode(): int(number) for name, number in _shards(flat, 2)}
 
-    async def set_cap(self, quota: str, cap: int) -> None:
-        """Give a quota its hard cap."""
-        await self.link.execute("HSET", self._key("q", quota), "cap", cap, idempotent=True)
-
     async def intend(self, intent: Intent, *, under_way: bool = False) -> Refused | None:
         """Journal an intent and hold its amount, or say why not; repeating it replaces it. The last step before a call.
 
@@ -228,13 +224,15 @@ class Store:
         tiers: Iterable[str],
         *,
         why: str = "",
+        short: int | None = None,
         guards: Guards = (),
     ) -> None:
         """Let nothing more of a job start on `tiers`; cancelled, what is ready is dropped and running claims are lost.
 
-        `why`: for whoever has to resume it, where nobody asked for it. Nothing is done where a guard does not hold.
+        `why`: for whoever has to resume it, where nobody asked for it. `short`: an amount that did not fit under a cap; the job
+        goes on when it does (`Quotas.relieve`). Nothing is done where a guard does not hold.
         """
-        await self._call("stop", job, how, why, json.dumps(guards), *tiers)
+        await self._call("stop", job, how, why, json.dumps(guards), "" if short is None else short, *tiers)
 
     async def winding(self) -> list[str]:
         """The cancelled jobs of which something may be left."""

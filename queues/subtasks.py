@@ -118,22 +118,30 @@ class Intent:
     #: The subtask under whose claim it is made, and the fence of that claim.
     claimed: str = ""
     fence: int = 0
+    #: Caps that it has to fit under beside its quota's (`queues.shared.words`).
+    caps: str = ""
 
     def arguments(self) -> tuple[str | int, ...]:
         """As the scripts take it."""
-        return (self.quota, self.hold, self.amount, self.id, self.note, self.claimed, self.fence)
+        return (self.quota, self.hold, self.amount, self.id, self.note, self.claimed, self.fence, self.caps)
 
 
 @dataclass(frozen=True, slots=True)
 class Refused:
     """Why an intent was not journalled.
 
-    The quota is short, an earlier intent was never settled, the job was stopped, or the claim was lost (stale).
+    A quota is short, an earlier intent was never settled, the job was stopped, or the claim was lost (stale).
     """
 
     why: Literal["short", "unsettled", "paused", "cancelled", "stale"]
-    #: What others hold of the quota and may still free.
+    #: Of what is short: its cap, what is used, and what others hold and may still free.
+    cap: int = 0
+    used: int = 0
     others: int = 0
+    #: Whose shared quota it is, by `day` or `month`, and the number of that; '': the intent's own quota.
+    whom: str = ""
+    per: str = ""
+    number: int = 0
     #: The note of the earlier intent.
     note: str = ""
 
@@ -144,7 +152,8 @@ class Refused:
             case 1:
                 return None
             case 0:
-                return cls("short", others=reply[3])
+                _, cap, used, others, whom, per, number = reply
+                return cls("short", cap, used, others, whom.decode(), per.decode(), number)
             case 2:
                 return cls("unsettled", note=reply[1].decode())
             case 4:

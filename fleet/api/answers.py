@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from decimal import Decimal, InvalidOperation
@@ -166,7 +167,12 @@ def answered(outcome: Outcome) -> Outcome:
     if outcome.status == "ok":
         return outcome
     if outcome.error_kind == "budget":
-        raise OpenAIError(429, str(outcome.error), type="insufficient_quota", code="insufficient_quota")
+        # Clients that try again by themselves are told that it is no use for now.
+        headers = {"x-should-retry": "false"}
+        if outcome.until is not None:
+            headers["Retry-After"] = str(max(1, math.ceil(outcome.until - time.time())))
+        quota = "insufficient_quota"
+        raise OpenAIError(429, str(outcome.error), type=quota, code=quota, headers=headers)
     if outcome.error_kind in ("bad_request", "too_large"):
         raise OpenAIError(400, str(outcome.error), code="invalid_value")
     if outcome.status == "skipped":

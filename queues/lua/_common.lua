@@ -12,7 +12,11 @@
 --       winding: cancelled jobs of which something may be left (set)
 --       rx:QUOTA records that were kept elsewhere and dropped here (set)
 --       tenants whose jobs were accepted (zset by when the last one was)
---       open:TENANT its jobs that have not ended (zset by time) · day:bytes|used:TENANT what it sent and used, by day (hash)
+--       open:TENANT its jobs that have not ended (zset by time) · day:bytes:TENANT what it sent, by day (hash)
+--       day|month:used|held:WHOM what a tenant ('*': all of them) has used and holds, by day and by month (hashes)
+--       caps:WHOM what of that it may have, as was last said, until when that counts (hash)
+--       sh holds that count there too, and since when: intent, amount, day, month, tenant (hash)
+--       short jobs that were paused at a cap (set)
 --       spent: what all entries add up to since the store is there, by lane: its tallies and its amount (hash)
 --       told:WHOM subtasks that ended, for whoever waits for them: id, tier, status and output, a line each (list)
 --       m:JOB what was written down for a job, by name (hash) · ev:JOB what happened to it (stream)
@@ -36,6 +40,30 @@ local function beat(lease_ms) redis.call('HSET', key('beat'), 'lenient_until', l
 
 local function int(n) return string.format('%.0f', n + 0) end -- minus zero is no integer to the server
 
+-- Days and months are numbered, in UTC: since 1970, and since the year 0 (Hinnant, "chrono-Compatible Low-Level Date Algorithms").
+local function today() return math.floor(clock[1] / 86400) end
+local function this_month()
+  local days = today() + 719468
+  local of_era = days % 146097
+  local year = math.floor((of_era - math.floor(of_era / 1460) + math.floor(of_era / 36524) - math.floor(of_era / 146096)) / 365)
+  local from_march = math.floor((5 * (of_era - 365 * year - math.floor(year / 4) + math.floor(year / 100)) + 2) / 153)
+  return (math.floor(days / 146097) * 400 + year) * 12 + from_march + 2
+end
+-- What is counted by period is kept for so many of them, and so long after its last change.
+local PERIODS = {
+  day = {base = key('day'), now = today(), kept = 3, kept_s = 3 * 86400},
+  month = {base = key('month'), now = this_month(), kept = 2, kept_s = 62 * 86400},
+}
+-- Counters by period that were written in this script, and whose old fields are to be dropped.
+local written = {}
+local function trim()
+  for of_it, per in pairs(written) do
+    redis.call('HDEL', of_it, PERIODS[per].now - PERIODS[per].kept, PERIODS[per].now - PERIODS[per].kept - 1)
+    redis.call('EXPIRE', of_it, PERIODS[per].kept_s)
+  end
+  written = {}
+end
+
 -- Counters of states and tallies. Within a script that does many things, and reads none of them, each is written once for all.
 local together
 local function increase(of_it, field, by)
@@ -54,6 +82,7 @@ local function write_counters()
     end
   end
   together = nil
+  trim()
 end
 
 -- For scripts that do the same for several: once for every group of `size` arguments behind the first `head`. The reply is a list
@@ -85,13 +114,36 @@ local function count(tier, what) redis.call('HINCRBY', key('righted'), tier .. '
 local MOST_EVENTS = 10000
 local function happened(job, kind, ...) return redis.call('XADD', key('ev', job), 'MAXLEN', '~', MOST_EVENTS, '*', 'kind', kind, ...) end
 
--- What a tenant sent and used, day by day: of the last few days.
-local DAYS_KEPT_S = 3 * 86400
-local function today() return math.floor(clock[1] / 86400) end
-local function of_today(of_it, by)
-  redis.call('HINCRBY', of_it, today(), int(by))
-  redis.call('HDEL', of_it, today() - 3, today() - 4)
-  redis.call('EXPIRE', of_it, DAYS_KEPT_S)
+-- Count what was sent, used or is held in a period; of one that is not kept any more nothing is counted.
+local function in_period(per, what, whom, number, by)
+  if by == 0 or number <= PERIODS[per].now - PERIODS[per].kept then return end
+  local of_it = table.concat({PERIODS[per].base, what, whom}, ':')
+  increase(of_it, int(number), by)
+  written[of_it] = per
+  if not together then trim() end
+end
+
+-- Quotas that jobs share: their tenant's and everybody's, by day and by month.
+local EVERYBODY = '*'
+local function in_shared(what, its, by)
+  for _, whom in ipairs({its.tenant, EVERYBODY}) do
+    in_period('day', what, whom, its.day, by)
+    in_period('month', what, whom, its.month, by)
+  end
+end
+local function since_now(tenant) return {tenant = tenant or 'default', day = PERIODS.day.now, month = PERIODS.month.now} end
+-- What a hold keeps of them, which belongs to the periods in which it was taken; nil: nothing.
+local function shared_hold(hold)
+  local id, amount, day, month, tenant = string.match(redis.call('HGET', key('sh'), hold) or '', '^(.-)\n(%d+) (%d+) (%d+) (.*)$')
+  return id and {id = id, amount = tonumber(amount), day = tonumber(day), month = tonumber(month), tenant = tenant}
+end
+-- That of a call that has ended is free again; what it was, unless another call has it by now.
+local function free_shared(hold, id)
+  local its = shared_hold(hold)
+  if not its or its.id ~= id then return nil end
+  redis.call('HDEL', key('sh'), hold)
+  in_shared('held', its, -its.amount)
+  return its
 end
 
 -- A job has its final status, or has none any more.
@@ -132,6 +184,14 @@ local function open_lanes(job, tiers)
     if redis.call('LLEN', key('b', tier, tenant, job)) > 0 then open_lane(tier, tenant, job) end
   end
   ring()
+end
+
+-- A paused job goes on.
+local function let_on(job, tiers)
+  redis.call('HDEL', key('j', job), 'stop', 'why', 'short')
+  redis.call('SREM', key('short'), job)
+  open_lanes(job, tiers)
+  happened(job, 'resumed')
 end
 
 -- Whether every guard holds: a JSON list of {key below the namespace, field, value}; value '': there is no such field.
@@ -204,8 +264,9 @@ local function need_met(id, grace_ms)
   end
 end
 
--- Entries are written once by id whatever the fence says: what was used was used. A settled hold is freed, with the
--- intent that was journalled under it. A provisional entry, a guess about a call whose end nobody saw, gives way to a true one.
+-- Entries are written once by id whatever the fence says: what was used was used, in the period in which it was held, whenever
+-- that is known. A settled hold is freed, with the intent that was journalled under it. A provisional entry, a guess about a call
+-- whose end nobody saw, gives way to a true one.
 local function apply_charges(json)
   for _, c in ipairs(cjson.decode(json)) do
     local record, guesses = key('r', c.record), key('rp', c.record)
@@ -213,21 +274,28 @@ local function apply_charges(json)
     -- A record that was kept elsewhere takes nothing new: only the truth about a guess in it is still news.
     local closed = redis.call('SISMEMBER', key('rx', c.quota), c.record) == 1
     local new = not closed and redis.call('HSETNX', record, c.id, c.body) == 1
+    local its = free_shared(c.hold, c.id)
     if new or (guess and not c.provisional) then
       local more = c.amount - (new and 0 or guess)
       redis.call('HINCRBY', key('q', c.quota), 'used', int(more))
-      local tenant = redis.call('HGET', key('j', c.quota), 'tenant')
-      if tenant and more ~= 0 then of_today(key('day', 'used', tenant), more) end
+      local guessed = not new and string.gmatch(redis.call('HGET', guesses, c.id .. '\n') or '', '%S+')
+      if guessed then
+        its = {day = tonumber(guessed() or 0), month = tonumber(guessed() or 0), tenant = guessed() or 'default'}
+      end
+      its = its or since_now(redis.call('HGET', key('j', c.quota), 'tenant'))
+      in_shared('used', its, more)
       if c.lane and more ~= 0 then increase(key('spent'), c.lane .. ':amount', more) end
       if new then
         for field, n in pairs(c.tally) do
           increase(key('t', c.quota), field, n)
           if c.lane then increase(key('spent'), c.lane .. ':' .. field, n) end
         end
-        if c.provisional then redis.call('HSET', guesses, c.id, int(c.amount)) end
+        if c.provisional then
+          redis.call('HSET', guesses, c.id, int(c.amount), c.id .. '\n', its.day .. ' ' .. its.month .. ' ' .. its.tenant)
+        end
       else
         redis.call('HSET', record, c.id, c.body)
-        redis.call('HDEL', guesses, c.id)
+        redis.call('HDEL', guesses, c.id, c.id .. '\n')
       end
     end
     free_hold(c.quota, c.hold, c.id)

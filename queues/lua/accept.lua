@@ -7,11 +7,12 @@
 -- the promise holds   ARGV[15] payload   ARGV[16] cost
 -- ARGV[17] '' or whom to tell ('-': nobody) of the end of a job that ends with this subtask   ARGV[18] for how many ms such a
 -- job is kept   ARGV[19] the record of its entries
--- ARGV[20…22] jobs that the tenant may have open, bytes it may send and amount it may use in a day ('' for any)
+-- ARGV[20] jobs that the tenant may have open   ARGV[21] bytes it may send in a day ('' for any)   ARGV[22] caps on what it and
+-- all may use (see _shared.lua)
 -- ARGV[23] bytes that this job sends   ARGV[24] 1: whoever asks sends the subtask, and the dispatcher need not be rung for
 -- ARGV[25…] fields of the document
--- Reply: the job: an earlier one where the promise was given to it, '' where it was given for something else; or '!jobs',
--- '!bytes' or '!amount', of which the tenant has all that it may have.
+-- Reply: the job: an earlier one where the promise was given to it, '' where it was given for something else; or '!jobs' or
+-- '!bytes', of which the tenant has all that it may have, or '!WHOM:PER:NUMBER' where a cap is used up.
 local job, document, id, promise = ARGV[1], key(ARGV[5]), ARGV[8], ARGV[12] ~= '' and key(ARGV[12])
 if redis.call('EXISTS', document) == 1 then return job end
 local tenant = ARGV[2]
@@ -31,7 +32,9 @@ end
 local function refused()
   if over(ARGV[20], open_jobs()) then return '!jobs' end
   if over(ARGV[21], tonumber(redis.call('HGET', sent, today()) or 0) + ARGV[23]) then return '!bytes' end
-  if over(ARGV[22], tonumber(redis.call('HGET', key('day', 'used', tenant), today()) or 0) + 1) then return '!amount' end
+  say_caps(ARGV[22])
+  local short = is_capped(tenant) and short_of_shared(nil, since_now(tenant), 1, true)
+  return short and '!' .. table.concat({unpack(short, 5)}, ':')
 end
 if promise then
   local earlier, digest = unpack(redis.call('HMGET', promise, 'job', 'digest'))
@@ -54,7 +57,7 @@ if ARGV[6] ~= '' then
 end
 redis.call('ZADD', open, now, job)
 redis.call('ZADD', key('tenants'), now, tenant)
-if tonumber(ARGV[23]) > 0 then of_today(sent, ARGV[23]) end
+if tonumber(ARGV[23]) > 0 then in_period('day', 'bytes', tenant, today(), tonumber(ARGV[23])) end
 redis.call('HSET', key('j', job), 'tenant', tenant, 'share', ARGV[3], 'weight', ARGV[11])
 if ARGV[4] ~= '' then redis.call('HSET', key('q', job), 'cap', ARGV[4]) end
 redis.call('HSET', key('s', id), 'task', ARGV[9], 'payload', ARGV[15], 'cost', ARGV[16], 'needs', 0,

@@ -104,6 +104,6 @@ local function begin(tokens, id, lease_ms, confirm, patience_ms, quota, ...)
   if reply[1] == 0 and quota ~= '' then reply[3] = journal(quota, ...) end
   return reply
 end
-local replies = each(5, 12, begin)
+local replies = each(5, 13, begin)
 save()
 return replies

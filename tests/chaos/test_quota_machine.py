@@ -1,24 +1,38 @@
-"""A budget under any order of intents, ends, guesses and late truths, by workers that live, died or are zombies.
+"""Budgets under any order of intents, ends, guesses, late truths and midnights, by workers that live, died or are zombies.
 
-What is settled and held never passes the cap; only who holds the claim may begin to pay; and under a fair schedule what the
-dead have left is settled from what they journalled, until nothing is held.
+What is settled and held never passes a cap: that of the job, or those of its tenant's and of everybody's day and month; only
+who holds the claim may begin to pay; and under a fair schedule what the dead have left is settled from what they journalled, until nothing is held.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Literal
 
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, invariant, precondition, rule
 
+from queues.quotas import Quotas
+from queues.shared import Cap, number_at, words
 from queues.subtasks import Charge, Claim, Intent, Refused, State
 from tests.chaos.machines import ROUND_MS, ROUNDS, Mode, StoreMachine, check
 from tests.support.stores import new
 from tests.support.valkey import Valkey
 
 CAP = 100
-JOB, RECORD = "j", "j/shard"
-SUBTASKS = ["j/a", "j/b"]
+#: The first is paused and cancelled; the second, of another tenant, takes of what is everybody's.
+JOB, OTHER = "j", "k"
+RECORD = "j/shard"
+TENANTS = {JOB: "acme", OTHER: "bravo"}
+SUBTASKS = ["j/a", "j/b", "k/a"]
+#: The most that may be used in a day and in a month, by whom.
+CAPS = {("acme", "day"): 70, ("acme", "month"): 150, ("*", "day"): 90, ("*", "month"): 170}
+WORDS = words([Cap(whom, per, most) for (whom, per), most in CAPS.items()])  # type: ignore[arg-type]
+#: Of how many days and months the store keeps what was used.
+KEPT = {"day": 3, "month": 2}
+HOUR_MS = 3_600_000
+#: (day, month), by number.
+Since = tuple[int, int]
 #: A subtask holds under its own id, or under that of a part.
 HOLDS = ["", "/review"]
 
@@ -32,23 +46,29 @@ class Quota(StoreMachine):
         #: The fence with which a subtask may begin to pay; None: nobody's.
         self.fence: dict[str, int | None] = {}
         self.held: dict[str, Intent] = {}
+        #: When each hold was taken, and, by intent, when what was booked was held.
+        self.since: dict[str, Since] = {}
+        self.booked_in: dict[str, Since] = {}
         self.made: list[Intent] = []
         #: Intent id -> (amount booked, whether it is a guess).
         self.booked: dict[str, tuple[int, bool]] = {}
         self.stopped: Literal["paused", "cancelled"] | None = None
+        self.by_cap = False
         self.closed = False
         self.memos: dict[str, str] = {}
 
     @initialize()
     def open(self) -> None:
-        self.run(self.store.set_cap(JOB, CAP))
+        for job, tenant in TENANTS.items():
+            self.run(self.store.open_job(job, tenant=tenant, share=1))
+            self.run(Quotas(self.store.link, self.namespace).set_cap(job, CAP))
         self.run(self.store.add([new(id_) for id_ in SUBTASKS]))
 
     @rule(id_=st.sampled_from(SUBTASKS))
     def claim(self, id_: str) -> None:
         self._claim(id_)
 
-    @rule(ms=st.sampled_from([1, 2_000, 31_000]))
+    @rule(ms=st.sampled_from([1, 2_000, 31_000, 9 * HOUR_MS, 25 * HOUR_MS, 10 * 24 * HOUR_MS]))
     def time_goes_on(self, ms: int) -> None:
         self.pass_time(ms)
 
@@ -65,7 +85,7 @@ class Quota(StoreMachine):
         claim = data.draw(st.sampled_from(self.claims))
         hold = claim.id + part
         id_ = f"{hold}.{claim.fence}.{len(self.made)}"
-        intent = Intent(JOB, hold, id_, amount, f"{id_} {hold} {amount}", claim.id, claim.fence)
+        intent = Intent(_job(hold), hold, id_, amount, f"{id_} {hold} {amount}", claim.id, claim.fence, WORDS)
         self.made.append(intent)
         self._intend(intent)
 
@@ -76,7 +96,7 @@ class Quota(StoreMachine):
         intent = self.held[data.draw(st.sampled_from(sorted(self.held)))]
         if handle:
             note = f"{intent.note} {len(self.claims)}"
-            changed = Intent(JOB, intent.hold, intent.id, intent.amount, note, intent.claimed, intent.fence)
+            changed = replace(intent, note=note)
             if note != intent.note:
                 refused = self.run(self.store.intend(changed))
                 if self.fence[intent.claimed] in (None, intent.fence):
@@ -101,7 +121,8 @@ class Quota(StoreMachine):
         """An end at any time, by anybody, any number of times: a truth costs at most what was held, a guess all of it."""
         intent = data.draw(st.sampled_from(self._begun()))
         amount = intent.amount if guess else intent.amount // 2
-        charge = Charge(RECORD, intent.id, "body", JOB, intent.hold, amount, {"calls": 1}, provisional=guess)
+        job = _job(intent.hold)
+        charge = Charge(_record(job), intent.id, "body", job, intent.hold, amount, {"calls": 1}, provisional=guess)
         claim = next(claim for claim in self.claims if (claim.id, claim.fence) == (intent.claimed, intent.fence))
         match way:
             case "settle":
@@ -118,20 +139,35 @@ class Quota(StoreMachine):
     @rule()
     def pause(self) -> None:
         self.run(self.store.stop(JOB, "paused", ["nano"]))
+        self.stopped, self.by_cap = self.stopped or "paused", False
+
+    @rule()
+    def pause_at_a_cap(self) -> None:
+        """Who is paused by somebody's wish stays so."""
+        self.run(self.store.stop(JOB, "paused", ["nano"], why="a cap", short=30))
+        self.by_cap = self.by_cap or self.stopped is None
         self.stopped = self.stopped or "paused"
+
+    @rule()
+    def relieve(self) -> None:
+        fits = all(left >= 30 for left in self._left(JOB, self._now()))
+        relieved = self.run(Quotas(self.store.link, self.namespace).relieve(JOB, WORDS, ["nano"]))
+        assert relieved == (self.by_cap and fits)
+        if relieved:
+            self.stopped, self.by_cap = None, False
 
     @rule()
     def resume(self) -> None:
         self.run(self.store.resume(JOB, ["nano"]))
-        self.stopped = None if self.stopped == "paused" else self.stopped
+        self.stopped, self.by_cap = None if self.stopped == "paused" else self.stopped, False
 
     @precondition(lambda self: len(self.made) > 2)
     @rule()
     def cancel(self) -> None:
         self.run(self.store.stop(JOB, "cancelled", ["nano"]))
-        self.stopped = "cancelled"
+        self.stopped, self.by_cap = "cancelled", False
 
-    @precondition(lambda self: self.booked and not self.held)
+    @precondition(lambda self: self.booked and not any(_job(hold) == JOB for hold in self.held))
     @rule()
     def forget(self) -> None:
         """The entries so far are kept elsewhere; only the truth about a guess among them is still news."""
@@ -141,16 +177,30 @@ class Quota(StoreMachine):
 
     @invariant()
     def it_adds_up(self) -> None:
-        cap, used, held = self.run(self.store.quota(JOB))
-        assert cap == CAP
-        assert used == sum(amount for amount, _ in self.booked.values())
-        assert held == sum(intent.amount for intent in self.held.values())
-        assert used + held <= CAP
-        assert self.run(self.store.tally(JOB)).get("calls", 0) == len(self.booked)
+        for job in TENANTS:
+            cap, used, held = self.run(self.store.quota(job))
+            assert cap == CAP
+            assert used == sum(amount for id_, (amount, _) in self.booked.items() if _job(id_) == job)
+            assert held == sum(intent.amount for hold, intent in self.held.items() if _job(hold) == job)
+            assert used + held <= CAP
+            calls = [id_ for id_ in self.booked if _job(id_) == job]
+            assert self.run(self.store.tally(job)).get("calls", 0) == len(calls)
+
+    @invariant()
+    def it_adds_up_by_day_and_month(self) -> None:
+        now = self._now()
+        for (whom, per), most in CAPS.items():
+            at = ("day", "month").index(per)
+            for number in range(now[at] - KEPT[per] + 1, now[at] + 1):
+                names = (f"{self.namespace}:{per}:{what}:{whom}" for what in ("used", "held"))
+                used, held = [int(found or 0) for found in self.execute(*(("HGET", name, number) for name in names))]
+                assert (used, held) == self._shared(whom, at, number)
+                assert used + held <= most
+        assert len(self.held) == self.execute(("HLEN", f"{self.namespace}:sh"))[0]
 
     @invariant()
     def what_is_journalled_is_what_is_held(self) -> None:
-        notes = self.run(self.store.unsettled(JOB))
+        notes = [note for job in TENANTS for note in self.run(self.store.unsettled(job))]
         assert sorted(notes) == sorted(intent.note for intent in self.held.values())
         for name, body in self.memos.items():
             assert self.run(self.store.memo(JOB, name)) == body
@@ -170,11 +220,14 @@ class Quota(StoreMachine):
                 self._work(claim)
             self.pass_time(ROUND_MS)
         assert self.stopped == "cancelled" or len(ended) == len(SUBTASKS)
-        # The end of the job: what is left belongs to nobody who will call again.
-        for note in self.run(self.store.unsettled(JOB)):
-            self._settle(note)
+        # The end of the jobs: what is left belongs to nobody who will call again.
+        for job in TENANTS:
+            for note in self.run(self.store.unsettled(job)):
+                self._settle(note)
+            assert self.run(self.store.quota(job))[2] == 0
         self.it_adds_up()
-        assert self.run(self.store.quota(JOB))[2] == 0
+        self.it_adds_up_by_day_and_month()
+        assert not self.held
 
     def _claim(self, id_: str) -> Claim | None:
         claim = self.run(self.store.claim(id_, "nano"))
@@ -190,14 +243,15 @@ class Quota(StoreMachine):
 
     def _work(self, claim: Claim) -> None:
         id_ = f"{claim.id}.{claim.fence}"
-        intent = Intent(JOB, claim.id, id_, 1, f"{id_} {claim.id} 1", claim.id, claim.fence)
+        job = _job(claim.id)
+        intent = Intent(job, claim.id, id_, 1, f"{id_} {claim.id} 1", claim.id, claim.fence, WORDS)
         self.made.append(intent)
         refused = self._intend(intent)
         if refused is not None and refused.why == "unsettled":
             self._settle(refused.note)
             refused = self._intend(intent)
         if refused is None:
-            charge = Charge(RECORD, id_, "body", JOB, claim.id, 1, {"calls": 1})
+            charge = Charge(_record(job), id_, "body", job, claim.id, 1, {"calls": 1})
             assert self.run(self.store.finish(claim, "ok", "", [charge]))
             self._book(intent, 1, guess=False)
         elif refused.why == "short":
@@ -206,30 +260,52 @@ class Quota(StoreMachine):
     def _intend(self, intent: Intent) -> Refused | None:
         refused = self.run(self.store.intend(intent))
         kept = self.held.get(intent.hold)
-        if self.stopped is not None:
+        job, now = _job(intent.hold), self._now()
+        if self.stopped is not None and job == JOB:
             assert refused == Refused(self.stopped)
         elif self.fence[intent.claimed] != intent.fence:
             assert refused == Refused("stale")
         elif kept is not None and kept.id != intent.id:
             assert refused == Refused("unsettled", note=kept.note)
-        elif self._spoken_for(intent.hold) + intent.amount > CAP:
+        elif kept is None and any(left < intent.amount for left in self._left(job, now)):
             assert refused is not None
             assert refused.why == "short"
         else:
             assert refused is None
             self.held[intent.hold] = intent
+            self.since.setdefault(intent.hold, now)
         return refused
 
     def _settle(self, note: str) -> None:
         """As whoever comes after a dead worker: its call is booked at its worst case."""
         id_, hold, amount, *_ = note.split()
-        charge = Charge(RECORD, id_, "body", JOB, hold, int(amount), {"calls": 1}, provisional=True)
+        charge = Charge(_record(_job(id_)), id_, "body", _job(id_), hold, int(amount), {"calls": 1}, provisional=True)
         self.run(self.store.settle([charge]))
         self._book(self.held[hold], int(amount), guess=True)
 
-    def _spoken_for(self, but: str) -> int:
-        kept = sum(intent.amount for hold, intent in self.held.items() if hold != but)
-        return sum(amount for amount, _ in self.booked.values()) + kept
+    def _left(self, job: str, now: Since) -> list[int]:
+        """What is left under each cap that a new call of a job has to fit under."""
+        kept = sum(intent.amount for hold, intent in self.held.items() if _job(hold) == job)
+        spent = sum(amount for id_, (amount, _) in self.booked.items() if _job(id_) == job)
+        shared = (
+            most - sum(self._shared(whom, at, now[at]))
+            for (whom, per), most in CAPS.items()
+            if whom in (TENANTS[job], "*") and (at := ("day", "month").index(per)) >= 0
+        )
+        return [CAP - kept - spent, *shared]
+
+    def _shared(self, whom: str, at: int, number: int) -> tuple[int, int]:
+        """What is used and held in a period, of one tenant or of all."""
+
+        def counts(id_: str, since: Since) -> bool:
+            return since[at] == number and whom in (TENANTS[_job(id_)], "*")
+
+        used = sum(amount for id_, (amount, _) in self.booked.items() if counts(id_, self.booked_in[id_]))
+        held = sum(intent.amount for hold, intent in self.held.items() if counts(hold, self.since[hold]))
+        return used, held
+
+    def _now(self) -> Since:
+        return number_at("day", self.now_ms / 1000), number_at("month", self.now_ms / 1000)
 
     def _begun(self) -> list[Intent]:
         """What was not refused or let go: only there something was used."""
@@ -241,13 +317,25 @@ class Quota(StoreMachine):
 
     def _book(self, intent: Intent, amount: int, *, guess: bool) -> None:
         before = self.booked.get(intent.id)
-        if (before is None and not self.closed) or (before is not None and before[1] and not guess):
+        closed = self.closed and _job(intent.id) == JOB
+        if (before is None and not closed) or (before is not None and before[1] and not guess):
             self.booked[intent.id] = (amount, guess)
+            # A truth takes the place of its guess; else it is used where it was held.
+            since = self.since[intent.hold] if self._holding(intent) is not None else self._now()
+            self.booked_in.setdefault(intent.id, since)
         self._freed(intent)
 
     def _freed(self, intent: Intent) -> None:
         if self._holding(intent) is not None:
-            del self.held[intent.hold]
+            del self.held[intent.hold], self.since[intent.hold]
+
+
+def _job(id_: str) -> str:
+    return id_.partition("/")[0]
+
+
+def _record(job: str) -> str:
+    return f"{job}/shard"
 
 
 def test_the_budget_holds(in_memory: Valkey) -> None:

@@ -20,6 +20,7 @@ from fleet.lookout import Lookout
 from fleet.metrics_endpoint import MetricsEndpoint
 from queues.limits import Limiter
 from queues.link import Link
+from queues.quotas import Quotas
 from queues.store import Store
 from queues.subtasks import Intent
 from queues.survey import MOST_LANES, Surveyor
@@ -162,14 +163,14 @@ def test_a_paused_job_has_no_admissible_work_until_it_is_resumed(valkey: Valkey)
 def test_a_budget_lets_run_what_is_left_of_it_and_one_that_finds_it_spent(valkey: Valkey) -> None:
     async def scenario(fleet: Asked) -> None:
         store = fleet.store
-        await store.set_cap("j", 100)
+        await Quotas(store.link, store.namespace).set_cap("j", 100)
         await backlog(store, 50)
         assert await fleet.admissible() == 50, "what a call holds is not known yet"
         (released,) = await store.release("nano", 1)
         claim = await claimed(store, released.id)
         assert await store.intend(Intent("j", claim.id, "c1", 20, "", claim.id, claim.fence)) is None
         assert await fleet.admissible() == 1 + 4, "one runs, and eighty hold four more"
-        await store.set_cap("j", 20)
+        await Quotas(store.link, store.namespace).set_cap("j", 20)
         assert await fleet.admissible() == 1 + 1, "nothing is left; somebody has to find that"
         await store.open_job("other", tenant="t", share=1)
         await backlog(store, 7, "other")

@@ -127,16 +127,18 @@ def test_retry_runs_what_failed_and_what_was_skipped_for_it_and_nothing_else(
     on_bench(scenario, valkey, tmp_path, config(), sim=sim.url)
 
 
-def test_a_job_cut_short_by_its_budget_goes_on_with_a_higher_one(
-    valkey: Valkey, tmp_path: Path, sim: RunningSim
-) -> None:
+def test_a_job_paused_at_its_budget_goes_on_with_a_higher_one(valkey: Valkey, tmp_path: Path, sim: RunningSim) -> None:
     async def scenario(fleet: Bench) -> None:
         control = Control(fleet.runtime)
-        job_id = await fleet.submit(items=ITEMS, steps=STEPS, budget_usd=Decimal("0.00009"))
+        job_id = await fleet.submit(items=ITEMS, steps=STEPS, budget_usd=Decimal("0.00005"))
         job = await fleet.run(job_id)
-        assert job.status is JobStatus.FAILED
-        assert "budget" in str(job.error)
-        assert await control.retry_failed(job_id, budget_usd=Decimal("1")) > 0
+        assert job.status is JobStatus.PAUSED
+        assert "Resume it with a higher budget_usd." in str(job.error)
+        used, held = await fleet.money(job_id)
+        assert held == 0
+        with pytest.raises(BadInputError, match="has spent .* already; give it a budget above that"):
+            await control.resume(job_id, budget_usd=Decimal(used - 1) / 10**9)
+        await control.resume(job_id, budget_usd=Decimal("1"))
         job = await fleet.run(job_id)
         assert (job.status, job.error) == (JobStatus.COMPLETED, None)
         books(await fleet.ledger(job_id), sim.charges(), job_id)

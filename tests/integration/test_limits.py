@@ -9,6 +9,7 @@ import pytest
 
 from queues.limits import Limiter, PermitError
 from queues.link import Link
+from queues.quotas import Quotas
 from queues.store import Store
 from queues.subtasks import Intent, Refused
 from queues.tiers import Allowance
@@ -109,7 +110,7 @@ def test_what_may_start_at_once_is_journalled_with_its_permit_and_what_has_to_wa
     async def scenario() -> None:
         link = Link.from_url(valkey.url)
         limiter, store = Limiter(link, "test"), Store(link, "test", lease_ms=1_000)
-        await store.set_cap("job", 100)
+        await Quotas(store.link, store.namespace).set_cap("job", 100)
         allowance = Allowance(requests_per_minute=6)
 
         def intent(name: str, amount: int) -> Intent:
@@ -123,7 +124,7 @@ def test_what_may_start_at_once_is_journalled_with_its_permit_and_what_has_to_wa
 
         assert await begun("m", "a", 60) is True
         assert (await store.quota("job"), await store.unsettled("job")) == ((100, 0, 60), ["note of a"])
-        assert await begun("other", "b", 60) == Refused("short", others=60), "there is a permit, and no money"
+        assert await begun("other", "b", 60) == Refused("short", cap=100, others=60), "there is a permit, and no money"
         wait_ms, *rest = await limiter._ask("m", allowance, 1, "c", 60, 3_600, intent("c", 10), confirm=False)
         assert (wait_ms > 5_000, len(rest)) == (True, 1)
         assert await store.unsettled("job") == ["note of a"], "nothing is held while it waits for its start"

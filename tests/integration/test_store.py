@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 
+from queues.quotas import Quotas
 from queues.subtasks import Charge, Intent, Refusal, Refused, State
 from tests.support.stores import claimed, new, open_store
 from tests.support.valkey import Valkey
@@ -215,11 +216,11 @@ def test_forgotten_subtasks_are_gone_and_may_be_added_again_under_higher_fences(
 def test_holds_never_pass_the_cap_and_charges_settle_once(valkey: Valkey) -> None:
     async def scenario() -> None:
         async with open_store(valkey) as store:
-            await store.set_cap("j", 100)
+            await Quotas(store.link, store.namespace).set_cap("j", 100)
             intents = [Intent("j", f"j/s{i}", f"call{i}", 30, "") for i in range(10)]
             verdicts = await asyncio.gather(*(store.intend(intent) for intent in intents))
             assert verdicts.count(None) == 3
-            assert Refused("short", others=90) in verdicts
+            assert Refused("short", cap=100, others=90) in verdicts
             assert await store.quota("j") == (100, 0, 90)
             assert await store.intend(Intent("j", "j/s0", "call0", 40, "")) is None, "an intent replaces itself"
             charge = Charge("j", "call0", "entry", "j", "j/s0", 25)
@@ -236,7 +237,7 @@ def test_holds_never_pass_the_cap_and_charges_settle_once(valkey: Valkey) -> Non
 def test_an_unsettled_intent_is_found_by_the_next_and_its_guess_gives_way_to_the_truth(valkey: Valkey) -> None:
     async def scenario() -> None:
         async with open_store(valkey) as store:
-            await store.set_cap("j", 100)
+            await Quotas(store.link, store.namespace).set_cap("j", 100)
             assert await store.intend(Intent("j", "j/a", "call1", 60, "what to do")) is None
             second = Intent("j", "j/a", "call2", 30, "")
             assert await store.intend(second) == Refused("unsettled", note="what to do")

@@ -1,0 +1,146 @@
+"""Making a call fit into budgets that are short: with less output, by waiting in line, or not at all.
+
+What a call holds is the most that it can cost, so that no cap can be passed (`queues/lua/_hold.lua`). As long as that fits,
+nothing here is asked. Where it does not,
+
+- the call is sent with a lower limit on its output, by what calls of its kind were seen to write (`fleet.observed`): that is
+  the most it can cost then. So a budget smaller than the sum of all worst cases lets several times as many calls run, and is
+  used up to a call's real size. An answer that the lower limit cuts off is booked as rejected and the call made again with all
+  of its output. Where nothing was seen yet and nobody else holds anything, a quarter of the output is tried;
+- else it waits for others to settle. Of those who wait in a process for the same budget only the first asks the store, and
+  who gets in is followed by the next at once;
+- where nobody holds anything no wait helps: BudgetExceededError, and the job pauses.
+
+It knows budgets as what the store refuses; it calls no model.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import Callable, Sequence
+from types import TracebackType
+
+from fleet.caps import exceeded
+from fleet.choices import Choice
+from fleet.drain import GiveBack
+from fleet.entries import Purpose
+from fleet.estimate import TYPICAL_OUTPUT
+from fleet.observed import Observed
+from fleet.providers.base import Completion
+from fleet.tenants import tenant_of
+from queues.subtasks import Refused
+
+#: How long to wait for others to free a part of a budget before the subtask goes back to its backlog, how often to look
+#: meanwhile, and how often it may come back.
+PATIENCE_S = 2.0
+LOOK_S = 0.2
+CLAIMS = 300
+#: Vendors take no lower limit.
+LEAST_OUTPUT = 16
+#: The reason of an answer that was cut off by us.
+CUT = "cut off at the output that was reserved where the budget is short; asked again with all of it"
+
+
+class Lines:
+    """Who waits for which budget, in one process."""
+
+    def __init__(self) -> None:
+        self.observed = Observed()
+        self._lines: dict[tuple[str, ...], asyncio.Lock] = {}
+
+    async def enter(self, name: tuple[str, ...], until: float) -> asyncio.Lock:
+        """Be the first in a line by then (monotonic). Raises TimeoutError; release what it returns."""
+        lock = self._lines.setdefault(name, asyncio.Lock())
+        async with asyncio.timeout(max(0.0, until - time.monotonic())):
+            await lock.acquire()
+        return lock
+
+    def left(self, name: tuple[str, ...]) -> None:
+        """Forget a line that is empty."""
+        lock = self._lines.get(name)
+        if lock is not None and not lock.locked():
+            del self._lines[name]
+
+
+class Fitting:
+    """How one call is made to fit; leave the block, and the next in line has its turn."""
+
+    def __init__(self, lines: Lines, purpose: Purpose, whole: Sequence[Choice]) -> None:
+        """`whole`: the choices with all their output."""
+        self._lines = lines
+        self._purpose = purpose
+        self._kind = (tenant_of(purpose.job), purpose.kind, purpose.tier)
+        self._most = max(choice.request.max_output_tokens for choice in whole)
+        self._whole = self.choices = whole
+        self._may_cut = True
+        self._until: float | None = None
+        self._line: tuple[tuple[str, ...], asyncio.Lock] | None = None
+        self._asked = 0
+
+    def next_id(self) -> str:
+        """The id of the next try."""
+        self._asked += 1
+        return f"{self._purpose.subtask}.{self._purpose.claim.fence}.{self._asked}"
+
+    def __enter__(self) -> Fitting:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.begun()
+
+    def begun(self) -> None:
+        """The call has its hold, or is not made: whoever is next in line may look."""
+        if self._line is not None:
+            name, lock = self._line
+            self._line = None
+            lock.release()
+            self._lines.left(name)
+
+    async def after(self, short: Refused, name: str, within: Callable[[int], Sequence[Choice]]) -> None:
+        """Have `choices` fit better than those that were refused, or wait a moment.
+
+        `name`: of the model whose choice was refused; `within`: the choices with at most so much output.
+
+        Raises:
+            BudgetExceededError: nothing that anybody holds could make room.
+            GiveBack: others hold what is left for longer than a moment.
+        """
+        if self._may_cut and self.choices is self._whole:
+            limit = self._lines.observed.bound(self._kind)
+            if limit is None and short.others == 0:
+                limit = math.ceil(TYPICAL_OUTPUT * self._most)
+            if limit is not None and (limit := max(LEAST_OUTPUT, limit)) < self._most:
+                self.choices = within(limit)
+                if self._amount(name) <= short.cap - short.used - short.others:
+                    return
+        if short.others == 0 or self._purpose.claim.claims >= CLAIMS:
+            raise exceeded(self._purpose.job, short, self._amount(name))
+        if self._until is None:
+            self._until = time.monotonic() + PATIENCE_S
+        try:
+            if self._line is None:
+                line = (short.whom or self._purpose.job, short.per, self._purpose.tier)
+                self._line = line, await self._lines.enter(line, self._until)
+                return
+            await asyncio.sleep(LOOK_S)
+        except TimeoutError:
+            pass
+        if time.monotonic() > self._until:
+            # Others may need this one's place to free what they hold: lost calls are settled by the next claim.
+            raise GiveBack("others hold what is left of the budget")
+
+    def is_whole(self, completion: Completion) -> bool:
+        """Whether an answer is all that there is to it; else `choices` have all their output from now on."""
+        cut = completion.finish == "length"
+        self._lines.observed.add(self._kind, self._most if cut else completion.usage.output_tokens)
+        if not cut or self.choices is self._whole:
+            return True
+        self.choices, self._may_cut = self._whole, False
+        return False
+
+    def _amount(self, name: str) -> int:
+        return next(choice.worst.cost_nano_usd for choice in self.choices if choice.name == name)
