@@ -44,25 +44,27 @@ class Usage(BaseModel):
         )
 
 
-def cost_nano_usd(name: str, model: ModelConfig, usage: Usage) -> int:
-    """The cost of one call to the model called `name`, rounded half up to a nano-dollar.
+def cost_nano_usd(name: str, model: ModelConfig, usage: Usage, lane: str = "standard") -> int:
+    """The cost of one call to the model called `name` by a lane, rounded half up to a nano-dollar.
 
     Raises:
         BadInputError: the configuration has no price and the bundled list does not know the model.
     """
+    # Stand-in: half for flex and batch, until prices have service tiers of their own (whose `cost_nano_usd` replaces this one).
+    share = Decimal(1) if lane == "standard" else Decimal("0.5")
     price = model.price
     if price is None:
-        return _listed(name, usage)
+        return _listed(name, usage, share)
     cached = price.input if price.cached_input is None else price.cached_input
     per_million = (
         (usage.input_tokens - usage.cached_tokens) * price.input
         + usage.cached_tokens * cached
         + usage.output_tokens * price.output
     )
-    return _nano(per_million / 1_000_000)
+    return _nano(share * per_million / 1_000_000)
 
 
-def _listed(name: str, usage: Usage) -> int:
+def _listed(name: str, usage: Usage, share: Decimal) -> int:
     try:
         calculation = calc_price(
             PricedUsage(
@@ -77,7 +79,7 @@ def _listed(name: str, usage: Usage) -> int:
             f'No price is known for the model "{name}"; give models.{name}.price '
             "{input, cached_input, output} in US dollars per million tokens."
         ) from error
-    return _nano(calculation.total_price)
+    return _nano(share * calculation.total_price)
 
 
 def _nano(usd: Decimal) -> int:
