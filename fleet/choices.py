@@ -9,6 +9,8 @@ from dataclasses import dataclass, replace
 
 from fleet.config import FleetConfig, ModelConfig
 from fleet.entries import Draft, Purpose, Worst, draft
+from fleet.lanes import asked_as
+from fleet.ledger import Lane
 from fleet.prices import Usage, cost_nano_usd
 from fleet.providers.base import ModelRequest
 from fleet.router import runs_in_background
@@ -30,6 +32,7 @@ class Choice:
     tokens: int
     #: To hold money for: a token per byte, which no text exceeds.
     worst: Worst
+    lane: Lane = "standard"
 
     @property
     def account(self) -> str:
@@ -42,18 +45,34 @@ class Choice:
     def draft(self, purpose: Purpose, call_id: str, waited_ms: int = 0) -> Draft:
         """The ledger entry of this call before it is made."""
         model, provider = self.name, self.model.provider
-        return draft(purpose, call_id, model=model, provider=provider, waited_ms=waited_ms, worst=self.worst)
+        return draft(
+            purpose,
+            call_id,
+            model=model,
+            provider=provider,
+            waited_ms=waited_ms,
+            worst=self.worst,
+            lane=self.lane,
+        )
 
 
-def choose(config: FleetConfig, tier: str, name: str, request: ModelRequest, *, reattaches: bool) -> Choice:
-    """`request` as the model `name` gets it from a tier; `reattaches`: what the model's provider says of itself."""
+def choose(
+    config: FleetConfig, tier: str, name: str, request: ModelRequest, *, reattaches: bool, lane: Lane = "standard"
+) -> Choice:
+    """`request` as the model `name` gets it from a tier; `reattaches`: what the model's provider says of itself.
+
+    What asks for flex is held at the standard's price: the vendor may serve it so.
+    """
     model = config.models[name]
+    lane = asked_as(lane, model)
+    patience = config.lanes.flex_patience if lane == "flex" else 1.0
     request = replace(
         request,
         model=name,
         max_output_tokens=min(request.max_output_tokens, model.max_output_tokens),
         reasoning_effort=model.reasoning_effort,
-        timeout_s=config.tiers[tier].timeout_s,
+        timeout_s=config.tiers[tier].timeout_s * patience,
+        service_tier="flex" if lane == "flex" else None,
     )
     tokens = request.upper_bound() + OVERHEAD_TOKENS
     most = Usage(input_tokens=2 * (tokens - request.max_output_tokens), output_tokens=request.max_output_tokens)
@@ -61,7 +80,7 @@ def choose(config: FleetConfig, tier: str, name: str, request: ModelRequest, *, 
     if reattaches and request.conversation is None:
         background = runs_in_background(config.tiers[tier], request.max_output_tokens, worst.cost_nano_usd)
         request = replace(request, background=background)
-    return Choice(tier, name, model, request, tokens, worst)
+    return Choice(tier, name, model, request, tokens, worst, lane)
 
 
 def account_of(name: str, model: ModelConfig) -> str:

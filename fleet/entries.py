@@ -9,7 +9,7 @@ import json
 import time
 from dataclasses import dataclass
 
-from fleet.ledger import WORKER_LOST, CallStatus, LedgerEntry, Role
+from fleet.ledger import WORKER_LOST, CallStatus, Lane, LedgerEntry, Role
 from fleet.prices import Usage
 from fleet.providers.base import Completion
 from fleet.stored import read
@@ -31,6 +31,9 @@ class Purpose:
     tier: str
     #: Where the entry is written: with the subtask's shard, or with the job.
     record: str
+    #: By which lane it is asked, and when its answer is due (Unix seconds; None: at once).
+    lane: Lane = "standard"
+    due: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +58,7 @@ class Draft:
         """The entry of an answer; its verdict is still to come."""
         return self._closed(
             answered_model=completion.model,
+            answered_service_tier=completion.service_tier,
             usage=completion.usage,
             usage_reported=completion.usage_reported,
             cost_nano_usd=cost,
@@ -126,8 +130,17 @@ class Call:
         return charge(self.entry.model_copy(update={"status": status, "reason": reason}), self.record)
 
 
-def draft(purpose: Purpose, call_id: str, *, model: str, provider: str, waited_ms: int, worst: Worst) -> Draft:
-    """The entry of a call that is about to be made."""
+def draft(
+    purpose: Purpose,
+    call_id: str,
+    *,
+    model: str,
+    provider: str,
+    waited_ms: int,
+    worst: Worst,
+    lane: Lane = "standard",
+) -> Draft:
+    """The entry of a call that is about to be made; `lane`: by which this model is asked."""
     now = time.time()
     entry = LedgerEntry(
         call_id=call_id,
@@ -139,6 +152,7 @@ def draft(purpose: Purpose, call_id: str, *, model: str, provider: str, waited_m
         tier=purpose.tier,
         model=model,
         provider=provider,
+        lane=lane,
         cost_nano_usd=0,
         status="ok",
         fence=purpose.claim.fence,

@@ -127,6 +127,7 @@ class MapError(FleetError):
 
 ProviderErrorKind = Literal[
     "rate_limit",
+    "unavailable",
     "quota",
     "overloaded",
     "server",

@@ -8,27 +8,26 @@ judge the answer (checks) or choose the tier (router).
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import random
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import NoReturn
-
-from redis.exceptions import RedisError
 
 from fleet.choices import Choice, choose
 from fleet.config import FleetConfig
 from fleet.drain import Drain, GiveBack
 from fleet.entries import Call, Draft, Purpose, Unsettled, charge
-from fleet.errors import BudgetExceededError, ProviderError, ProviderErrorKind
+from fleet.errors import BudgetExceededError, ProviderError
+from fleet.lanes import billed_as, waits_for_flex
 from fleet.ledger import LedgerEntry
+from fleet.permits import Permits, end_of
 from fleet.prices import cost_nano_usd, usd
 from fleet.providers.base import Completion, ModelRequest, Provider
 from fleet.store import COORDINATOR, not_ended
 from queues.failpoints import failpoint
-from queues.limits import End, LateError, Limiter, OutageError, Permit, Told
+from queues.limits import Limiter, Permit
 from queues.store import Store
 from queues.subtasks import Claim, Refused
 
@@ -36,8 +35,6 @@ logger = logging.getLogger(__name__)
 
 #: For how long a call is tried again after errors that may pass.
 PATIENCE_S = 3_600.0
-#: Longest wait for a permit in a worker: a minute's limit has room again by then. Whatever takes longer waits in the backlog.
-PERMIT_PATIENCE_S = 75.0
 #: For how long a permit is leave to start.
 PERMITTED_S = 0.25
 #: How long to wait for others to free a part of the budget before the subtask goes back to its backlog, how often to look
@@ -58,8 +55,6 @@ SHUT_S = 60.0
 #: nothing of the call that met it; any other error may be the call's own fault, or have been billed.
 OUTAGE_S = 900.0
 NOT_THE_CALL = ("connection", "overloaded")
-#: What a vendor with an outage does.
-BROKEN = ("overloaded", "server", "timeout", "connection", "malformed")
 
 
 class JobCancelled(Exception):
@@ -76,6 +71,7 @@ class Executor:
         self._limiter = limiter
         #: Set when the worker was asked to stop: running calls end, waiting ones are given back.
         self.draining = Drain()
+        self._permits = Permits(limiter, self.draining)
         #: Permits on their way back.
         self._returned: set[asyncio.Task[None]] = set()
 
@@ -88,13 +84,15 @@ class Executor:
             PermitError: the call is larger than a limit.
             GiveBack, JobCancelled: the call was not made.
         """
-        choices = self._choices(purpose.tier, request)
-        failures = asked = 0
+        choices = self._choices(purpose, request)
+        failures = asked = refused = 0
         renewed = False
         deadline = time.monotonic() + PATIENCE_S
         while True:
             asked += 1
-            choice, permit = await self._permit(choices, purpose, f"{purpose.subtask}.{purpose.claim.fence}.{asked}")
+            choice, permit = await self._permits.first(
+                choices, purpose, f"{purpose.subtask}.{purpose.claim.fence}.{asked}"
+            )
             permitted = time.monotonic()
             failpoint("permitted")
             attempt = replace(choice.request, call_id=permit.id)
@@ -119,6 +117,16 @@ class Executor:
             try:
                 return await self._made(drafted, attempt, permit)
             except ProviderError as error:
+                if choice.lane == "flex" and error.retryable:
+                    refused += error.kind == "unavailable"
+                    left_s = None if purpose.due is None else purpose.due - time.time()
+                    wait_s = waits_for_flex(refused, left_s, choice.model, self._config.lanes)
+                    if wait_s is None:
+                        purpose = replace(purpose, lane="standard")
+                        choices = self._choices(purpose, request)
+                    if error.kind == "unavailable":
+                        await self.draining.unless(asyncio.sleep(wait_s or 0.0))
+                        continue
                 if error.kind in OF_THE_ACCOUNT and choice is not choices[-1]:
                     await self._limiter.shut(choice.account, SHUT_S)
                     continue
@@ -210,16 +218,16 @@ class Executor:
             completion = await provider.complete(attempt, started if attempt.background else None)
         except ProviderError as error:
             if handles and error.kind == "unreachable":
-                await self._return(permit, drafted.worst.usage.total, "broken")
+                await self._permits.give_back(permit, drafted.worst.usage.total, "broken")
                 raise GiveBack(str(error)) from None  # Its intent stays, and whoever claims next asks for its answer.
             if handles and error.kind in ("timeout", "malformed"):  # it may run on; another one would be paid beside it
                 await provider.cancel(handles[0])
             entry = drafted.failed(error.kind, maybe_billed=error.maybe_billed, request_id=error.request_id)
             await self._store.settle([charge(entry, drafted.record)])
-            await self._return(permit, entry.usage.total, _end(error.kind), error.told)
+            await self._permits.give_back(permit, entry.usage.total, end_of(error.kind), error.told)
             raise
         except BaseException as error:
-            await self._return(permit, drafted.worst.usage.total, "cut")
+            await self._permits.give_back(permit, drafted.worst.usage.total, "cut")
             if handles:
                 if (await self._store.stopped(drafted.entry.job))[0] != "cancelled":
                     raise  # It runs on at the vendor, and whoever takes the subtask over asks for its answer.
@@ -232,19 +240,12 @@ class Executor:
         usage = completion.usage
         allowed = usage.input_tokens + attempt.max_output_tokens
         # It goes back in one batch with what is made of the answer.
-        returned = asyncio.create_task(self._return(permit, usage.total, told=completion.told, allowed=allowed))
+        returned = asyncio.create_task(
+            self._permits.give_back(permit, usage.total, told=completion.told, allowed=allowed)
+        )
         self._returned.add(returned)
         returned.add_done_callback(self._returned.discard)
         return self._answered(drafted, completion)
-
-    async def _return(
-        self, permit: Permit, tokens: int, end: End = "ended", told: Told | None = None, *, allowed: int = 0
-    ) -> None:
-        """Give a permit back, if the store lets us: it heals by itself, what was paid for does not."""
-        try:
-            await self._limiter.settle(permit, tokens, end, told, allowed=allowed)
-        except RedisError as error:
-            logger.warning("a permit was not returned: %s", error, extra={"attempt": permit.id})
 
     async def _intend(self, drafted: Draft, request: ModelRequest, claim: Claim, begun: Refused | bool) -> Call | None:
         """Journal the intent and hold its money. The call of an earlier worker, if it can be asked for, instead of ours.
@@ -300,47 +301,16 @@ class Executor:
 
     def _answered(self, drafted: Draft, completion: Completion) -> Call:
         model = drafted.entry.model
-        cost = cost_nano_usd(model, self._config.models[model], completion.usage)
+        lane = billed_as(drafted.entry.lane, completion.service_tier)
+        cost = cost_nano_usd(model, self._config.models[model], completion.usage, lane)
         return Call(completion, drafted.answered(completion, cost), drafted.record)
 
-    def _choices(self, tier: str, request: ModelRequest) -> list[Choice]:
+    def _choices(self, purpose: Purpose, request: ModelRequest) -> list[Choice]:
         found = []
-        for name in self._config.models_of(tier):
-            provider = self._providers[self._config.models[name].provider]
-            found.append(choose(self._config, tier, name, request, reattaches=provider.reattaches))
+        for name in self._config.models_of(purpose.tier):
+            reattaches = self._providers[self._config.models[name].provider].reattaches
+            found.append(choose(self._config, purpose.tier, name, request, reattaches=reattaches, lane=purpose.lane))
         return found
-
-    async def _permit(self, choices: Sequence[Choice], purpose: Purpose, call_id: str) -> tuple[Choice, Permit]:
-        """A permit of the first choice whose account has no outage and is not shut; else of the last."""
-        *better, last = choices
-        try:
-            for choice in better:
-                with contextlib.suppress(OutageError):
-                    return choice, await self._acquire(choice, purpose, call_id, sit_out=False)
-            return last, await self._acquire(last, purpose, call_id, sit_out=True)
-        except LateError as error:
-            raise GiveBack(str(error)) from None
-
-    async def _acquire(self, choice: Choice, purpose: Purpose, call_id: str, *, sit_out: bool) -> Permit:
-        return await self.draining.unless(
-            self._limiter.acquire(
-                choice.account,
-                choice.allowance,
-                tokens=choice.tokens,
-                permit_id=call_id,
-                lease_s=choice.request.timeout_s + 30,
-                patience_s=PERMIT_PATIENCE_S,
-                sit_out=sit_out,
-                intent=choice.draft(purpose, call_id).intent(),
-                lane=choice.tier,
-            )
-        )
-
-
-def _end(kind: ProviderErrorKind) -> End:
-    if kind == "rate_limit":
-        return "refused"
-    return "broken" if kind in BROKEN else "ended"
 
 
 def _backoff(failures: int) -> float:

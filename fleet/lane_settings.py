@@ -1,4 +1,4 @@
-"""How calls that may wait are asked at a lower price: what `lanes` of the configuration says. Data only; `fleet.lanes` decides."""
+"""How calls that may wait are asked for less: what `lanes` of the configuration says. Data only; `fleet.lanes` decides."""
 
 from __future__ import annotations
 

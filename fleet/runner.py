@@ -10,6 +10,7 @@ import asyncio
 import json
 import logging
 import re
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -25,6 +26,8 @@ from fleet.errors import BadInputError, BudgetExceededError, ProviderError
 from fleet.executor import JobCancelled
 from fleet.items import ItemReader
 from fleet.jobs import Attempt, JobStatus, Step
+from fleet.lanes import cache_key, due_s, lane_of
+from fleet.ledger import Lane
 from fleet.outcomes import Trail
 from fleet.providers.base import Image, ask
 from fleet.router import next_tier
@@ -162,12 +165,25 @@ class Runner:
                 schema=step.output,
                 schema_name=step.id,
                 max_output_tokens=step.max_output_tokens,
+                cache_key=cache_key(job.tenant, step.instructions, step.prompt),
             )
         else:
             whole = conversation.followed_by(said) if (said := _rejections(trail).strip()) else conversation
             limit = min(step.max_output_tokens, conversation.most_output_tokens)
             request = ask("", conversation=whole, max_output_tokens=limit)
-        purpose = Purpose(job.id, claim.id, claim, step.id, step.label, "work", claim.tier, record=payload["record"])
+        lane, due = self._lane(job, step, claim.tier)
+        purpose = Purpose(
+            job.id,
+            claim.id,
+            claim,
+            step.id,
+            step.label,
+            "work",
+            claim.tier,
+            record=payload["record"],
+            lane=lane,
+            due=due,
+        )
         call = await self._context.executor.call(purpose, request)
         trail.add(call)
         try:
@@ -181,6 +197,15 @@ class Runner:
         return await self._end(
             claim, "ok", trail, output=output, model=call.completion.model, charges=[call.charge("ok")]
         )
+
+    def _lane(self, job: Job, step: Step, tier: str) -> tuple[Lane, float | None]:
+        """By which lane a subtask is asked, and when it is due (Unix seconds)."""
+        due_after_s = due_s(step, job.steps, job.spec.deadline)
+        if due_after_s is None:
+            return "standard", None
+        due = job.created_at + due_after_s
+        config = self._context.config
+        return lane_of(due - time.time(), config.model_of(tier)[1], config.lanes, batches=False), due
 
     async def _rejected(self, claim: Claim, step: Step, trail: Trail, call: Call, reason: str) -> dict[str, str]:
         charge = call.charge("rejected", reason)

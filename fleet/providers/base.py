@@ -41,6 +41,10 @@ class ModelRequest:
     max_output_tokens: int = 4096
     reasoning_effort: str | None = None
     timeout_s: float = 120.0
+    #: Served so where that is not the standard: `flex`.
+    service_tier: str | None = None
+    #: What calls with the same beginning have in common; sent to vendors that route by it.
+    cache_key: str | None = None
     #: Asked instead of prompt, instructions, images and schema: a whole conversation, passed on as it is.
     conversation: Conversation | None = None
     #: Run it in the background at the vendor, so that another process can collect the answer; heeded by providers that
@@ -84,6 +88,8 @@ class Completion:
     request_id: str | None
     #: What the vendor said of its limits.
     told: Told | None = None
+    #: The service tier that it says it served with.
+    service_tier: str | None = None
     #: The answer to a conversation as the vendor gave it, and its word for why it ended.
     message: Mapping[str, Any] | None = None
     reason: str | None = None

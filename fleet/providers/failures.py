@@ -23,6 +23,8 @@ _PLAIN = re.compile(r"[\w.\[\]-]{1,80}")
 _QUOTA_CODES = frozenset(
     ("insufficient_quota", "billing_hard_limit_reached", "billing_not_active", "access_terminated", "quota_exceeded")
 )
+#: The code of a call that asked for flex while there is no capacity for it. Source: the vendor's guide on flex processing.
+NO_ROOM = "resource_unavailable"
 #: Codes of a failed answer that blame the request: the same one fails again. Source: the client's `ResponseError.code`.
 _INPUT_CODES = re.compile(r"invalid_prompt|data_residency_mismatch|\w+_policy(_violation)?|\w*image\w*")
 #: Raised before a single byte of the request was sent.
@@ -177,6 +179,8 @@ def _decision(status: int, code: str, model: str, key_env: str) -> tuple[Provide
         )
     if status == 404:
         return "not_found", False, f"knows no model {model} at this address; check the model's name and the base URL"
+    if status == 429 and code == NO_ROOM:
+        return "unavailable", True, f"has no room for {model} at the service tier that was asked for"
     if status == 429:
         return "rate_limit", True, f"limits the rate of {model}"
     if status == 408:

@@ -11,6 +11,7 @@ import logging
 import re
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 from urllib.parse import quote, urlsplit
 
@@ -56,6 +57,8 @@ class OpenAIProvider:
         self._name = name
         self._key_env = config.key_env
         self._wire = _wire(config, base_url)
+        #: Others than the vendor may refuse a parameter that they do not know.
+        self._cache_keys = is_vendor(base_url) if config.cache_key is None else config.cache_key
         #: Conversations are in this form, and everybody speaks it.
         self._chat = self._wire if isinstance(self._wire, ChatWire) else _chat(base_url)
         self._exchange = Exchange(base_url, api_key)
@@ -71,6 +74,8 @@ class OpenAIProvider:
         Raises:
             ProviderError: there was none; the error says whether and when to ask again.
         """
+        if not self._cache_keys:
+            request = replace(request, cache_key=None)
         if request.background and self.reattaches:
             return await self._in_background(request, started)
         wire = self._wire if request.conversation is None else self._chat
@@ -167,6 +172,7 @@ class OpenAIProvider:
             model=found.model,
             request_id=request_id,
             told=told(headers),
+            service_tier=found.service_tier,
             message=None if request.conversation is None else found.message,
             reason=None if request.conversation is None else found.reason,
         )

@@ -39,6 +39,8 @@ class Found:
     #: `None` when the vendor did not report it.
     usage: Usage | None
     model: str
+    #: The service tier that the vendor says it served with.
+    service_tier: str | None = None
     #: The answer as the chat protocol has it, and the vendor's word for why it ended.
     message: Mapping[str, Any] | None = None
     reason: str | None = None
@@ -79,6 +81,7 @@ class ResponsesWire:
         }
         if request.background:
             body["background"] = True
+        body |= _served(request)
         if request.instructions:
             body["instructions"] = request.instructions
         if request.schema is not None:
@@ -101,6 +104,7 @@ class ResponsesWire:
             finish=_finish(text, refused=bool(refusal) or cut == "content_filter", cut=cut is not None),
             usage=_usage(answer.get("usage"), "input", "output"),
             model=answer["model"],
+            service_tier=_name(answer.get("service_tier")),
         )
 
 
@@ -130,7 +134,7 @@ class ChatWire:
             "model": request.model,
             "messages": messages,
             self._limit_name: request.max_output_tokens,
-        }
+        } | _served(request)
         if request.schema is not None:
             body["response_format"] = {"type": "json_schema", "json_schema": _format(request, request.schema)}
         if request.reasoning_effort is not None:
@@ -146,15 +150,27 @@ class ChatWire:
             finish=_finish(text, refused=bool(refusal) or reason == "content_filter", cut=reason == "length"),
             usage=_usage(answer.get("usage"), "prompt", "completion"),
             model=answer["model"],
+            service_tier=_name(answer.get("service_tier")),
             message=message,
             reason=reason,
         )
 
     def _passed_on(self, request: ModelRequest, conversation: Conversation) -> dict[str, Any]:
         body = {"model": request.model, self._limit_name: request.max_output_tokens, **conversation.body()}
+        body |= _served(request)
         if request.reasoning_effort is not None:
             body.setdefault("reasoning_effort", request.reasoning_effort)
         return body
+
+
+def _served(request: ModelRequest) -> dict[str, Any]:
+    """How it is to be served, alike on both wires."""
+    asked = {"service_tier": request.service_tier, "prompt_cache_key": request.cache_key}
+    return {name: value for name, value in asked.items() if value is not None}
+
+
+def _name(given: Any) -> str | None:
+    return given if isinstance(given, str) else None
 
 
 def data_url(image: Image) -> str:
