@@ -64,7 +64,7 @@ def choose(
     What asks for flex is held at the standard's price: the vendor may serve it so.
     """
     model = config.models[name]
-    lane = asked_as(lane, model)
+    lane = lane if lane == "batch" else asked_as(lane, model)
     patience = config.lanes.flex_patience if lane == "flex" else 1.0
     request = replace(
         request,
@@ -76,8 +76,8 @@ def choose(
     )
     tokens = request.upper_bound() + OVERHEAD_TOKENS
     most = Usage(input_tokens=2 * (tokens - request.max_output_tokens), output_tokens=request.max_output_tokens)
-    worst = Worst(most, cost_nano_usd(name, model, most))
-    if reattaches and request.conversation is None:
+    worst = Worst(most, cost_nano_usd(name, model, most, "batch" if lane == "batch" else "standard"))
+    if reattaches and request.conversation is None and lane != "batch":
         background = runs_in_background(config.tiers[tier], request.max_output_tokens, worst.cost_nano_usd)
         request = replace(request, background=background)
     return Choice(tier, name, model, request, tokens, worst, lane)

@@ -13,6 +13,7 @@ from fleet.archive import Archive
 from fleet.blobs import Blobs
 from fleet.config import FleetConfig
 from fleet.executor import Executor
+from fleet.lines import Lines
 from fleet.rounds import Rounds
 from fleet.store import JobStore
 from fleet.task_events import TaskEvents
@@ -43,6 +44,7 @@ class Context:
     archive: Archive
     executor: Executor
     claims: Claims
+    lines: Lines
     events: TaskEvents = field(default_factory=TaskEvents)
 
     async def give_back(self, claim: Claim, problem: Exception) -> None:

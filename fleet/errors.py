@@ -140,6 +140,7 @@ ProviderErrorKind = Literal[
     "not_found",
     "malformed",
     "cancelled",
+    "expired",
 ]
 
 

@@ -11,7 +11,7 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from typing import NoReturn
 
@@ -24,12 +24,12 @@ from fleet.lanes import billed_as, waits_for_flex
 from fleet.ledger import LedgerEntry
 from fleet.permits import Permits, end_of
 from fleet.prices import cost_nano_usd, usd
-from fleet.providers.base import Completion, ModelRequest, Provider
+from fleet.providers.base import BatchProvider, Completion, ModelRequest, Provider
 from fleet.store import COORDINATOR, not_ended
 from queues.failpoints import failpoint
 from queues.limits import Limiter, Permit
 from queues.store import Store
-from queues.subtasks import Claim, Refused
+from queues.subtasks import Claim, Intent, Refused
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +55,10 @@ SHUT_S = 60.0
 #: nothing of the call that met it; any other error may be the call's own fault, or have been billed.
 OUTAGE_S = 900.0
 NOT_THE_CALL = ("connection", "overloaded")
+
+
+#: Journals an intent, or says why not.
+Journal = Callable[[Intent], Awaitable[Refused | None]]
 
 
 class JobCancelled(Exception):
@@ -247,14 +251,32 @@ class Executor:
         returned.add_done_callback(self._returned.discard)
         return self._answered(drafted, completion)
 
-    async def _intend(self, drafted: Draft, request: ModelRequest, claim: Claim, begun: Refused | bool) -> Call | None:
+    async def join(self, purpose: Purpose, choice: Choice, call_id: str, journal: Journal) -> Call | None:
+        """Hold the money of a call that is made as a line of a batch; no permit: batches have limits of their own.
+
+        The call of an earlier worker, if it can be asked for, instead of the line. Raises as `call` does.
+        """
+        return await self._intend(choice.draft(purpose, call_id), choice.request, purpose.claim, False, journal)
+
+    def batches_of(self, tier: str) -> BatchProvider | None:
+        """The batches of the account of a tier's model."""
+        return self._providers[self._config.model_of(tier)[1].provider].batches
+
+    async def _intend(
+        self,
+        drafted: Draft,
+        request: ModelRequest,
+        claim: Claim,
+        begun: Refused | bool,
+        journal: Journal | None = None,
+    ) -> Call | None:
         """Journal the intent and hold its money. The call of an earlier worker, if it can be asked for, instead of ours.
 
-        `begun`: what the permit says of it.
+        `begun`: what the permit says of it. `journal`: instead of the store's, and something else in the same moment.
         """
         deadline = time.monotonic() + BUDGET_PATIENCE_S
         while True:
-            verdict = begun or await self._store.intend(drafted.intent())
+            verdict = begun or await (journal or self._store.intend)(drafted.intent())
             begun = False
             match verdict:
                 case None | True:

@@ -26,6 +26,8 @@ class Trail:
     cost_nano_usd: int = 0
     #: The accepted output (and its model) that a review sent back: what stays if there is no better one.
     kept: tuple[Any, str] | None = None
+    #: The id of a call that was made as a line of a batch, while nobody has looked at what came of it.
+    line: str | None = None
 
     @classmethod
     def load(cls, text: str) -> Trail:
@@ -39,9 +41,11 @@ class Trail:
             read(Usage, data.get("usage", {})),
             data.get("cost_nano_usd", 0),
             None if kept is None else (kept[0], kept[1]),
+            data.get("line"),
         )
 
     def dump(self) -> str:
+        line = {} if self.line is None else {"line": self.line}
         return json.dumps(
             {
                 "attempts": [attempt.model_dump() for attempt in self.attempts],
@@ -50,6 +54,7 @@ class Trail:
                 "cost_nano_usd": self.cost_nano_usd,
                 "kept": self.kept,
             }
+            | line
         )
 
     def document(self, *, output: Any, model: str | None, error: str | None, kind: str | None = None) -> str:

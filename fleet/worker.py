@@ -32,6 +32,7 @@ from fleet.recording import Recording
 from fleet.runner import Runner
 from fleet.runtime import NAMESPACE, Runtime
 from fleet.store import COORDINATOR
+from fleet.vendor_batches import VendorBatches
 from fleet.webhooks import Deliverer
 from queues.bridge import background
 from queues.claims import Claims
@@ -63,8 +64,8 @@ def _tell(type_: str, **fields: object) -> None:
 
 
 @cache
-def _work() -> tuple[Runner, Duties]:
-    return Runner(_context()), Duties(_context())
+def _work() -> tuple[Runner, Duties, VendorBatches]:
+    return Runner(_context()), Duties(_context()), VendorBatches(_context(), runtime.providers)
 
 
 def _deliverer() -> Deliverer:

@@ -33,7 +33,7 @@ def load(name: str) -> Script:
     source = path.read_bytes()
     for prelude, of_it in (
         ("_permits.lua", name.startswith("permit") or name == "release"),
-        ("_hold.lua", name in ("hold", "permit")),
+        ("_hold.lua", name in ("hold", "join", "permit")),
         ("_outbox.lua", name.startswith("outbox") or name in ("advance", "stop")),
         ("_common.lua", True),
     ):

@@ -27,6 +27,12 @@ _QUOTA_CODES = frozenset(
 NO_ROOM = "resource_unavailable"
 #: Codes of a failed answer that blame the request: the same one fails again. Source: the client's `ResponseError.code`.
 _INPUT_CODES = re.compile(r"invalid_prompt|data_residency_mismatch|\w+_policy(_violation)?|\w*image\w*")
+#: What the vendor says of lines of a batch that it did not run. Source: its API reference, "The request output object".
+_LINES: dict[str, tuple[ProviderErrorKind, str]] = {
+    "batch_expired": ("expired", "was not run within the time that batches have"),
+    "batch_cancelled": ("cancelled", "was not run before the batch was cancelled"),
+    "request_timeout": ("timeout", "took too long"),
+}
 #: Raised before a single byte of the request was sent.
 BEFORE_SENDING = (
     aiohttp.ClientConnectorError,
@@ -124,6 +130,29 @@ def failed_answer(provider: str, code: str, request_id: str | None, *, billed: b
         retryable=kind not in ("bad_request", "quota"),
         maybe_billed=billed,
         request_id=request_id,
+    )
+
+
+def failed_line(provider: str, code: str, request_id: str | None) -> ProviderError:
+    """The error of a line of a batch that has no answer: the vendor's code, or the HTTP status that it got. It is not billed."""
+    kind, what = _LINES.get(code, ("server", f"failed on it (code {code if _PLAIN.fullmatch(code) else 'unknown'})"))
+    if kind == "server" and code.isdigit() and code.startswith("4"):
+        kind = "rate_limit" if code == "429" else "bad_request"
+    return ProviderError(
+        f"{provider} gave no answer to a line of a batch: it {what}.",
+        kind=kind,
+        retryable=kind != "bad_request",
+        request_id=request_id,
+    )
+
+
+def lost_line(provider: str) -> ProviderError:
+    """The error of a line of which nobody can say any more what became of it."""
+    return ProviderError(
+        f"{provider} cannot be asked any more what became of a batch.",
+        kind="not_found",
+        retryable=False,
+        maybe_billed=True,
     )
 
 

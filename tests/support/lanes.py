@@ -58,7 +58,7 @@ class LanesSim:
 def lanes_sim(folder: Path, **settings: Any) -> Iterator[LanesSim]:
     """Its model `breaks` breaks every schema; 1,000 times faster than life unless `settings` say otherwise."""
     faults = folder / "faults.json"
-    given = {"speed": 1000, "batch_s": 100, "invalid_output": {GOOD: 0.0, DEAR: 0.0, BREAKS: 1.0}} | settings
+    given: dict[str, Any] = {"speed": 1000, "batch_s": 100, "invalid_output": {GOOD: 0.0, DEAR: 0.0, BREAKS: 1.0}} | settings
     with running_sim(folder, SimSettings(**given, faults_file=faults), lanes_config()) as running:
         yield LanesSim(running, faults)
 
