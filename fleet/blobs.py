@@ -105,6 +105,10 @@ class Blobs:
         """Remove the blobs of a job that was not accepted, if it has any."""
         shutil.rmtree(self.path_of(name), ignore_errors=True)
 
+    def remove(self, name: str) -> None:
+        """Remove a blob that nobody needs any more, if there is one of that name."""
+        self.path_of(name).unlink(missing_ok=True)
+
     def exists(self, name: str) -> bool:
         return self.path_of(name).is_file()
 

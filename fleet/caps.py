@@ -7,6 +7,7 @@ something fits the store alone decides (`queues/lua/_hold.lua`, where the proof 
 from __future__ import annotations
 
 import datetime
+from dataclasses import replace
 from decimal import Decimal
 
 from fleet.config import Budgets, FleetConfig, TenantConfig
@@ -14,7 +15,7 @@ from fleet.errors import BudgetExceededError
 from fleet.prices import NANO_PER_USD
 from fleet.tenants import tenant_of
 from queues.shared import EVERYBODY, Cap, ends_at, words
-from queues.subtasks import Refused
+from queues.subtasks import Intent, Refused
 
 
 def caps_of(config: FleetConfig, tenant: str) -> tuple[Cap, ...]:
@@ -36,6 +37,11 @@ class Caps:
         if known is None:
             known = self._known[tenant] = words(caps_of(self._config, tenant))
         return known
+
+    def over(self, intent: Intent) -> Intent:
+        """The intent with what it has to fit under."""
+        caps = self.of(intent.quota)
+        return replace(intent, caps=caps) if caps else intent
 
 
 def exceeded(job: str, short: Refused, amount: int) -> BudgetExceededError:

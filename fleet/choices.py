@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 from fleet.config import FleetConfig, ModelConfig
 from fleet.entries import Draft, Purpose, Worst, draft
 from fleet.errors import BadInputError
-from fleet.ledger import LedgerEntry
+from fleet.lanes import asked_as
+from fleet.ledger import Lane, LedgerEntry
 from fleet.prices import Rates, Usage, billed_as, dearest, tariff
 from fleet.providers.base import Completion, ModelRequest
 from fleet.router import runs_in_background
@@ -37,6 +38,7 @@ class Choice:
     worst: Worst
     #: What that was computed from.
     price: Rates
+    lane: Lane = "standard"
 
     @property
     def account(self) -> str:
@@ -57,30 +59,38 @@ class Choice:
             worst=self.worst,
             price=self.price,
             images=self.request.pictures,
+            lane=self.lane,
         )
 
 
-def choose(config: FleetConfig, tier: str, name: str, request: ModelRequest, *, reattaches: bool) -> Choice:
+def choose(
+    config: FleetConfig, tier: str, name: str, request: ModelRequest, *, reattaches: bool, lane: Lane = "standard"
+) -> Choice:
     """`request` as the model `name` gets it from a tier; `reattaches`: what the model's provider says of itself.
+
+    What asks for flex is held at the dearer of both prices: the vendor may serve it as any other.
 
     Raises BadInputError: nobody says what it would cost.
     """
     model = config.models[name]
+    lane = lane if lane == "batch" else asked_as(lane, model)
+    patience = config.lanes.flex_patience if lane == "flex" else 1.0
     request = replace(
         request,
         model=name,
         max_output_tokens=min(request.max_output_tokens, model.max_output_tokens),
         reasoning_effort=model.reasoning_effort,
-        timeout_s=config.tiers[tier].timeout_s,
+        timeout_s=config.tiers[tier].timeout_s * patience,
+        service_tier="flex" if lane == "flex" else None,
     )
     tokens = request.upper_bound() + OVERHEAD_TOKENS
     most = Usage(input_tokens=2 * (tokens - request.max_output_tokens), output_tokens=request.max_output_tokens)
-    price = dearest(name, model, most)
+    price = dearest(name, model, most, lane)
     worst = Worst(most, price.cost(most))
-    if reattaches and request.conversation is None:
+    if reattaches and request.conversation is None and lane != "batch":
         background = runs_in_background(config.tiers[tier], request.max_output_tokens, worst.cost_nano_usd)
         request = replace(request, background=background)
-    return Choice(tier, name, model, request, tokens, worst, price)
+    return Choice(tier, name, model, request, tokens, worst, price, lane)
 
 
 def rates_of(entry: LedgerEntry, config: FleetConfig, completion: Completion) -> Rates:

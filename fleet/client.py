@@ -19,6 +19,7 @@ from fleet.config import FleetConfig, TenantConfig
 from fleet.errors import AddressRefusedError, BadInputError, NotAcceptedError, TenantLimitError
 from fleet.items import NO_ITEMS, ItemIndex, ItemReader, pack_items
 from fleet.jobs import Items, JobSpec, JobStatus, Outcome
+from fleet.lanes import check_deadlines
 from fleet.ledger import LedgerEntry
 from fleet.packing import label_of
 from fleet.progress import Progress, TierProgress
@@ -272,6 +273,7 @@ def check(spec: JobSpec, config: FleetConfig) -> None:
     """BadInputError when a job that is well-formed cannot run on a fleet of this configuration."""
     spec.check_asks()
     spec.check_tiers(config)
+    check_deadlines(spec)
     if spec.recipe is not None:
         recipe(spec.recipe)
     if spec.items == () and any(step.each for step in spec.steps):

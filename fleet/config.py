@@ -16,6 +16,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from fleet.addresses import Endpoint, endpoint
 from fleet.documents import nearest, parse, read_yaml
 from fleet.errors import BadInputError
+from fleet.lane_settings import LanesConfig
 from fleet.tariffs import Price as Price  # noqa: PLC0414  part of what a configuration is made of
 
 SIMULATED = "simulated"
@@ -39,6 +40,8 @@ class ProviderConfig(Frozen):
     base_url: str | None = None
     #: The variable that holds the key.
     key_env: str = "OPENAI_API_KEY"
+    #: Send `prompt_cache_key`, so that calls with the same beginning meet the same cache; left out: to the vendor's own address.
+    cache_key: bool | None = None
 
 
 class Limits(Frozen):
@@ -69,6 +72,10 @@ class ModelConfig(Frozen):
     limits: Annotated[Limits, BeforeValidator(lambda given: {"auto": True} if given == "auto" else given)] = Limits()
     #: Left out: the bundled price list, which must know the model.
     price: Price | None = None
+    #: As what the vendor serves it beside the standard; `flex`: slower, for half, and refused while there is no room for it.
+    service_tiers: tuple[Literal["flex"], ...] = ()
+    #: The vendor takes calls to it in batches, for half.
+    batch: bool = False
 
 
 class TierConfig(Frozen):
@@ -147,6 +154,8 @@ class FleetConfig(Frozen):
     outside: OutsideConfig = OutsideConfig()
     #: Other names by which callers of the OpenAI-compatible API may ask a tier, or `auto`: those of the models they used before.
     aliases: dict[str, str] = {}
+    #: How what has time is asked for less.
+    lanes: LanesConfig = LanesConfig()
     #: Members of one chord; a gate over more is a tree.
     gate_width: Annotated[int, Field(ge=2, le=1000)] = 200
     #: How long a claim lives without being renewed.

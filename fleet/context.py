@@ -14,6 +14,7 @@ from fleet.blobs import Blobs
 from fleet.config import FleetConfig
 from fleet.errors import BudgetExceededError
 from fleet.executor import Executor
+from fleet.lines import Lines
 from fleet.rounds import Rounds
 from fleet.store import COORDINATOR, JobStore, not_ended
 from fleet.task_events import TaskEvents
@@ -44,6 +45,7 @@ class Context:
     archive: Archive
     executor: Executor
     claims: Claims
+    lines: Lines
     events: TaskEvents = field(default_factory=TaskEvents)
 
     async def give_back(self, claim: Claim, problem: Exception) -> None:

@@ -9,7 +9,7 @@ import json
 import time
 from dataclasses import dataclass, field, replace
 
-from fleet.ledger import WORKER_LOST, CallStatus, LedgerEntry, Role
+from fleet.ledger import WORKER_LOST, CallStatus, Lane, LedgerEntry, Role
 from fleet.prices import Rates, Usage
 from fleet.providers.base import Completion
 from fleet.stored import read
@@ -42,6 +42,9 @@ class Purpose:
     #: The tier whose answer it is shown.
     came_from: str | None = None
     asked: Asked = field(default_factory=Asked)
+    #: By which lane it is asked, and when its answer is due (Unix seconds; None: at once).
+    lane: Lane = "standard"
+    due: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,8 +159,9 @@ def draft(
     worst: Worst,
     price: Rates | None = None,
     images: int = 0,
+    lane: Lane = "standard",
 ) -> Draft:
-    """The entry of a call that is about to be made; `price` is what `worst` was computed from."""
+    """The entry of a call that is about to be made; `price` is what `worst` was computed from, `lane` how this model is asked."""
     now = time.time()
     entry = LedgerEntry(
         call_id=call_id,
@@ -173,6 +177,7 @@ def draft(
         model=model,
         provider=provider,
         images=images,
+        lane=lane,
         cost_nano_usd=0,
         reserved_nano_usd=worst.cost_nano_usd,
         price=price,

@@ -150,6 +150,7 @@ class MapError(FleetError):
 
 ProviderErrorKind = Literal[
     "rate_limit",
+    "unavailable",
     "quota",
     "overloaded",
     "server",
@@ -162,6 +163,7 @@ ProviderErrorKind = Literal[
     "not_found",
     "malformed",
     "cancelled",
+    "expired",
 ]
 
 

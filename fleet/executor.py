@@ -8,14 +8,10 @@ judge the answer (checks) or choose the tier (router).
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
-from typing import NoReturn
-
-from redis.exceptions import RedisError
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, replace
 
 from fleet.caps import Caps
 from fleet.choices import Choice, choose, rates_of
@@ -23,13 +19,15 @@ from fleet.config import FleetConfig
 from fleet.drain import Drain, GiveBack
 from fleet.entries import Call, Draft, Purpose, Unsettled, charge
 from fleet.errors import ProviderError
-from fleet.failures import NOT_THE_CALL, OF_THE_ACCOUNT, backoff, end_of
-from fleet.fitting import CUT, Fitting, Lines
+from fleet.failures import OF_THE_ACCOUNT, end_of
+from fleet.fitting import CUT, Fitting, Lines, wait_or_fail
+from fleet.lanes import waits_for_flex
 from fleet.ledger import LedgerEntry
-from fleet.providers.base import Completion, ModelRequest, Provider
-from fleet.store import COORDINATOR, not_ended
+from fleet.permits import Permits
+from fleet.providers.base import BatchProvider, Completion, ModelRequest, Provider
+from fleet.trying_again import TryingAgain
 from queues.failpoints import failpoint
-from queues.limits import End, LateError, Limiter, OutageError, Permit, Told
+from queues.limits import Limiter, Permit
 from queues.store import Store
 from queues.subtasks import Claim, Intent, Refused
 
@@ -37,8 +35,6 @@ logger = logging.getLogger(__name__)
 
 #: For how long a call is tried again after errors that may pass.
 PATIENCE_S = 3_600.0
-#: Longest wait for a permit in a worker: a minute's limit has room again by then. Whatever takes longer waits in the backlog.
-PERMIT_PATIENCE_S = 75.0
 #: For how long a permit is leave to start.
 PERMITTED_S = 0.25
 #: For how long after its claim a call in the background that cannot be asked for is asked for again, by whoever claims its
@@ -46,8 +42,9 @@ PERMITTED_S = 0.25
 ASK_AGAIN_S = 600.0
 #: For how long a fallback then takes the account's place before it is tried again.
 SHUT_S = 60.0
-#: An outage that lasts longer, or a vendor that has never answered, pauses the jobs it keeps from going on.
-OUTAGE_S = 900.0
+
+#: Journals an intent, or says why not.
+Journal = Callable[[Intent], Awaitable[Refused | None]]
 
 
 class JobCancelled(Exception):
@@ -59,6 +56,16 @@ class _ShortError(Exception):
 
     def __init__(self, refused: Refused) -> None:
         self.refused = refused
+
+
+@dataclass(frozen=True, slots=True)
+class _Begun:
+    """A call that may be made now; `last`: no other model may take its place."""
+
+    choice: Choice
+    last: bool
+    permit: Permit
+    drafted: Draft
 
 
 class Executor:
@@ -73,6 +80,8 @@ class Executor:
         self._lines = Lines()
         #: Set when the worker was asked to stop: running calls end, waiting ones are given back.
         self.draining = Drain()
+        self._permits = Permits(limiter, self.draining, self._caps)
+        self._trying = TryingAgain(config, store, limiter, self.draining)
         #: Permits on their way back.
         self._returned: set[asyncio.Task[None]] = set()
 
@@ -85,7 +94,7 @@ class Executor:
             PermitError: the call is larger than a limit.
             GiveBack, JobCancelled: the call was not made.
         """
-        with Fitting(self._lines, purpose, self._choices(purpose.tier, request)) as fitting:
+        with Fitting(self._lines, purpose, self._choices(purpose, request)) as fitting:
             while True:
                 call = await self._fitted(purpose, request, fitting)
                 if fitting.is_whole(call.completion):
@@ -94,15 +103,43 @@ class Executor:
 
     async def _fitted(self, purpose: Purpose, request: ModelRequest, fitting: Fitting) -> Call:
         """An answer to one of the choices that fit the budgets."""
-        failures = 0
-        renewed = False
+        failures = refused = 0
         deadline = time.monotonic() + PATIENCE_S
         while True:
+            begun = await self._begin(purpose, request, fitting)
+            if isinstance(begun, Call):
+                return begun
+            choice = begun.choice
+            try:
+                return await self._made(begun)
+            except ProviderError as error:
+                if choice.lane == "flex" and error.retryable:
+                    refused += error.kind == "unavailable"
+                    left_s = None if purpose.due is None else purpose.due - time.time()
+                    wait_s = waits_for_flex(refused, left_s, choice.model, self._config.lanes)
+                    if wait_s is None:
+                        purpose = replace(purpose, lane="standard")
+                        fitting.instead(self._choices(purpose, request))
+                    if error.kind == "unavailable":
+                        await self.draining.unless(asyncio.sleep(wait_s or 0.0))
+                        continue
+                if error.kind in OF_THE_ACCOUNT and not begun.last:
+                    await self._limiter.shut(choice.account, SHUT_S)
+                    continue
+                if error.retryable and time.monotonic() >= deadline:
+                    raise
+                if (again := await self._trying.after(error, purpose, begun.permit, failures)) is None:
+                    raise
+                failures = again
+
+    async def _begin(self, purpose: Purpose, request: ModelRequest, fitting: Fitting) -> _Begun | Call:
+        """A call that may be made now: permitted, journalled, its money held. Or the answer to one of an earlier worker."""
+        renewed = False
+        while True:
             choices = fitting.choices
-            choice, permit = await self._permit(choices, purpose, fitting.next_id())
+            choice, permit = await self._permits.first(choices, purpose, fitting.next_id())
             permitted = time.monotonic()
             failpoint("permitted")
-            attempt = replace(choice.request, call_id=permit.id)
             drafted = choice.draft(purpose, permit.id, permit.waited_ms)
             try:
                 found = await self._intend(drafted, choice.request, purpose, permit.begun)
@@ -116,59 +153,15 @@ class Executor:
             if isinstance(found, Call):
                 await self._limiter.settle(permit, 0, "unused")
                 return found
-            drafted = found
-            if time.monotonic() - permitted > PERMITTED_S and not renewed:
-                # The call of an earlier worker was waited for: others have been let start meanwhile.
-                try:
-                    await self._store.let_go(drafted.intent())
-                finally:
-                    await self._limiter.settle(permit, 0, "unused")
-                renewed = True
-                continue
-            renewed = False
-            purpose.asked.number = drafted.entry.attempt
+            if time.monotonic() - permitted <= PERMITTED_S or renewed:
+                purpose.asked.number = found.entry.attempt
+                return _Begun(choice, choice is choices[-1], permit, found)
+            # The call of an earlier worker was waited for: others have been let start meanwhile.
             try:
-                return await self._made(drafted, attempt, permit)
-            except ProviderError as error:
-                if error.kind in OF_THE_ACCOUNT and choice is not choices[-1]:
-                    await self._limiter.shut(choice.account, SHUT_S)
-                    continue
-                if error.retryable and time.monotonic() >= deadline:
-                    raise
-                if (again := await self._after(error, purpose, permit, failures)) is None:
-                    raise
-                failures = again
-
-    async def _after(self, error: ProviderError, purpose: Purpose, permit: Permit, failures: int) -> int | None:
-        """Wait until a call that failed may be made again: how often it has failed, of itself, by now; None: it is no use.
-
-        Raises GiveBack: what ails the vendor or the account is for somebody to mend, and the job was paused.
-        """
-        if error.kind in OF_THE_ACCOUNT:
-            await self._pause(purpose, error)
-        if not error.retryable:
-            return None
-        if error.kind == "rate_limit":
-            await self._limiter.pause(permit.account, error.retry_after or 1.0)
-            return failures
-        if permit.outage_s > 0 and error.kind in NOT_THE_CALL:
-            if permit.outage_s > OUTAGE_S:
-                await self._pause(purpose, error)
-            return failures  # An outage goes on: that is no failure of this call.
-        if failures + 1 >= self._config.call_tries:
-            return None
-        if error.retry_after is not None:  # the vendor has no time, not for this call alone
-            await self._limiter.pause(permit.account, error.retry_after)
-        else:
-            await self.draining.unless(asyncio.sleep(backoff(failures + 1)))
-        return failures + 1
-
-    async def _pause(self, purpose: Purpose, error: ProviderError) -> NoReturn:
-        """Nothing fails of what ails the vendor or the account: the job waits for whoever can mend it."""
-        tiers = [*self._config.tiers, COORDINATOR]
-        guards = [purpose.claim.guard, not_ended(purpose.job)]
-        await self._store.stop(purpose.job, "paused", tiers, why=str(error), guards=guards)
-        raise GiveBack(f"the job was paused: {error}") from error
+                await self._store.let_go(found.intent())
+            finally:
+                await self._limiter.settle(permit, 0, "unused")
+            renewed = True
 
     async def remembered(self, purpose: Purpose, request: ModelRequest, memo: str) -> tuple[str, bool]:
         """The answer to a call that is made once per job and `memo`, from the record if it was made before.
@@ -201,15 +194,17 @@ class Executor:
                     await provider.cancel(unsettled.handle)
                 await self._store.settle([charge(unsettled.lost, unsettled.record)])
 
-    async def _made(self, drafted: Draft, attempt: ModelRequest, permit: Permit) -> Call:
+    async def _made(self, begun: _Begun) -> Call:
         """The answer to a call whose intent is journalled; without one its entry is written here."""
+        drafted, permit = begun.drafted, begun.permit
+        attempt = replace(begun.choice.request, call_id=permit.id)
         provider = self._providers[drafted.entry.provider]
         handles: list[str] = []
 
         async def started(handle: str) -> None:
             # From here on another worker can ask for the answer, instead of for another answer.
             try:
-                if await self._store.intend(self._intent(drafted, handle), under_way=True) is not None:
+                if await self._store.intend(self._caps.over(drafted.intent(handle)), under_way=True) is not None:
                     raise GiveBack("another worker has taken over")
             except BaseException:
                 await provider.cancel(handle)  # nobody could ask for its answer
@@ -221,16 +216,16 @@ class Executor:
             completion = await provider.complete(attempt, started if attempt.background else None)
         except ProviderError as error:
             if handles and error.kind == "unreachable":
-                await self._return(permit, drafted.worst.usage.total, "broken")
+                await self._permits.give_back(permit, drafted.worst.usage.total, "broken")
                 raise GiveBack(str(error)) from None  # Its intent stays, and whoever claims next asks for its answer.
             if handles and error.kind in ("timeout", "malformed"):  # it may run on; another one would be paid beside it
                 await provider.cancel(handles[0])
             entry = drafted.failed(error.kind, maybe_billed=error.maybe_billed, request_id=error.request_id)
             await self._store.settle([charge(entry, drafted.record)])
-            await self._return(permit, entry.usage.total, end_of(error.kind), error.told)
+            await self._permits.give_back(permit, entry.usage.total, end_of(error.kind), error.told)
             raise
         except BaseException as error:
-            await self._return(permit, drafted.worst.usage.total, "cut")
+            await self._permits.give_back(permit, drafted.worst.usage.total, "cut")
             if handles:
                 if (await self._store.stopped(drafted.entry.job))[0] != "cancelled":
                     raise  # It runs on at the vendor, and whoever takes the subtask over asks for its answer.
@@ -243,29 +238,44 @@ class Executor:
         usage = completion.usage
         allowed = usage.input_tokens + attempt.max_output_tokens
         # It goes back in one batch with what is made of the answer.
-        returned = asyncio.create_task(self._return(permit, usage.total, told=completion.told, allowed=allowed))
+        returned = asyncio.create_task(
+            self._permits.give_back(permit, usage.total, told=completion.told, allowed=allowed)
+        )
         self._returned.add(returned)
         returned.add_done_callback(self._returned.discard)
         return self._answered(drafted, completion)
 
-    async def _return(
-        self, permit: Permit, tokens: int, end: End = "ended", told: Told | None = None, *, allowed: int = 0
-    ) -> None:
-        """Give a permit back, if the store lets us: it heals by itself, what was paid for does not."""
+    async def join(self, purpose: Purpose, choice: Choice, call_id: str, journal: Journal) -> Call | None:
+        """Hold the money of a call that is made as a line of a batch; no permit: batches have limits of their own.
+
+        The call of an earlier worker, if it can be asked for, instead of the line. Raises as `call` does.
+        """
         try:
-            await self._limiter.settle(permit, tokens, end, told, allowed=allowed)
-        except RedisError as error:
-            logger.warning("a permit was not returned: %s", error, extra={"attempt": permit.id})
+            found = await self._intend(choice.draft(purpose, call_id), choice.request, purpose, False, journal)
+        except _ShortError as error:
+            await self.draining.unless(wait_or_fail(purpose, error.refused, choice.worst.cost_nano_usd))
+            raise GiveBack("others hold what is left of the budget") from None
+        return found if isinstance(found, Call) else None
+
+    def batches_of(self, tier: str) -> BatchProvider | None:
+        """The batches of the account of a tier's model."""
+        return self._providers[self._config.model_of(tier)[1].provider].batches
 
     async def _intend(
-        self, drafted: Draft, request: ModelRequest, purpose: Purpose, begun: Refused | bool
+        self,
+        drafted: Draft,
+        request: ModelRequest,
+        purpose: Purpose,
+        begun: Refused | bool,
+        journal: Journal | None = None,
     ) -> Draft | Call:
         """Journal the intent and hold its money. The call of an earlier worker, if it can be asked for, instead of ours.
 
-        `begun`: what the permit says of it. Raises _ShortError.
+        `begun`: what the permit says of it. `journal`: instead of the store's, and something else in the same moment.
+        Raises _ShortError.
         """
         while True:
-            verdict = begun or await self._store.intend(self._intent(drafted))
+            verdict = begun or await (journal or self._store.intend)(self._caps.over(drafted.intent()))
             begun = False
             match verdict:
                 case None | True:
@@ -308,43 +318,13 @@ class Executor:
         rates = rates_of(drafted.entry, self._config, completion)
         return Call(completion, drafted.answered(completion, rates), drafted.record)
 
-    def _intent(self, drafted: Draft, handle: str | None = None) -> Intent:
-        intent, caps = drafted.intent(handle), self._caps.of(drafted.entry.job)
-        return replace(intent, caps=caps) if caps else intent
-
     def _within(self, purpose: Purpose, request: ModelRequest) -> Callable[[int], list[Choice]]:
         """The choices with at most so much output."""
-        return lambda limit: self._choices(purpose.tier, replace(request, max_output_tokens=limit))
+        return lambda limit: self._choices(purpose, replace(request, max_output_tokens=limit))
 
-    def _choices(self, tier: str, request: ModelRequest) -> list[Choice]:
+    def _choices(self, purpose: Purpose, request: ModelRequest) -> list[Choice]:
         found = []
-        for name in self._config.models_of(tier):
-            provider = self._providers[self._config.models[name].provider]
-            found.append(choose(self._config, tier, name, request, reattaches=provider.reattaches))
+        for name in self._config.models_of(purpose.tier):
+            reattaches = self._providers[self._config.models[name].provider].reattaches
+            found.append(choose(self._config, purpose.tier, name, request, reattaches=reattaches, lane=purpose.lane))
         return found
-
-    async def _permit(self, choices: Sequence[Choice], purpose: Purpose, call_id: str) -> tuple[Choice, Permit]:
-        """A permit of the first choice whose account has no outage and is not shut; else of the last."""
-        *better, last = choices
-        try:
-            for choice in better:
-                with contextlib.suppress(OutageError):
-                    return choice, await self._acquire(choice, purpose, call_id, sit_out=False)
-            return last, await self._acquire(last, purpose, call_id, sit_out=True)
-        except LateError as error:
-            raise GiveBack(str(error)) from None
-
-    async def _acquire(self, choice: Choice, purpose: Purpose, call_id: str, *, sit_out: bool) -> Permit:
-        return await self.draining.unless(
-            self._limiter.acquire(
-                choice.account,
-                choice.allowance,
-                tokens=choice.tokens,
-                permit_id=call_id,
-                lease_s=choice.request.timeout_s + 30,
-                patience_s=PERMIT_PATIENCE_S,
-                sit_out=sit_out,
-                intent=self._intent(choice.draft(purpose, call_id)),
-                lane=choice.tier,
-            )
-        )

@@ -21,7 +21,7 @@ MAX_BACKOFF_S = 30.0
 
 
 def end_of(kind: ProviderErrorKind) -> End:
-    """How the permit of a call ended that failed so."""
+    """How the permit of a call ended that failed so. A vendor that has no room for flex answers, and limits nothing else."""
     if kind == "rate_limit":
         return "refused"
     return "broken" if kind in BROKEN else "ended"

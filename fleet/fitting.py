@@ -92,6 +92,10 @@ class Fitting:
     ) -> None:
         self.begun()
 
+    def instead(self, whole: Sequence[Choice]) -> None:
+        """From now on the call is made in another way: the choices with all their output."""
+        self._whole = self.choices = whole
+
     def begun(self) -> None:
         """The call has its hold, or is not made: whoever is next in line may look."""
         if self._line is not None:
@@ -144,3 +148,10 @@ class Fitting:
 
     def _amount(self, name: str) -> int:
         return next(choice.worst.cost_nano_usd for choice in self.choices if choice.name == name)
+
+
+async def wait_or_fail(purpose: Purpose, short: Refused, amount: int) -> None:
+    """Wait for a moment where others hold what is left of a budget; else BudgetExceededError."""
+    if short.others == 0 or purpose.claim.claims >= CLAIMS:
+        raise exceeded(purpose.job, short, amount)
+    await asyncio.sleep(PATIENCE_S)

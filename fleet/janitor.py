@@ -53,6 +53,8 @@ class Janitor:
         counts = await store.counts(job_id)
         if any(states.get("running") for states in counts.values()):
             return False
+        if await self._context.lines.lots.unended(job_id):
+            return False  # its batches are taken back, and what was done in them booked
         job, now = await self._context.jobs.load(job_id), await store.now()
         if (await store.stopped(job_id))[0] != "cancelled":
             return True

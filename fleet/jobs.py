@@ -17,6 +17,7 @@ from pydantic import BaseModel, Field, ValidationInfo, field_validator, model_va
 from fleet import templates
 from fleet.config import AUTO, Count, FleetConfig, Frozen
 from fleet.conversation import Conversation
+from fleet.deadlines import Deadline
 from fleet.documents import nearest, parse, read_yaml
 from fleet.errors import BadInputError
 from fleet.prices import NANO_PER_USD, Usage
@@ -127,6 +128,8 @@ class Step(Frozen):
     max_tier: str | None = None
     #: Tokens of an answer, at most.
     max_output_tokens: Annotated[int, Field(gt=0, le=200_000)] = 2_000
+    #: When its answers are due, from the job's submission on: seconds, or `30m`, `24h`. What has time costs less.
+    deadline: Deadline | None = None
 
     @property
     def label(self) -> str:
@@ -199,6 +202,8 @@ class JobSpec(Frozen):
     budget_usd: Annotated[Decimal, Field(gt=0)] | None = None
     #: Its weight beside other jobs of the tenant.
     priority: Literal["interactive", "normal", "background"] = "normal"
+    #: When its outputs are due, from its submission on: seconds, or `30m`, `24h`.
+    deadline: Deadline | None = None
     #: An address that is told of its end.
     webhook: str | None = None
     #: A ready-made renderer of the result, set by recipes.

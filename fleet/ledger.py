@@ -15,6 +15,8 @@ from fleet.prices import Rates, Usage
 CallStatus = Literal["ok", "rejected", "failed"]
 #: Reason of an entry for a call whose worker vanished between sending it and writing what came of it.
 WORKER_LOST = "worker lost"
+#: Reason of an entry for an answer that nobody has judged yet, with its cost; the verdict takes its place.
+UNCHECKED = "not checked yet"
 
 Role = Literal["plan", "work", "check", "audit", "review", "reduce"]
 #: How the vendor is asked: at once, at once but later where it is busy, or as a line of a batch.

@@ -10,9 +10,9 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 
-from fleet.ledger import WORKER_LOST
+from fleet.ledger import UNCHECKED, WORKER_LOST
 from fleet.meter import Meter
-from fleet.providers.base import Completion, ModelRequest, Provider, Started
+from fleet.providers.base import BatchProvider, Completion, ModelRequest, Provider, Started
 from queues.limits import LateError, Limiter, OutageError, Permit, PermitError
 from queues.link import Link
 from queues.store import Store
@@ -30,6 +30,10 @@ class MeasuredProvider:
     @property
     def reattaches(self) -> bool:
         return self._inner.reattaches
+
+    @property
+    def batches(self) -> BatchProvider | None:
+        return self._inner.batches
 
     async def complete(self, request: ModelRequest, started: Started | None = None) -> Completion:
         began = time.perf_counter()
@@ -134,9 +138,10 @@ class MeasuredStore(Store):
 
     def _booked(self, charges: Sequence[Charge]) -> None:
         for charge in charges:
-            entry = json.loads(
-                charge.body
-            )  # as `fleet.entries.charge` wrote it: cheaper than a model that checks it again
+            # As `fleet.entries.charge` wrote it: cheaper than a model that checks it again.
+            entry = json.loads(charge.body)
+            if entry["reason"] == UNCHECKED:
+                continue  # its verdict will be counted
             usage = entry["usage"]
             self._meter.booked(
                 entry["tier"],

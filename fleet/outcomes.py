@@ -28,6 +28,8 @@ class Trail:
     kept: tuple[Any, str] | None = None
     #: Calls that were made, those without an answer too.
     asked: Asked = field(default_factory=Asked)
+    #: The id of a call that was made as a line of a batch, while nobody has looked at what came of it.
+    line: str | None = None
 
     @property
     def came_from(self) -> str | None:
@@ -47,9 +49,11 @@ class Trail:
             data.get("cost_nano_usd", 0),
             None if kept is None else (kept[0], kept[1]),
             Asked(data.get("asked", data.get("calls", 0))),
+            data.get("line"),
         )
 
     def dump(self) -> str:
+        line = {} if self.line is None else {"line": self.line}
         return json.dumps(
             {
                 "attempts": [attempt.model_dump() for attempt in self.attempts],
@@ -59,6 +63,7 @@ class Trail:
                 "kept": self.kept,
                 "asked": self.asked.number,
             }
+            | line
         )
 
     def document(

@@ -10,6 +10,7 @@ import asyncio
 import json
 import logging
 import re
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -25,8 +26,10 @@ from fleet.errors import BadInputError, BudgetExceededError, ProviderError
 from fleet.executor import JobCancelled
 from fleet.items import ItemReader
 from fleet.jobs import Attempt, JobStatus, Step
+from fleet.lanes import cache_key, due_s, lane_of
+from fleet.ledger import Lane
 from fleet.outcomes import Trail
-from fleet.providers.base import Image, ask
+from fleet.providers.base import Image, ModelRequest, ask
 from fleet.router import next_tier
 from fleet.shards import Place
 from fleet.store import Job
@@ -165,24 +168,13 @@ class Runner:
                 schema=step.output,
                 schema_name=step.id,
                 max_output_tokens=step.max_output_tokens,
+                cache_key=cache_key(job.tenant, step.instructions, step.prompt),
             )
         else:
             whole = conversation.followed_by(said) if (said := _rejections(trail).strip()) else conversation
             limit = min(step.max_output_tokens, conversation.most_output_tokens)
             request = ask("", conversation=whole, max_output_tokens=limit)
-        purpose = Purpose(
-            job.id,
-            claim.id,
-            claim,
-            step.id,
-            step.label,
-            "work",
-            claim.tier,
-            record=payload["record"],
-            came_from=trail.came_from,
-            asked=trail.asked,
-        )
-        call = await self._context.executor.call(purpose, request)
+        call = await self._call(claim, job, step, trail, request, payload["record"])
         trail.add(call)
         try:
             with traces.inside("check"):
@@ -195,6 +187,48 @@ class Runner:
         return await self._end(
             claim, "ok", trail, output=output, model=call.completion.model, charges=[call.charge("ok")]
         )
+
+    async def _call(self, claim: Claim, job: Job, step: Step, trail: Trail, request: ModelRequest, record: str) -> Call:
+        """The answer to a request, by the lane that is in time for it; one that its batch has brought is not asked for again.
+
+        Raises NotOurs: it waits for a batch.
+        """
+        line, trail.line = trail.line, None
+        sent = None if line is None else await self._context.lines.answer(claim, line, job.id)
+        if sent is not None and sent.completion is not None:
+            return Call(sent.completion, sent.entry, sent.record)
+        lane, due = self._lane(job, step, claim.tier)
+        if line is not None and (sent is None or sent.entry.reason != "cancelled"):
+            lane = "standard"  # its batch was of no use to it
+        purpose = Purpose(
+            job.id,
+            claim.id,
+            claim,
+            step.id,
+            step.label,
+            "work",
+            claim.tier,
+            record=record,
+            came_from=trail.came_from,
+            asked=trail.asked,
+            lane=lane,
+            due=due,
+        )
+        if lane != "batch":
+            return await self._context.executor.call(purpose, request)
+        call = await self._context.lines.join(purpose, request, trail)
+        if call is None:
+            raise NotOurs("it waits for its batch")
+        return call
+
+    def _lane(self, job: Job, step: Step, tier: str) -> tuple[Lane, float | None]:
+        """By which lane a subtask is asked, and when it is due (Unix seconds)."""
+        due_after_s = due_s(step, job.steps, job.spec.deadline)
+        if due_after_s is None:
+            return "standard", None
+        due = job.created_at + due_after_s
+        config, batches = self._context.config, self._context.executor.batches_of(tier) is not None
+        return lane_of(due - time.time(), config.model_of(tier)[1], config.lanes, batches=batches), due
 
     async def _rejected(self, claim: Claim, step: Step, trail: Trail, call: Call, reason: str) -> dict[str, str]:
         charge = call.charge("rejected", reason)

@@ -21,6 +21,7 @@ from fleet.context import Context
 from fleet.errors import BadInputError
 from fleet.executor import Executor
 from fleet.files import Files
+from fleet.lines import Lines
 from fleet.lookout import Lookout
 from fleet.measured import MeasuredLimiter, MeasuredProvider, MeasuredStore
 from fleet.meter import Meter
@@ -38,6 +39,7 @@ from queues.dispatcher import Dispatcher
 from queues.gate import Gates
 from queues.limits import Limiter
 from queues.link import Link
+from queues.lots import Lots
 from queues.messages import Publisher
 from queues.outbox import Outbox
 from queues.quotas import Quotas
@@ -177,7 +179,10 @@ class Runtime:
             address = providers.address_of(provider, self.environment, simulated)
             self.providers[name] = MeasuredProvider(Traced(inner, provider, name, address), self.meter)
         executor = Executor(self.config, self.providers, self.store, self.limiter)
-        return Context(self.config, self.store, self.jobs, self.blobs, self.rounds, self.archive, executor, claims)
+        lines = Lines(self.config, executor, Lots(self.store), self.blobs)
+        return Context(
+            self.config, self.store, self.jobs, self.blobs, self.rounds, self.archive, executor, claims, lines
+        )
 
     def claims(self, tiers: list[str], capacity: Callable[[], int]) -> Claims:
         return Claims(self.store, tiers, capacity)

@@ -20,11 +20,13 @@ from redis.exceptions import RedisError
 
 from fleet.duties import Duties
 from fleet.errors import MessageRefusedError, StoreUnavailableError
+from fleet.lines import BATCH_TASK
 from fleet.retry import RETRY_TASK
 from fleet.rounds import END_TASK, PHASE_TASK, REVIEW_TASK, RUN_TASK, SHARD_TASK
 from fleet.runner import NotOurs, Runner
 from fleet.store import PLAN_TASK
 from fleet.subject import about, job_of
+from fleet.vendor_batches import VendorBatches
 from queues.bridge import await_
 from queues.claims import ClaimLost
 from queues.discreet import Discreet
@@ -38,7 +40,7 @@ Work = Callable[[str, str], Awaitable[dict[str, str]]]
 PUT_BACK_S = 5.0
 
 
-def register(app: Celery, connect: Callable[[], tuple[Runner, Duties]]) -> None:
+def register(app: Celery, connect: Callable[[], tuple[Runner, Duties, VendorBatches]]) -> None:
     """Register the tasks; `connect` is called when the first one runs."""
     _register(app, RUN_TASK, lambda: connect()[0].run)
     _register(app, PLAN_TASK, lambda: connect()[1].plan)
@@ -47,6 +49,7 @@ def register(app: Celery, connect: Callable[[], tuple[Runner, Duties]]) -> None:
     _register(app, END_TASK, lambda: connect()[1].end)
     _register(app, SHARD_TASK, lambda: connect()[1].close_shard)
     _register(app, PHASE_TASK, lambda: connect()[1].open_phase)
+    _register(app, BATCH_TASK, lambda: connect()[2].carry)
     _register(app, GATHER_TASK, lambda: connect()[1].gather)
 
 

@@ -34,6 +34,7 @@ from fleet.relief import Relief
 from fleet.runner import Runner
 from fleet.runtime import NAMESPACE, Runtime
 from fleet.store import COORDINATOR
+from fleet.vendor_batches import VendorBatches
 from fleet.webhooks import Deliverer
 from queues.bridge import background
 from queues.claims import Claims
@@ -65,8 +66,8 @@ def _tell(type_: str, **fields: object) -> None:
 
 
 @cache
-def _work() -> tuple[Runner, Duties]:
-    return Runner(_context()), Duties(_context())
+def _work() -> tuple[Runner, Duties, VendorBatches]:
+    return Runner(_context()), Duties(_context()), VendorBatches(_context(), runtime.providers)
 
 
 def _deliverer() -> Deliverer:

@@ -15,6 +15,11 @@ costs one dictionary look-up. The names are the steps of a subtask's life, in or
 | intended | the intent is journalled, the call has not been sent |
 | begun | a call in the background has a handle, and it is journalled |
 | answered | the answer is there, nothing of it is written |
+| joined | a subtask waits for its batch |
+| uploaded | the vendor has the file of a batch, there is no batch of it |
+| batched | the vendor has the batch, its id is not written |
+| collected | the answers of a batch are written, none of them is booked |
+| settled | they are booked, none of those that wait for them is ready |
 | finished | the end is written, the message is not acknowledged and its chord part not counted |
 | reviewed | the verdict is there, the job has not moved on |
 | told | a webhook's receiver has answered, nothing of it is written |
@@ -36,6 +41,11 @@ NAMES = (
     "intended",
     "begun",
     "answered",
+    "joined",
+    "uploaded",
+    "batched",
+    "collected",
+    "settled",
     "finished",
     "reviewed",
     "told",

@@ -33,8 +33,8 @@ def load(name: str) -> Script:
     source = path.read_bytes()
     for prelude, of_it in (
         ("_permits.lua", name.startswith("permit") or name == "release"),
-        ("_hold.lua", name in ("hold", "permit")),
-        ("_shared.lua", name in ("hold", "permit", "relieve", "accept")),
+        ("_hold.lua", name in ("hold", "join", "permit")),
+        ("_shared.lua", name in ("hold", "join", "permit", "relieve", "accept")),
         ("_outbox.lua", name.startswith("outbox") or name in ("advance", "stop")),
         ("_common.lua", True),
     ):

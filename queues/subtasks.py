@@ -18,10 +18,11 @@ class State(StrEnum):
 
     | state | moved on by |
     |---|---|
-    | waiting | `finish` of its last need -> ready; for the body of a gate -> queued (its chord delivers it) |
+    | waiting | `finish` of its last need, or of its lot -> ready; for the body of a gate -> queued (its chord delivers it) |
     | ready | `release` by the dispatcher -> queued; `claim` by an earlier message -> running |
-    | queued | `claim` by a worker -> running; no worker in time: `reconcile` -> ready |
+    | queued | `claim` by a worker -> running; no worker in time, or put by until now: `reconcile` -> ready |
     | running | `finish` -> final; `hand_on` -> ready, on this or another tier; claim expired: `reconcile` -> ready |
+    | running | `join` -> waiting, for its lot; `snooze` -> queued, put by |
     | final | nobody; `forget` drops it |
     """
 

@@ -45,8 +45,10 @@ def connect(name: str, config: ProviderConfig, environment: Environment, simulat
     base_url = base_url or VENDOR_URL
     if key is None and is_vendor(base_url):
         raise BadInputError(f"The provider {name} needs a key; set {config.key_env}.")
+    own = is_vendor(base_url) or base_url == simulated_url
+    if config.cache_key is None:
+        config = config.model_copy(update={"cache_key": own})
     if config.wire == "auto":
-        own = is_vendor(base_url) or base_url == simulated_url
         config = config.model_copy(update={"wire": "responses" if own else "chat"})
     return PROVIDERS[config.kind](config, base_url, key or NO_KEY, name)
 

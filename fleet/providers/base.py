@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from fleet.conversation import Conversation
+from fleet.errors import ProviderError
 from fleet.prices import Usage
 from fleet.tokens import estimate_tokens, request_upper_bound, tokens_of_image
 from queues.limits import Told
@@ -41,6 +42,10 @@ class ModelRequest:
     max_output_tokens: int = 4096
     reasoning_effort: str | None = None
     timeout_s: float = 120.0
+    #: Served so where that is not the standard: `flex`.
+    service_tier: str | None = None
+    #: What calls with the same beginning have in common; sent to vendors that route by it.
+    cache_key: str | None = None
     #: Asked instead of prompt, instructions, images and schema: a whole conversation, passed on as it is.
     conversation: Conversation | None = None
     #: Run it in the background at the vendor, so that another process can collect the answer; heeded by providers that
@@ -96,6 +101,58 @@ class Completion:
     reason: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class BatchStanding:
+    """Where a batch stands at the vendor."""
+
+    #: The vendor's id of it.
+    handle: str
+    #: Its answers can be read: those of all lines, or of as many as were run before it was cancelled or expired.
+    ended: bool
+    #: The vendor's ids of the files it was sent and has written.
+    files: tuple[str, ...] = ()
+    #: The files with answers and errors.
+    answers: tuple[str, ...] = ()
+    #: Lines that were answered, as the vendor counts them.
+    answered: int = 0
+
+
+class BatchProvider(Protocol):
+    """What an account can do with batches: calls in a file, answered within a day, at a lower price.
+
+    The vendor's batches, not those that callers of the fleet's own API send. Every method takes a bounded time and never
+    retries; each raises ProviderError as `Provider.complete` does.
+    """
+
+    def line(self, request: ModelRequest) -> tuple[str, bytes]:
+        """A call as a line of a batch, without its end, and the route it asks: lines of one batch ask the same. Its name in the
+        answers is `request.call_id`."""
+
+    async def upload(self, lines: bytes) -> str:
+        """Send a file of lines; the vendor's id of it. Nothing is run or billed by that."""
+
+    async def begin(self, file: str, route: str, mark: str) -> BatchStanding:
+        """Have the lines of a file run, in a batch that bears our `mark`.
+
+        After an error that may have come behind the beginning (`maybe_billed`), look for the mark before another is begun.
+        """
+
+    async def find(self, mark: str, since: float) -> BatchStanding | None:
+        """The oldest batch that bears a mark, of those that were begun after `since` (Unix seconds)."""
+
+    async def look(self, handle: str) -> BatchStanding:
+        """Where a batch stands."""
+
+    async def cancel(self, handle: str) -> None:
+        """Ask the vendor to start no more lines of a batch; one that has ended stays as it is."""
+
+    async def answers(self, standing: BatchStanding, route: str) -> dict[str, Completion | ProviderError]:
+        """What became of the lines of a batch that has ended, by call id; one that is not in it was not run."""
+
+    async def forget(self, standing: BatchStanding) -> None:
+        """Delete the files of a batch at the vendor; best effort: it raises no ProviderError."""
+
+
 #: Told the handle of a call that has begun in the background.
 Started = Callable[[str], Awaitable[None]]
 
@@ -106,6 +163,10 @@ class Provider(Protocol):
     @property
     def reattaches(self) -> bool:
         """Whether a call can run in the background here and be asked for later, by whoever holds its handle."""
+
+    @property
+    def batches(self) -> BatchProvider | None:
+        """The account's batches, None where it has none."""
 
     async def complete(self, request: ModelRequest, started: Started | None = None) -> Completion:
         """The answer of the model.

@@ -27,6 +27,10 @@ KEEPALIVE_S = 30.0
 CONNECT_TIMEOUT_S = 10.0
 
 
+#: JSON, or a form with a file in it.
+Body = Mapping[str, Any] | aiohttp.FormData
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
     """What came back with a status that says it went well."""
@@ -47,9 +51,14 @@ class Exchange:
         self._session: aiohttp.ClientSession | None = None
 
     async def send(
-        self, method: str, path: str, call_id: str, timeout_s: float, body: Mapping[str, Any] | None = None
+        self,
+        method: str,
+        path: str,
+        call_id: str,
+        timeout_s: float,
+        body: Body | None = None,
     ) -> Answer:
-        """Send `body` as JSON to a path below the base URL, and read the answer, within `timeout_s` all told.
+        """Send `body`, JSON or a form, to a path below the base URL, and read the answer, within `timeout_s` all told.
 
         Raises:
             APIStatusError: it has a status of 300 or above.
@@ -58,7 +67,12 @@ class Exchange:
         session = self._session or self._connect()
         # With the request, not with the session: that would give them, and the key, to a proxy, too.
         headers = {**self._headers, "X-Client-Request-Id": call_id}
-        data = None if body is None else aiohttp.BytesPayload(to_json(body), content_type="application/json")
+        data: aiohttp.BytesPayload | aiohttp.FormData | None = None
+        if isinstance(body, aiohttp.FormData):
+            data = body  # which names its type itself
+            headers = {name: value for name, value in headers.items() if name.lower() != "content-type"}
+        elif body is not None:
+            data = aiohttp.BytesPayload(to_json(body), content_type="application/json")
         async with (
             asyncio.timeout(timeout_s),
             session.request(method, self._url + path, data=data, headers=headers, proxy=self._proxy) as response,

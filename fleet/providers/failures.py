@@ -23,8 +23,16 @@ _PLAIN = re.compile(r"[\w.\[\]-]{1,80}")
 _QUOTA_CODES = frozenset(
     ("insufficient_quota", "billing_hard_limit_reached", "billing_not_active", "access_terminated", "quota_exceeded")
 )
+#: The code of a call that asked for flex while there is no capacity for it. Source: the vendor's guide on flex processing.
+NO_ROOM = "resource_unavailable"
 #: Codes of a failed answer that blame the request: the same one fails again. Source: the client's `ResponseError.code`.
 _INPUT_CODES = re.compile(r"invalid_prompt|data_residency_mismatch|\w+_policy(_violation)?|\w*image\w*")
+#: What the vendor says of lines of a batch that it did not run. Source: its API reference, "The request output object".
+_LINES: dict[str, tuple[ProviderErrorKind, str]] = {
+    "batch_expired": ("expired", "was not run within the time that batches have"),
+    "batch_cancelled": ("cancelled", "was not run before the batch was cancelled"),
+    "request_timeout": ("timeout", "took too long"),
+}
 #: Raised before a single byte of the request was sent.
 BEFORE_SENDING = (
     aiohttp.ClientConnectorError,
@@ -125,6 +133,29 @@ def failed_answer(provider: str, code: str, request_id: str | None, *, billed: b
     )
 
 
+def failed_line(provider: str, code: str, request_id: str | None) -> ProviderError:
+    """The error of a line of a batch that has no answer: the vendor's code, or the HTTP status that it got. It is not billed."""
+    kind, what = _LINES.get(code, ("server", f"failed on it (code {code if _PLAIN.fullmatch(code) else 'unknown'})"))
+    if kind == "server" and code.isdigit() and code.startswith("4"):
+        kind = "rate_limit" if code == "429" else "bad_request"
+    return ProviderError(
+        f"{provider} gave no answer to a line of a batch: it {what}.",
+        kind=kind,
+        retryable=kind != "bad_request",
+        request_id=request_id,
+    )
+
+
+def lost_line(provider: str) -> ProviderError:
+    """The error of a line of which nobody can say any more what became of it."""
+    return ProviderError(
+        f"{provider} cannot be asked any more what became of a batch.",
+        kind="not_found",
+        retryable=False,
+        maybe_billed=True,
+    )
+
+
 def unknown_handle(provider: str, handle: str) -> ProviderError:
     return ProviderError(
         f"{provider} no longer knows a call that was begun in the background; its answer is lost.",
@@ -177,6 +208,8 @@ def _decision(status: int, code: str, model: str, key_env: str) -> tuple[Provide
         )
     if status == 404:
         return "not_found", False, f"knows no model {model} at this address; check the model's name and the base URL"
+    if status == 429 and code == NO_ROOM:
+        return "unavailable", True, f"has no room for {model} at the service tier that was asked for"
     if status == 429:
         return "rate_limit", True, f"limits the rate of {model}"
     if status == 408:

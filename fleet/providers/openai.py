@@ -11,6 +11,7 @@ import logging
 import re
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 from urllib.parse import quote, urlsplit
 
@@ -22,9 +23,10 @@ from fleet.errors import ProviderError
 from fleet.prices import Usage
 from fleet.providers import failures
 from fleet.providers.background import UNFINISHED, EndedError, Follower, Unfinished
-from fleet.providers.base import Completion, ModelRequest, Started
-from fleet.providers.exchange import Answer, Exchange
+from fleet.providers.base import BatchProvider, Completion, ModelRequest, Started
+from fleet.providers.exchange import Answer, Body, Exchange
 from fleet.providers.limits import told
+from fleet.providers.vendor_batches import VendorBatches
 from fleet.providers.wires import ChatWire, FailedAnswerError, Found, ResponsesWire, Wire
 from fleet.tokens import estimate_tokens
 
@@ -56,14 +58,22 @@ class OpenAIProvider:
         self._name = name
         self._key_env = config.key_env
         self._wire = _wire(config, base_url)
+        #: Others than the vendor may refuse a parameter that they do not know.
+        self._cache_keys = is_vendor(base_url) if config.cache_key is None else config.cache_key
         #: Conversations are in this form, and everybody speaks it.
         self._chat = self._wire if isinstance(self._wire, ChatWire) else _chat(base_url)
         self._exchange = Exchange(base_url, api_key)
+        self._batches = VendorBatches(name, (self._wire, self._chat), self._asked, self._send, self._completion)
 
     @property
     def reattaches(self) -> bool:
         """True on the responses wire. A server of that wire which lacks it is for tiers with `background: never`."""
         return isinstance(self._wire, ResponsesWire)
+
+    @property
+    def batches(self) -> BatchProvider:
+        """Whether a model is taken in batches its configuration says."""
+        return self._batches
 
     async def complete(self, request: ModelRequest, started: Started | None = None) -> Completion:
         """The answer of the model, within `request.timeout_s` seconds all told.
@@ -73,8 +83,8 @@ class OpenAIProvider:
         """
         if request.background and self.reattaches:
             return await self._in_background(request, started)
-        wire = self._wire if request.conversation is None else self._chat
-        answer = await self._send("POST", wire.path, request, request.timeout_s, wire.body(request))
+        wire, body = self._asked(request)
+        answer = await self._send("POST", wire.path, request, request.timeout_s, body)
         request_id = answer.headers.get("x-request-id")
         try:
             return self._completion(wire, json.loads(answer.content), request, request_id, answer.headers)
@@ -114,9 +124,18 @@ class OpenAIProvider:
     async def aclose(self) -> None:
         await self._exchange.aclose()
 
+    def _asked(self, request: ModelRequest) -> tuple[Wire, dict[str, Any]]:
+        """The wire that a request goes by, and its body there."""
+        wire = self._wire if request.conversation is None else self._chat
+        return wire, wire.body(self._with_key(request))
+
+    def _with_key(self, request: ModelRequest) -> ModelRequest:
+        return request if self._cache_keys or request.cache_key is None else replace(request, cache_key=None)
+
     async def _in_background(self, request: ModelRequest, started: Started | None) -> Completion:
         began = time.monotonic()
-        answer = await self._send("POST", self._wire.path, request, request.timeout_s, self._wire.body(request))
+        body = self._wire.body(self._with_key(request))
+        answer = await self._send("POST", self._wire.path, request, request.timeout_s, body)
         handle = _handle(answer.content)
         if handle is None:
             raise failures.malformed(self._name, answer.headers.get("x-request-id"))
@@ -173,7 +192,7 @@ class OpenAIProvider:
         )
 
     async def _send(
-        self, method: str, path: str, request: ModelRequest, timeout_s: float, body: dict[str, Any] | None = None
+        self, method: str, path: str, request: ModelRequest, timeout_s: float, body: Body | None = None
     ) -> Answer:
         failure: ProviderError
         try:

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from fleet import traces
 from fleet.config import ProviderConfig
-from fleet.providers.base import Completion, ModelRequest, Provider, Started
+from fleet.providers.base import BatchProvider, Completion, ModelRequest, Provider, Started
 from fleet.subject import about
 
 #: Longest text of one message in a span.
@@ -38,6 +38,10 @@ class Traced:
     @property
     def reattaches(self) -> bool:
         return self._inner.reattaches
+
+    @property
+    def batches(self) -> BatchProvider | None:
+        return self._inner.batches
 
     async def complete(self, request: ModelRequest, started: Started | None = None) -> Completion:
         with about(attempt=request.call_id):

@@ -85,6 +85,7 @@ class ResponsesWire:
         }
         if request.background:
             body["background"] = True
+        body |= _served(request)
         if request.instructions:
             body["instructions"] = request.instructions
         if request.schema is not None:
@@ -137,7 +138,7 @@ class ChatWire:
             "model": request.model,
             "messages": messages,
             self._limit_name: request.max_output_tokens,
-        }
+        } | _served(request)
         if request.schema is not None:
             body["response_format"] = {"type": "json_schema", "json_schema": _format(request, request.schema)}
         if request.reasoning_effort is not None:
@@ -160,9 +161,16 @@ class ChatWire:
 
     def _passed_on(self, request: ModelRequest, conversation: Conversation) -> dict[str, Any]:
         body = {"model": request.model, self._limit_name: request.max_output_tokens, **conversation.body()}
+        body |= _served(request)
         if request.reasoning_effort is not None:
             body.setdefault("reasoning_effort", request.reasoning_effort)
         return body
+
+
+def _served(request: ModelRequest) -> dict[str, Any]:
+    """How it is to be served, alike on both wires."""
+    asked = {"service_tier": request.service_tier, "prompt_cache_key": request.cache_key}
+    return {name: value for name, value in asked.items() if value is not None}
 
 
 def data_url(image: Image) -> str:

@@ -91,6 +91,10 @@ class Asked:
     stream_usage: bool = False
     store: bool = False
     background: bool = False
+    #: `flex`, where it was asked for.
+    service_tier: str | None = None
+    #: What the caller says its prompts' beginnings have in common.
+    cache_key: str = ""
     #: The request as it came, for fields the answer repeats.
     body: Mapping[str, Any] = field(default_factory=dict)
 
@@ -206,3 +210,17 @@ def _objects(schema: Any) -> Iterable[Mapping[str, Any]]:
 def _closed(schema: Mapping[str, Any]) -> bool:
     properties = set(schema.get("properties", {}))
     return schema.get("additionalProperties") is False and set(schema.get("required", ())) == properties
+
+
+#: The names that `service_tier` takes.
+SERVICE_TIERS = ("auto", "default", "flex", "scale", "priority")
+
+
+def service_tier_of(body: Mapping[str, Any]) -> str | None:
+    """`flex` where a request asks for that; the others are served as the standard here. Raises ApiError."""
+    given = body.get("service_tier")
+    if given is not None and given not in SERVICE_TIERS:
+        known = ", ".join(f"'{name}'" for name in SERVICE_TIERS)
+        said = f"Invalid value: '{given}'. Supported values are: {known}."
+        raise ApiError(400, said, code="invalid_value", param="service_tier")
+    return "flex" if given == "flex" else None

@@ -104,7 +104,12 @@ class Background:
                 return
             await vendor.pause(produced.first_s + produced.rest_s)
             answer = responses.write(
-                call.asked, produced, ident=call.ident, model=call.answers_as, created=running.created
+                call.asked,
+                produced,
+                ident=call.ident,
+                model=call.answers_as,
+                created=running.created,
+                served=call.served,
             )
             self._end(running, answer)
         except Exception:

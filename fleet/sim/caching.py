@@ -22,22 +22,26 @@ class PrefixCache:
     def __init__(self) -> None:
         self._seen: OrderedDict[bytes, None] = OrderedDict()
 
-    def cached_tokens(self, model: str, text: str) -> int:
-        """Tokens of the longest prefix of `text` that this model was sent before; remembers all of it."""
+    def cached_tokens(self, model: str, text: str, key: str = "") -> int:
+        """Tokens of the longest prefix of `text` that this model was sent before; remembers all of it.
+
+        `key`: the caller's `prompt_cache_key`. The vendor routes by it, with the prompt's beginning, to machines that have caches
+        of their own: here calls with another key never meet the same one.
+        """
         data = text.encode("utf-8", "replace")
         if len(data) < 2 * MIN_TOKENS:
             return 0
-        chain = blake2b(model.encode(), digest_size=8)
+        chain = blake2b(f"{model}\n{key}".encode(), digest_size=8)
         known, matching = 0, True
         for start in range(0, len(data) - BLOCK_BYTES + 1, BLOCK_BYTES):
             chain.update(data[start : start + BLOCK_BYTES])
-            key = chain.digest()
-            if key in self._seen:
-                self._seen.move_to_end(key)
+            block = chain.digest()
+            if block in self._seen:
+                self._seen.move_to_end(block)
                 known += matching
             else:
                 matching = False
-                self._seen[key] = None
+                self._seen[block] = None
         while len(self._seen) > MAX_BLOCKS:
             self._seen.popitem(last=False)
         tokens = estimate_tokens(data[: known * BLOCK_BYTES].decode("utf-8", "ignore"))

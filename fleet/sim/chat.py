@@ -7,17 +7,17 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from fleet.sim import conversation, functions
-from fleet.sim.asked import ApiError, Asked, Parameters, checked_schema, words_of
+from fleet.sim.asked import ApiError, Asked, Parameters, checked_schema, service_tier_of, words_of
 from fleet.sim.produce import Produced
 
 MAX_STOPS = 4
 PARAMETERS = Parameters(
     simulated=words_of(
         "messages model response_format max_tokens max_completion_tokens reasoning_effort stream stream_options stop "
-        "tools tool_choice parallel_tool_calls"
+        "tools tool_choice parallel_tool_calls service_tier prompt_cache_key"
     ),
     harmless=words_of(
-        "temperature top_p seed user metadata store service_tier safety_identifier prompt_cache_key verbosity "
+        "temperature top_p seed user metadata store safety_identifier verbosity "
         "prompt_cache_retention prompt_cache_options presence_penalty frequency_penalty logit_bias"
     ),
     refused=words_of(
@@ -57,13 +57,15 @@ def read(body: Mapping[str, Any]) -> Asked:
         max_output_tokens=body.get("max_completion_tokens") or body.get("max_tokens"),
         effort=body.get("reasoning_effort"),
         stream=stream,
+        service_tier=service_tier_of(body),
+        cache_key=str(body.get("prompt_cache_key") or ""),
         stream_usage=bool((body.get("stream_options") or {}).get("include_usage")),
         body=body,
     )
 
 
-def write(produced: Produced, *, ident: str, model: str, created: int) -> dict[str, Any]:
-    """The `chat.completion` object."""
+def write(produced: Produced, *, ident: str, model: str, created: int, served: str = "default") -> dict[str, Any]:
+    """The `chat.completion` object; `served`: the service tier."""
     refused = produced.finish == "refusal"
     message: dict[str, Any] = {
         "role": "assistant",
@@ -87,7 +89,7 @@ def write(produced: Produced, *, ident: str, model: str, created: int) -> dict[s
         "model": model,
         "choices": [{"index": 0, "message": message, "logprobs": None, "finish_reason": _reason(produced)}],
         "usage": _usage(produced),
-        "service_tier": "default",
+        "service_tier": served,
         "system_fingerprint": None,
     }
 
@@ -106,7 +108,7 @@ def chunks(
             "object": "chat.completion.chunk",
             "created": answer["created"],
             "model": answer["model"],
-            "service_tier": "default",
+            "service_tier": answer["service_tier"],
             "system_fingerprint": None,
             "choices": choices,
         }

@@ -7,15 +7,25 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from fleet.prices import Usage
-from fleet.sim.asked import ApiError, Asked, Parameters, Parts, checked_schema, text_and_images, words_of
+from fleet.sim.asked import (
+    ApiError,
+    Asked,
+    Parameters,
+    Parts,
+    checked_schema,
+    service_tier_of,
+    text_and_images,
+    words_of,
+)
 from fleet.sim.produce import Produced
 
 PARAMETERS = Parameters(
     simulated=words_of(
-        "input model instructions text max_output_tokens reasoning stream stream_options store background"
+        "input model instructions text max_output_tokens reasoning stream stream_options store background service_tier "
+        "prompt_cache_key"
     ),
     harmless=words_of(
-        "temperature top_p user metadata service_tier safety_identifier prompt_cache_key prompt_cache_retention "
+        "temperature top_p user metadata safety_identifier prompt_cache_retention "
         "prompt_cache_options parallel_tool_calls truncation include max_tool_calls"
     ),
     refused=words_of(
@@ -74,12 +84,16 @@ def read(body: Mapping[str, Any]) -> Asked:
         stream=bool(body.get("stream")),
         store=body.get("store") is not False,
         background=background,
+        service_tier=service_tier_of(body),
+        cache_key=str(body.get("prompt_cache_key") or ""),
         body=body,
     )
 
 
-def write(asked: Asked, produced: Produced, *, ident: str, model: str, created: int) -> dict[str, Any]:
-    """The `response` object."""
+def write(
+    asked: Asked, produced: Produced, *, ident: str, model: str, created: int, served: str = "default"
+) -> dict[str, Any]:
+    """The `response` object; `served`: the service tier."""
     cut = produced.finish == "length"
     return {
         **_frame(asked, ident=ident, model=model, created=created),
@@ -87,6 +101,7 @@ def write(asked: Asked, produced: Produced, *, ident: str, model: str, created: 
         "incomplete_details": {"reason": "max_output_tokens"} if cut else None,
         "output": [_message(ident, [_part(produced, produced.text)], "incomplete" if cut else "completed")],
         "usage": _usage(produced.usage),
+        "service_tier": served,
     }
 
 
@@ -156,7 +171,7 @@ def _frame(asked: Asked, *, ident: str, model: str, created: float) -> dict[str,
         "parallel_tool_calls": True,
         "previous_response_id": None,
         "reasoning": {"effort": asked.effort, "summary": None},
-        "service_tier": "default",
+        "service_tier": asked.service_tier or "auto",
         "store": asked.store,
         "temperature": body.get("temperature", 1.0),
         "text": body.get("text") or {"format": {"type": "text"}},

@@ -53,6 +53,10 @@ class Faults(_Frozen):
     refusal: Rate = 0
     #: The answer is cut at half its length as if it had reached its limit; billed.
     truncation: Rate = 0
+    #: Of the calls that ask for flex: HTTP 429 `resource_unavailable`: not billed.
+    flex_unavailable: Rate = 0
+    #: Of those that are left: served, and billed, as the standard.
+    flex_as_standard: Rate = 0
 
 
 class Manner(_Frozen):
@@ -107,6 +111,10 @@ class SimSettings(_Frozen):
     rework: Rate = 0
     #: How long a call in the background is queued before its answer begins (and is billed), in the model's time.
     queued_s: NotNegative = 0.2
+    #: How many times as long an answer takes at the service tier flex.
+    flex_slower: Annotated[float, Field(ge=1)] = 4
+    #: How long a batch takes from its validation until all its lines are done, in the model's time.
+    batch_s: NotNegative = 60
     #: Refuse parameters that are unknown or not simulated, as the vendor refuses unknown ones; else they are ignored.
     strict: bool = True
 

@@ -10,7 +10,7 @@ import random
 import time
 import uuid
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from fleet.config import FleetConfig, Limits, ModelConfig
@@ -29,6 +29,8 @@ ASSUMED_OUTPUT_TOKENS = 1024
 AGAIN_S = (0.1, 1.0)
 #: What befalls the answer to a look, not the response that is looked at.
 OF_A_LOOK: frozenset[Fault] = frozenset(("reset", "reset_in_body", "reset_after_body", "malformed_json"))
+#: What befalls a line of a batch: what the model does, not the connection.
+OF_THE_MODEL: frozenset[Fault | None] = frozenset(("refusal", "truncation"))
 MAX_REMEMBERED = 65_536
 MAX_STORED = 1000
 
@@ -39,12 +41,15 @@ class Call:
 
     asked: Asked
     model: ModelConfig
-    window: SlidingMinute
+    #: The minute it counts against; None: a line of a batch, which has limits of its own.
+    window: SlidingMinute | None
     dice: random.Random
     fault: Fault | None
     request_id: str
     call_id: str | None
     tokens_in: int
+    #: As what it is served and billed: `standard`, `flex` or `batch`.
+    lane: str = "standard"
     #: Its line of the bill, once there is one.
     line: Line | None = None
 
@@ -58,8 +63,14 @@ class Call:
         """The model's name in its answer."""
         return self.asked.model.removesuffix(SUFFIX) + SUFFIX
 
+    @property
+    def served(self) -> str:
+        """The service tier that its answer names."""
+        return "flex" if self.lane == "flex" else "default"
+
     def leave(self) -> None:
-        self.window.leave()
+        if self.window is not None:
+            self.window.leave()
 
 
 class Vendor:
@@ -97,6 +108,48 @@ class Vendor:
         Raises:
             ApiError: 404 for the model, 400 for what does not fit it, 429 over a limit or by chance, 500 or 503 by chance.
         """
+        model, tokens_in = self._fitting(asked)
+        window = self._window(asked.model.removesuffix(SUFFIX))
+        refused = window.enter(tokens_in + (asked.max_output_tokens or ASSUMED_OUTPUT_TOKENS), time.monotonic())
+        if refused is not None:
+            raise _over_limit(refused, asked.model, window.headers(time.monotonic()))
+        faults = self._faults()
+        dice = dice_for(self.settings.seed, content, call_id, self._repetition(content, call_id))
+        fault = fault_of(faults, dice)
+        request_id = f"req_{dice.getrandbits(128):032x}"
+        if fault == "rate_limited":
+            window.leave()
+            raise _over_limit(_by_chance(dice), asked.model, window.headers(time.monotonic()))
+        # In the background half of them are begun and fail later.
+        if fault == "error_5xx" and not (asked.background and dice.random() < 0.5):
+            window.leave()
+            raise _out_of_order(dice, request_id)
+        lane = "standard"
+        if asked.service_tier == "flex":
+            if dice.random() < faults.flex_unavailable:
+                window.leave()
+                raise _no_room(asked.model, request_id)
+            lane = "standard" if dice.random() < faults.flex_as_standard else "flex"
+        return Call(asked, model, window, dice, fault, request_id, call_id, tokens_in, lane)
+
+    def admit_line(self, asked: Asked, content: bytes, custom_id: str) -> Call:
+        """Lets a line of a batch in: no minute counts it, and of the faults only the vendor's own befall it.
+
+        Raises:
+            ApiError: 400 for what does not fit the model, 500 or 503 by chance.
+        """
+        model, tokens_in = self._fitting(asked)
+        dice = dice_for(self.settings.seed, content, custom_id, self._repetition(content, custom_id))
+        fault = fault_of(self._faults(), dice)
+        request_id = f"req_{dice.getrandbits(128):032x}"
+        if fault == "error_5xx":
+            raise _out_of_order(dice, request_id)
+        if fault not in OF_THE_MODEL:
+            fault = None
+        return Call(asked, model, None, dice, fault, request_id, custom_id, tokens_in, "batch")
+
+    def _fitting(self, asked: Asked) -> tuple[ModelConfig, int]:
+        """The model that was asked for, and the tokens of the input. Raises ApiError: the request does not fit it."""
         model = self.model(asked.model)
         wanted = asked.max_output_tokens
         if wanted is not None and (not isinstance(wanted, int) or wanted < 1):
@@ -110,27 +163,20 @@ class Vendor:
                 f"Your input of {tokens_in} tokens exceeds the model's context window of {model.context_tokens}.",
                 code="context_length_exceeded",
             )
-        window = self._window(asked.model.removesuffix(SUFFIX))
-        refused = window.enter(tokens_in + (wanted or ASSUMED_OUTPUT_TOKENS), time.monotonic())
-        if refused is not None:
-            raise _over_limit(refused, asked.model, window.headers(time.monotonic()))
-        dice = dice_for(self.settings.seed, content, call_id, self._repetition(content, call_id))
-        fault = fault_of(self._faults(), dice)
-        request_id = f"req_{dice.getrandbits(128):032x}"
-        if fault == "rate_limited":
-            window.leave()
-            raise _over_limit(_by_chance(dice), asked.model, window.headers(time.monotonic()))
-        # In the background half of them are begun and fail later.
-        if fault == "error_5xx" and not (asked.background and dice.random() < 0.5):
-            window.leave()
-            raise _out_of_order(dice, request_id)
-        return Call(asked, model, window, dice, fault, request_id, call_id, tokens_in)
+        if asked.service_tier is not None and asked.service_tier not in model.service_tiers:
+            raise ApiError(
+                400,
+                f"Invalid service_tier argument: {asked.service_tier} is not available for {asked.model}.",
+                param="service_tier",
+            )
+        return model, tokens_in
 
     def generate(self, call: Call) -> Produced:
         """The model's answer; billed from here on, whether or not it reaches the caller."""
         asked = call.asked
         name = asked.model.removesuffix(SUFFIX)
-        cached = self._cache.cached_tokens(name, f"{asked.schema_text}\n{asked.instructions}\n{asked.prompt}")
+        text = f"{asked.schema_text}\n{asked.instructions}\n{asked.prompt}"
+        cached = self._cache.cached_tokens(name, text, asked.cache_key)
         produced = produce(
             asked,
             manner=self._manners[name],
@@ -142,8 +188,16 @@ class Vendor:
             max_output_tokens=asked.max_output_tokens or call.model.max_output_tokens,
         )
         call.line = self._charges.bill(
-            call_id=call.call_id, name=name, model=call.model, usage=produced.usage, request_id=call.request_id
+            call_id=call.call_id,
+            name=name,
+            model=call.model,
+            usage=produced.usage,
+            request_id=call.request_id,
+            lane=call.lane,
         )
+        if call.lane == "flex":
+            slower = self.settings.flex_slower
+            produced = replace(produced, first_s=slower * produced.first_s, rest_s=slower * produced.rest_s)
         return produced
 
     def amend(self, call: Call, usage: Usage) -> None:
@@ -179,11 +233,8 @@ class Vendor:
             self.stored.popitem(last=False)
 
     def headers(self, call: Call) -> dict[str, str]:
-        return {
-            "x-request-id": call.request_id,
-            "openai-version": "2020-10-01",
-            **call.window.headers(time.monotonic()),
-        }
+        limits = {} if call.window is None else call.window.headers(time.monotonic())
+        return {"x-request-id": call.request_id, "openai-version": "2020-10-01", **limits}
 
     def _window(self, name: str) -> SlidingMinute:
         window = self._windows[name]
@@ -221,6 +272,16 @@ def _out_of_order(dice: random.Random, request_id: str) -> ApiError:
         if overloaded
         else "The server had an error while processing your request.",
         kind="server_error",
+        headers={"x-request-id": request_id},
+    )
+
+
+def _no_room(model: str, request_id: str) -> ApiError:
+    return ApiError(
+        429,
+        f"There is no capacity for {model} at the service tier flex right now. Please try again later.",
+        kind="resource_unavailable",
+        code="resource_unavailable",
         headers={"x-request-id": request_id},
     )
 

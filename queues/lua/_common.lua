@@ -9,6 +9,7 @@
 --       sus:TIER:most how many of them may be in one worker, but for those that are to be alone there (string)
 --       beat: when anybody was here last, and until when claims are not taken away after nobody was (hash)
 --       righted: what was not as it should be, by tier, since the store is there (hash)
+--       lots:JOB the latest lot of each family of its lots (hash)
 --       winding: cancelled jobs of which something may be left (set)
 --       rx:QUOTA records that were kept elsewhere and dropped here (set)
 --       tenants whose jobs were accepted (zset by when the last one was)

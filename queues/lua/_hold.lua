@@ -1,4 +1,4 @@
--- Prelude of the scripts that journal an intent (hold.lua, permit.lua).
+-- Prelude of the scripts that journal an intent (hold.lua, join.lua, permit.lua).
 -- Reply: {1} held; {0, cap, used, held by others, whose, 'day' or 'month', number of that} something is short (see _shared.lua);
 --        {2, note} an earlier intent under this hold was never settled;
 --        {3, 'paused' or 'cancelled'} the job was stopped; {4} the claim was lost.

@@ -119,7 +119,7 @@ def test_a_fallback_that_is_shut_too_pauses_the_job(valkey: Valkey, tmp_path: Pa
 def test_a_wait_longer_than_a_worker_has_patience_goes_back_to_the_backlog(
     valkey: Valkey, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fleet.executor.PERMIT_PATIENCE_S", 1.0)
+    monkeypatch.setattr("fleet.permits.PERMIT_PATIENCE_S", 1.0)
 
     async def scenario(fleet: Bench, server: Script) -> None:
         await fleet.runtime.limiter.pause(f"openai/{GOOD}", 300)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from fleet import executor, failures, fitting
+from fleet import failures, fitting, permits
 from fleet.control import Control
 from fleet.jobs import JobStatus
 from queues.limits import Limiter, Permit, PermitError
@@ -64,7 +64,7 @@ def test_a_server_error_that_passes_is_no_failure(valkey: Valkey, tmp_path: Path
 def test_a_vendor_that_says_when_to_come_again_is_left_alone_until_then_by_the_whole_fleet(
     valkey: Valkey, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(executor, "PERMIT_PATIENCE_S", 0.5)
+    monkeypatch.setattr(permits, "PERMIT_PATIENCE_S", 0.5)
     busy = Reply(status=503, headers={"retry-after": "300"})
 
     async def run() -> None:

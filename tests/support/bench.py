@@ -20,12 +20,14 @@ from fleet.context import Context
 from fleet.duties import Duties
 from fleet.jobs import JobSpec, Outcome
 from fleet.ledger import LedgerEntry
-from fleet.providers.base import Completion, ModelRequest, Provider, Started
+from fleet.lines import BATCH_TASK
+from fleet.providers.base import BatchProvider, Completion, ModelRequest, Provider, Started
 from fleet.retry import RETRY_TASK
 from fleet.rounds import END_TASK, PHASE_TASK, REVIEW_TASK, RUN_TASK, SHARD_TASK
 from fleet.runner import NotOurs, Runner
 from fleet.runtime import Runtime
 from fleet.store import PLAN_TASK, Job
+from fleet.vendor_batches import VendorBatches
 from queues.gate import GATHER_TASK
 from queues.subtasks import Released
 from tests.support.valkey import Valkey
@@ -68,6 +70,10 @@ class Recording:
     @property
     def reattaches(self) -> bool:
         return self.inner.reattaches
+
+    @property
+    def batches(self) -> BatchProvider | None:
+        return self.inner.batches
 
     async def complete(self, request: ModelRequest, started: Started | None = None) -> Completion:
         self.asked.append(request)
@@ -165,6 +171,7 @@ class Bench:
             SHARD_TASK: self.duties.close_shard,
             PHASE_TASK: self.duties.open_phase,
             GATHER_TASK: self.duties.gather,
+            BATCH_TASK: VendorBatches(self.context, self.runtime.providers).carry,
         }
         with contextlib.suppress(NotOurs):
             return await works[released.task](released.id, tier)

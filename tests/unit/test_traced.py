@@ -23,6 +23,7 @@ class Inner:
 
     def __init__(self) -> None:
         self.about: list[Mapping[str, str]] = []
+        self.batches = None
 
     async def complete(self, request: ModelRequest, started: Started | None = None) -> Completion:
         self.about.append(dict(subject()))

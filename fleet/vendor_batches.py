@@ -1,0 +1,288 @@
+"""Carries a lot of calls through a vendor's batch: sent, begun once, looked at, taken back in time, its answers booked.
+
+The vendor's side; batches of callers of the fleet's own API are `fleet.batches`. Each look is a claim of its own on the lot,
+which is put by in between, so that a batch of hours takes nobody's place; whatever process dies, the next look goes on from what
+is written down. Who waits for a line is ready once its lot has ended, and finds the answer in the lot's blob (`fleet.lines`).
+
+A line's money is held until its batch has ended. What an answer cost is booked then, as a guess that gives way to the verdict on
+it; what was not run costs nothing. A batch that cannot be asked for any more is booked at its worst.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+
+from fleet.choices import rates_of
+from fleet.config import FleetConfig
+from fleet.context import Context, passes
+from fleet.entries import Draft, Unsettled, charge
+from fleet.errors import JobNotFoundError, ProviderError
+from fleet.jobs import JobStatus
+from fleet.ledger import UNCHECKED, LedgerEntry
+from fleet.lines import Route, Sent, read_answers, read_lines, remove_lines, write_answers
+from fleet.providers.base import BatchProvider, BatchStanding, Completion, Provider
+from fleet.runner import NotOurs
+from fleet.subject import also_about
+from queues.failpoints import failpoint
+from queues.lots import Lots
+from queues.subtasks import Charge, Claim, Refusal
+
+logger = logging.getLogger(__name__)
+
+#: Vendors end a batch within a day; for so long it is looked at.
+GIVEN_UP_S = 26 * 3_600.0
+#: Looks in a row that say that a batch is not known, or whose answers cannot be read, before that is believed.
+LOOKS_TO_BELIEVE = 5
+#: Tries of sending a batch, and longest wait between two.
+MOST_TRIES, LONGEST_WAIT_S = 8, 300.0
+#: How much earlier than it was asked for a vendor's clock may say that a batch was begun.
+CLOCKS_APART_S = 3_600.0
+#: Processes that may die looking at a lot without one look in between that went well, before it is given up.
+MOST_KILLS = 10
+#: Charges written in one script.
+SHARD = 200
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """How far a lot has come: its trail."""
+
+    #: When it was first looked at (Unix seconds of the store).
+    since: float = 0.0
+    #: The vendor's id of the batch.
+    handle: str | None = None
+    #: Looks, or tries, in a row that came to nothing.
+    failed: int = 0
+
+    def written(self) -> str:
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def of(cls, trail: str) -> State:
+        data = json.loads(trail or "{}")
+        return cls(data.get("since", 0.0), data.get("handle"), data.get("failed", 0))
+
+
+class VendorBatches:
+    """Carries the lots of one process."""
+
+    def __init__(self, context: Context, providers: Mapping[str, Provider]) -> None:
+        self._context = context
+        self._config: FleetConfig = context.config
+        self._providers = providers
+        self._lots: Lots = context.lines.lots
+
+    async def carry(self, lot: str, tier: str) -> dict[str, str]:
+        """One look at a lot; the reference of what is final. Raises NotOurs, ClaimLost, RedisError."""
+        claim = await self._context.store.claim(lot, tier)
+        if isinstance(claim, Refusal):
+            if claim.status is not None:
+                return {"id": lot, "status": claim.status}
+            raise NotOurs(claim.why)
+        failpoint("claimed")
+        route, state = Route.of(claim.payload), State.of(claim.trail)
+        also_about(job=route.job)
+        async with self._context.claims.held(claim):
+            try:
+                return await _Look(self, claim, route, state).go()
+            except NotOurs:
+                raise
+            except Exception as error:
+                if passes(error):
+                    await self._context.give_back(claim, error)
+                    raise NotOurs(f"the store or the disk failed: {error}") from error
+                # The lines wait for it: it is looked at again, and given up at last, but never just left.
+                logger.exception("a look at a batch failed on an error of our own", extra={"subtask": lot})
+                await self._lots.put_by(claim, claim.trail, LONGEST_WAIT_S)
+                raise NotOurs("it is looked at again") from error
+
+
+class _Look:
+    """One look, under one claim."""
+
+    def __init__(self, carrier: VendorBatches, claim: Claim, route: Route, state: State) -> None:
+        self._context = carrier._context
+        self._lots = carrier._lots
+        self._lanes = carrier._config.lanes
+        self._model = carrier._config.models.get(route.model)
+        provider = carrier._providers.get(route.provider)
+        self._batches: BatchProvider | None = None if provider is None else provider.batches
+        self._claim = claim
+        self._route = route
+        self._state = state if state.since else replace(state, since=claim.fence / 1e6)
+
+    async def go(self) -> dict[str, str]:
+        lot, blobs = self._claim.id, self._context.blobs
+        if (sent := await asyncio.to_thread(read_answers, blobs, self._route.job, lot)) is not None:
+            return await self._book(sent)
+        if self._batches is None or self._model is None or self._claim.kills >= MOST_KILLS:
+            return await self._lost()
+        try:
+            standing = await self._standing(self._batches)
+        except ProviderError as error:
+            return await self._failed(error)
+        if standing is None:
+            return await self._close({}, None, self._unsent())
+        if not standing.ended:
+            return await self._wait(self._batches, standing)
+        try:
+            answers = await self._batches.answers(standing, self._route.route)
+        except ProviderError as error:
+            return await self._failed(error)
+        return await self._close(answers, standing)
+
+    async def _standing(self, batches: BatchProvider) -> BatchStanding | None:
+        """The batch as it stands, begun if it was not yet; None: it is not to be begun. Raises ProviderError."""
+        if self._state.handle is not None:
+            return await batches.look(self._state.handle)
+        # Whoever claimed it before may have begun a batch and died, or waited in vain for the answer to that.
+        if self._claim.claims > 1:
+            found = await batches.find(self._claim.id, self._state.since - CLOCKS_APART_S)
+            if found is not None:
+                self._state = replace(self._state, handle=found.handle, failed=0)
+                return found
+        if await self._over() or self._state.failed >= MOST_TRIES:
+            return None
+        call_ids = [unsettled.lost.call_id for unsettled in await self._unsettled()]
+        data = await asyncio.to_thread(read_lines, self._context.blobs, self._route.job, call_ids)
+        if not data:
+            return None
+        file = await batches.upload(data)
+        failpoint("uploaded")
+        if (await self._context.store.fields(self._claim.id, "fence"))[0] != str(self._claim.fence):
+            raise NotOurs("the claim was lost before the batch was begun")
+        standing = await batches.begin(file, self._route.route, self._claim.id)
+        failpoint("batched")
+        self._state = replace(self._state, handle=standing.handle, failed=0)
+        return standing
+
+    async def _wait(self, batches: BatchProvider, standing: BatchStanding) -> dict[str, str]:
+        """Look again later; what is out of time, or wanted no more, is taken back meanwhile."""
+        if time.time() - self._state.since > GIVEN_UP_S:
+            return await self._lost()
+        if await self._over():
+            try:
+                await batches.cancel(standing.handle)
+            except ProviderError as error:
+                logger.info("a batch could not be cancelled, which is tried again: %s", error)
+        await self._again(self._lanes.poll_s)
+        raise NotOurs("its batch has not ended")
+
+    async def _over(self) -> bool:
+        """Whether the lines are to be asked at once by now, or the job is stopped or has ended."""
+        if time.time() >= self._route.due - self._lanes.back_s:
+            return True
+        status = await self._job_status()
+        return status is None or status.final or status is JobStatus.PAUSED
+
+    async def _failed(self, error: ProviderError) -> dict[str, str]:
+        """Asking failed: it is asked again, as long as that may help; nothing is begun twice."""
+        state = self._state
+        logger.warning("a batch could not be asked for: %s", error, extra={"subtask": self._claim.id})
+        if state.handle is None and not error.retryable:
+            # It says itself that it began nothing, and each line, asked at once, will tell whom it concerns what ails it.
+            return await self._close({}, None, error)
+        believed = error.kind in ("not_found", "malformed") and state.failed + 1 >= LOOKS_TO_BELIEVE
+        if state.handle is not None and (believed or time.time() - state.since > GIVEN_UP_S):
+            return await self._lost()
+        self._state = replace(state, failed=state.failed + 1)
+        asked = error.retry_after or self._lanes.poll_s * 2 ** min(state.failed, 6)
+        await self._again(min(asked, max(LONGEST_WAIT_S, self._lanes.poll_s)))
+        raise NotOurs(str(error))
+
+    async def _again(self, seconds: float) -> None:
+        await self._lots.put_by(self._claim, self._state.written(), seconds)
+
+    def _unsent(self) -> ProviderError | None:
+        """Why no batch was begun; None: it was not wanted any more."""
+        if self._state.failed < MOST_TRIES:
+            return None
+        return ProviderError("The vendor took no batch.", kind="unavailable", retryable=True)
+
+    async def _close(
+        self,
+        answers: Mapping[str, Completion | ProviderError],
+        standing: BatchStanding | None,
+        otherwise: ProviderError | None = None,
+    ) -> dict[str, str]:
+        """Write down what became of each line, then book it.
+
+        `standing`: the batch, None where none was begun. `otherwise`: what befell lines of which nothing is said.
+        """
+        assert self._model is not None  # noqa: S101  without it nothing is asked
+        sent = []
+        for unsettled in await self._unsettled():
+            draft, found = unsettled.draft(), answers.get(unsettled.lost.call_id, otherwise)
+            if isinstance(found, Completion):
+                rates = rates_of(draft.entry, self._context.config, found)
+                sent.append(Sent(draft.answered(found, rates), unsettled.record, found))
+            else:
+                sent.append(Sent(_without_answer(draft, found), unsettled.record, None))
+        await asyncio.to_thread(write_answers, self._context.blobs, self._route.job, self._claim.id, sent)
+        failpoint("collected")
+        if standing is not None and self._batches is not None:
+            await self._batches.forget(standing)
+        kept = await asyncio.to_thread(read_answers, self._context.blobs, self._route.job, self._claim.id)
+        return await self._book(kept or [])
+
+    async def _book(self, sent: list[Sent]) -> dict[str, str]:
+        """Book all lines, then let those go on who wait for them. Safe to repeat."""
+        status = await self._job_status()
+        wanted = status is not None and not status.final
+        charges = [_charge(one, wanted=wanted) for one in sent]
+        for start in range(0, len(charges), SHARD):
+            await self._context.store.settle(charges[start : start + SHARD])
+        failpoint("settled")
+        await asyncio.to_thread(remove_lines, self._context.blobs, self._route.job, [one.entry.call_id for one in sent])
+        return await self._end()
+
+    async def _lost(self) -> dict[str, str]:
+        """Nobody can say what became of it: every line may have been run, and is booked at its worst."""
+        if self._batches is not None and self._state.handle is not None:
+            try:
+                await self._batches.cancel(self._state.handle)
+            except ProviderError as error:
+                logger.warning("a batch that is given up could not be cancelled: %s", error)
+        lost = [charge(unsettled.lost, unsettled.record) for unsettled in await self._unsettled()]
+        for start in range(0, len(lost), SHARD):
+            await self._context.store.settle(lost[start : start + SHARD])
+        return await self._end()
+
+    async def _end(self) -> dict[str, str]:
+        if not await self._context.store.finish(self._claim, "ok", ""):
+            raise NotOurs("the claim was lost before the end was written")
+        await self._lots.forget(self._claim.id)
+        return {"id": self._claim.id, "status": "ok"}
+
+    async def _unsettled(self) -> list[Unsettled]:
+        """The lines of the lot whose end is not written."""
+        members = await self._lots.members(self._claim.id)
+        notes = map(Unsettled.of, await self._context.store.unsettled(self._route.job))
+        return [one for one in notes if one.lost.lane == "batch" and one.lost.subtask in members]
+
+    async def _job_status(self) -> JobStatus | None:
+        try:
+            return (await self._context.jobs.load(self._route.job)).status
+        except JobNotFoundError:
+            return None
+
+
+def _without_answer(draft: Draft, error: ProviderError | None) -> LedgerEntry:
+    """The entry of a line that has no answer; one of which nothing is said was not run."""
+    if error is None:
+        return draft.failed("cancelled", maybe_billed=False)
+    return draft.failed(error.kind, maybe_billed=error.maybe_billed, request_id=error.request_id)
+
+
+def _charge(sent: Sent, *, wanted: bool) -> Charge:
+    """What is booked of a line: its answer's cost until somebody has judged the answer; `wanted`: somebody will."""
+    if sent.completion is None:
+        return charge(sent.entry, sent.record)
+    reason = UNCHECKED if wanted else "cancelled"
+    entry = sent.entry.model_copy(update={"status": "failed", "reason": reason})
+    return replace(charge(entry, sent.record), provisional=wanted)
