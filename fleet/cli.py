@@ -29,6 +29,7 @@ from fleet.doctor import Finding, examine
 from fleet.embedded import EmbeddedFleet, stop_signals
 from fleet.errors import BadInputError, FleetError
 from fleet.estimate import estimate
+from fleet.feasible import check_feasible
 from fleet.items import pack_items, read_item
 from fleet.jobs import FilesSource, Items, JobSpec, load_job
 from fleet.output import Output, print_data
@@ -130,7 +131,7 @@ def plan(job: JobFile, output: Output = "text") -> None:
     """Dry run: steps, subtasks per tier, estimated cost; no model is asked."""
     spec = load_job(job)
     config = checked_config(environment_here())
-    spec.check_tiers(config)
+    check_feasible(spec, config)
     if not spec.steps:
         Console().print(f"{job} gives no steps: the flagship plans them when it runs, so nothing can be estimated yet.")
         return

@@ -120,8 +120,8 @@ class MeasuredStore(Store):
     async def hand_on(self, claim: Claim, tier: str, trail: str, charges: Sequence[Charge] = ()) -> bool:
         written = await super().hand_on(claim, tier, trail, charges)
         self._booked(charges)
-        if written and tier != claim.tier:
-            self._meter.escalated(claim.tier)
+        if written:
+            self._escalated(charges)
         return written
 
     async def settle(self, charges: Sequence[Charge]) -> None:
@@ -132,11 +132,20 @@ class MeasuredStore(Store):
         await super().set_memo(job, name, body, charges)
         self._booked(charges)
 
+    def _escalated(self, charges: Sequence[Charge]) -> None:
+        """What is handed on with a rejected answer goes up; anything else is only looked at elsewhere, or comes back."""
+        for charge in charges:
+            entry = json.loads(charge.body)
+            if entry["role"] == "work" and entry["status"] == "rejected":
+                self._meter.escalated(entry["tier"])
+
     def _booked(self, charges: Sequence[Charge]) -> None:
         for charge in charges:
             entry = json.loads(
                 charge.body
             )  # as `fleet.entries.charge` wrote it: cheaper than a model that checks it again
+            if charge.provisional and entry["reason"] != WORKER_LOST:
+                continue  # its verdict is still to come, and is booked then
             usage = entry["usage"]
             self._meter.booked(
                 entry["tier"],

@@ -7,13 +7,66 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
-from fleet.entries import Call
+from fleet.entries import Call, charge, judged
+from fleet.flaws import Flaw
 from fleet.jobs import Attempt, Outcome
+from fleet.ledger import CallStatus, LedgerEntry
 from fleet.prices import NANO_PER_USD, Usage
 from fleet.stored import read
-from queues.subtasks import Result, Status
+from queues.subtasks import Charge, Result, Status
+
+#: A look at an answer by another model: a judge's, which its step asked for, or one of those that measure what was accepted.
+Look = Literal["check", "audit"]
+#: Characters of a rejected answer that whoever answers next is shown, and of the reason.
+SHOWN_CHARS, REASON_CHARS = 8_000, 2_000
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An answer that keeps its schema and its step's rules; its entry waits for the verdict of whoever has to look at it."""
+
+    output: Any
+    #: What of it the next tier is shown, should it be rejected.
+    text: str
+    model: str
+    entry: LedgerEntry
+    record: str
+    #: Whose look it waits for, how often that was tried, and what is to be said of the answer should it be accepted.
+    look: Look | None = None
+    looks: int = 0
+    note: str | None = None
+
+    @classmethod
+    def of(cls, call: Call, output: Any) -> Answer:
+        return cls(output, call.completion.text[:SHOWN_CHARS], call.completion.model, call.entry, call.record)
+
+    @classmethod
+    def load(cls, data: dict[str, Any]) -> Answer:
+        known = {name: data.get(name) for name in ("output", "text", "model", "record", "look", "note")}
+        return cls(entry=read(LedgerEntry, data["entry"]), looks=data.get("looks", 0), **known)  # type: ignore[arg-type]
+
+    def dump(self) -> dict[str, Any]:
+        known = {name: getattr(self, name) for name in self.__slots__}
+        return known | {"entry": self.entry.model_dump(mode="json")}
+
+    @property
+    def tier(self) -> str:
+        """The tier that gave it."""
+        return self.entry.tier
+
+    def charge(self, status: CallStatus, reason: str | None = None, flaw: Flaw | None = None) -> Charge:
+        """Its entry, with the verdict."""
+        return charge(judged(self.entry, status, reason, flaw), self.record)
+
+    def pending(self) -> Charge:
+        """Its entry while there is no verdict."""
+        return charge(judged(self.entry, "ok"), self.record, provisional=True)
+
+    def rejected(self, reason: str, flaw: Flaw) -> Attempt:
+        """What the next tier is shown of it."""
+        return Attempt(tier=self.tier, model=self.model, answer=self.text, reason=reason[:REASON_CHARS], flaw=flaw)
 
 
 @dataclass
@@ -26,6 +79,8 @@ class Trail:
     cost_nano_usd: int = 0
     #: The accepted output (and its model) that a review sent back: what stays if there is no better one.
     kept: tuple[Any, str] | None = None
+    #: An answer that somebody has still to look at.
+    pending: Answer | None = None
 
     @classmethod
     def load(cls, text: str) -> Trail:
@@ -39,6 +94,7 @@ class Trail:
             read(Usage, data.get("usage", {})),
             data.get("cost_nano_usd", 0),
             None if kept is None else (kept[0], kept[1]),
+            None if (pending := data.get("pending")) is None else Answer.load(pending),
         )
 
     def dump(self) -> str:
@@ -49,11 +105,14 @@ class Trail:
                 "usage": self.usage.model_dump(),
                 "cost_nano_usd": self.cost_nano_usd,
                 "kept": self.kept,
+                "pending": None if self.pending is None else self.pending.dump(),
             }
         )
 
-    def document(self, *, output: Any, model: str | None, error: str | None, kind: str | None = None) -> str:
-        """The end of a subtask as the store keeps it."""
+    def document(
+        self, *, output: Any, model: str | None, error: str | None, kind: str | None = None, tier: str | None = None
+    ) -> str:
+        """The end of a subtask as the store keeps it; `tier`: where the answer came from, if it ends on another."""
         document = {
             "output": output,
             "error": error,
@@ -62,10 +121,16 @@ class Trail:
             "usage": self.usage.model_dump(),
             "cost_nano_usd": self.cost_nano_usd,
         }
-        return json.dumps(document if kind is None else document | {"kind": kind})
+        more = {name: value for name, value in (("kind", kind), ("tier", tier)) if value is not None}
+        return json.dumps(document | more if more else document)
 
     def add(self, call: Call) -> None:
+        """Count an attempt."""
         self.calls += 1
+        self.spend(call)
+
+    def spend(self, call: Call) -> None:
+        """Count what a call used that is no attempt."""
         self.usage += call.entry.usage
         self.cost_nano_usd += call.entry.cost_nano_usd
 
@@ -90,7 +155,7 @@ def outcome_of(id_: str, tier: str, status: Status, end: str | None) -> Outcome:
         output=document.get("output"),
         error=document.get("error"),
         error_kind=document.get("kind"),
-        tier=tier,
+        tier=document.get("tier", tier),
         model=document.get("model"),
         attempts=document.get("attempts", 0),
         usage=read(Usage, document.get("usage", {})),
