@@ -6,7 +6,8 @@ most checks take. It reads questions from its stdin and writes answers to its st
 callable prints goes nowhere, because it may quote an answer.
 
 A question is `{"regex", "text"}` or `{"target", "output", "item", "needs"}`, a reply `{"reason": text or null}`, or
-`{"broken": text}` where the check itself failed. The first message is the `sys.path` of the worker.
+`{"broken": text}` where the check itself failed. How many seconds it may take is in the question (`check_s`), and how many the
+import of what is asked for the first time (`import_s`). The first message is the `sys.path` of the worker.
 """
 
 from __future__ import annotations
@@ -20,9 +21,6 @@ import struct
 import sys
 from typing import IO, Any
 
-#: Seconds for a check, and for the import of what it is in.
-CHECK_S = 5.0
-IMPORT_S = 30.0
 _LENGTH = struct.Struct(">I")
 
 
@@ -45,18 +43,18 @@ def send(stream: IO[bytes], message: Any) -> None:
 def answer(question: dict[str, Any]) -> dict[str, Any]:
     """The reply to a question; nothing is raised but by what a callable does to the process."""
     if "regex" in question:
-        _end_after(CHECK_S)
+        _end_after(question["check_s"])
         found = re.search(question["regex"], question["text"])
         return {"reason": None if found else "it does not match the check's regular expression"}
     module, _, name = question["target"].partition(":")
-    _end_after(IMPORT_S)
+    _end_after(question["import_s"])
     try:
         check: Any = importlib.import_module(module)
         for part in name.split("."):
             check = getattr(check, part)
     except BaseException as error:  # whatever it is, it is not the answer's fault
         return {"broken": f"{question['target']} cannot be imported: {type(error).__name__}"}
-    _end_after(CHECK_S)
+    _end_after(question["check_s"])
     try:
         reason = check(question["output"], question["item"], question["needs"])
     except BaseException as error:

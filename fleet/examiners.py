@@ -20,10 +20,10 @@ from fleet import examiner
 
 #: Processes of one worker; what is asked meanwhile waits for its turn.
 MOST = 4
+#: Seconds for a check, and for the import of what it is in.
+CHECK_S, IMPORT_S = 5.0, 30.0
 #: An examiner ends by itself when a check takes too long; should it not, it is waited for a while longer, and killed.
 MARGIN_S = 5.0
-MOST_S = examiner.IMPORT_S + examiner.CHECK_S + MARGIN_S
-TOO_LONG = f"it took over {examiner.CHECK_S:.0f} s"
 
 
 class BrokenCheckError(Exception):
@@ -98,11 +98,11 @@ class _Examiner:
             if not self._begun:
                 self._begun = True
                 examiner.send(questions, sys.path)
-            examiner.send(questions, question)
+            examiner.send(questions, question | {"check_s": CHECK_S, "import_s": IMPORT_S})
             poll = select.poll()
             poll.register(answers, select.POLLIN)
-            if not poll.poll(1000 * MOST_S):
-                raise BrokenCheckError(TOO_LONG)
+            if not poll.poll(1000 * (IMPORT_S + CHECK_S + MARGIN_S)):
+                raise BrokenCheckError(_too_long())
             reply: dict[str, Any] | None = examiner.receive(answers)
         except RecursionError:
             raise BrokenCheckError("the answer is nested too deep to be handed to it") from None
@@ -110,7 +110,7 @@ class _Examiner:
             reply = None
         if reply is None:
             if self._process.wait(MARGIN_S) == -signal.SIGALRM:
-                raise BrokenCheckError(TOO_LONG)
+                raise BrokenCheckError(_too_long())
             raise _EndedError("it ended the process that it ran in")
         return reply
 
@@ -121,3 +121,7 @@ class _Examiner:
             if stream is not None:
                 with contextlib.suppress(OSError):
                     stream.close()
+
+
+def _too_long() -> str:
+    return f"it took over {CHECK_S:g} s"
