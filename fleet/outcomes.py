@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from fleet.entries import Call, charge, judged
 from fleet.flaws import Flaw
@@ -69,6 +69,14 @@ class Answer:
         return Attempt(tier=self.tier, model=self.model, answer=self.text, reason=reason[:REASON_CHARS], flaw=flaw)
 
 
+class Kept(NamedTuple):
+    """An output that was accepted, and stays if the better one that was asked for does not come."""
+
+    output: Any
+    model: str
+    tier: str | None = None
+
+
 @dataclass
 class Trail:
     """What earlier attempts at a subtask left behind; it travels with the subtask from tier to tier."""
@@ -77,8 +85,8 @@ class Trail:
     calls: int = 0
     usage: Usage = field(default_factory=Usage)
     cost_nano_usd: int = 0
-    #: The accepted output (and its model) that a review sent back: what stays if there is no better one.
-    kept: tuple[Any, str] | None = None
+    #: The accepted output that a review sent back, or an audit found wrong.
+    kept: Kept | None = None
     #: An answer that somebody has still to look at.
     pending: Answer | None = None
 
@@ -93,7 +101,7 @@ class Trail:
             data.get("calls", 0),
             read(Usage, data.get("usage", {})),
             data.get("cost_nano_usd", 0),
-            None if kept is None else (kept[0], kept[1]),
+            None if kept is None else Kept(*kept[:3]),
             None if (pending := data.get("pending")) is None else Answer.load(pending),
         )
 
@@ -109,20 +117,21 @@ class Trail:
             }
         )
 
-    def document(
-        self, *, output: Any, model: str | None, error: str | None, kind: str | None = None, tier: str | None = None
-    ) -> str:
-        """The end of a subtask as the store keeps it; `tier`: where the answer came from, if it ends on another."""
+    def document(self, given: Kept | None, *, error: str | None, kind: str | None = None, tier: str = "") -> str:
+        """The end of a subtask as the store keeps it, with the output that it ends with; `tier`: where it ends."""
         document = {
-            "output": output,
+            "output": None if given is None else given.output,
             "error": error,
-            "model": model,
+            "model": None if given is None else given.model,
             "attempts": self.calls,
             "usage": self.usage.model_dump(),
             "cost_nano_usd": self.cost_nano_usd,
         }
-        more = {name: value for name, value in (("kind", kind), ("tier", tier)) if value is not None}
-        return json.dumps(document | more if more else document)
+        if kind is not None:
+            document["kind"] = kind
+        if given is not None and given.tier not in (None, tier):
+            document["tier"] = given.tier  # it was given elsewhere than where it was looked at
+        return json.dumps(document)
 
     def add(self, call: Call) -> None:
         """Count an attempt."""

@@ -28,7 +28,7 @@ from fleet.executor import JobCancelled
 from fleet.flaws import Flaw
 from fleet.jobs import JobStatus, Step
 from fleet.looks import Looks
-from fleet.outcomes import Answer, Trail
+from fleet.outcomes import Answer, Kept, Trail
 from fleet.router import next_tier
 from fleet.store import Job
 from queues.failpoints import failpoint
@@ -215,7 +215,9 @@ class Runner:
             error = f"no valid answer up to tier {answer.tier}: {reason}"
             return await self._end(claim, "failed", trail, error=error, kind=flaw, charges=paid)
         if flaw == "audit":
-            trail.kept = answer.output, answer.model  # wrong is better than nothing, should nothing better come
+            trail.kept = Kept(
+                answer.output, answer.model, answer.tier
+            )  # wrong is better than nothing, should nothing better come
         await self._context.store.hand_on(claim, above, trail.dump(), paid)
         raise NotOurs(f"handed on to {above}")
 
@@ -233,29 +235,23 @@ class Runner:
         if answer is not None:
             error = answer.note
         failed = status != "ok"
-        output, model = (None, None) if answer is None else (answer.output, answer.model)
-        if failed and trail.pending is not None:
-            charges = [*charges, trail.pending.charge("ok")]
-            if trail.pending.look == "audit" and status == "failed":
+        given = None if answer is None else Kept(answer.output, answer.model, answer.tier)
+        if failed and (left := trail.pending) is not None:
+            charges = [*charges, left.charge("ok")]
+            if left.look == "audit" and status == "failed":
                 # It was accepted, and nobody but an auditor has still to look at it: that fails nothing.
-                status, answer, error, kind = "ok", trail.pending, trail.pending.note, None
-                output, model = answer.output, answer.model
+                status, given, error, kind = "ok", Kept(left.output, left.model, left.tier), left.note, None
         if status != "ok" and trail.kept is not None:
             # A better answer was asked for and there is none: the accepted one is not lost over that.
-            status, (output, model), error, kind = (
-                "ok",
-                trail.kept,
-                f"the earlier answer is kept, the new one failed: {error}",
-                None,
-            )
+            status, given, kind = "ok", trail.kept, None
+            error = f"the earlier answer is kept, the new one failed: {error}"
         if failed and (claim.claims > 1 or claim.kills > 0):
             # It ends without a call of its own; what an earlier worker may have spent on it is booked all the same. One of
             # a version that does not count claims is known by its death.
             await self._context.executor.abandon(
                 claim.id.split("/", 1)[0], lambda lost: lost.subtask == claim.id and lost.fence < claim.fence
             )
-        tier = answer.tier if answer is not None and answer.tier != claim.tier else None
-        document = trail.document(output=output, model=model, error=error, kind=kind, tier=tier)
+        document = trail.document(given, error=error, kind=kind, tier=claim.tier)
         quarantined = claim.kills >= MAX_KILLS
         if not await self._context.store.finish(claim, status, document, charges, quarantined=quarantined):
             raise NotOurs("the claim was lost before the end was written")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SLOW = "a*a*a*a*a*a*a*b"
 
 
-def ask(*questions: dict[str, Any], within_s: float = 5.0) -> list[str | None | BrokenCheckError]:
+def ask(*questions: dict[str, Any], within_s: float = 5.0) -> list[str | BrokenCheckError | None]:
     """The replies to questions that are asked at once."""
 
     async def asked() -> list[Any]:

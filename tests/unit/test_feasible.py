@@ -74,5 +74,5 @@ def test_checks_of_installed_packages_are_known_by_their_entry_points(monkeypatc
 
 @pytest.mark.parametrize("target", ["os", "os:", ":system", "os:system()", "../x:y", "a b:c"])
 def test_what_is_no_callable_is_no_configuration(target: str) -> None:
-    with pytest.raises(ValueError, match="package.module:callable"):
+    with pytest.raises(ValueError, match=r"package\.module:callable"):
         FleetConfig.model_validate(fleet_config().model_dump() | {"checks": {"bad": target}})
