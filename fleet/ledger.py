@@ -59,10 +59,10 @@ class LedgerEntry(Frozen):
     #: What was held for it.
     reserved_nano_usd: NotNegative = 0
     #: `ok`: answered and accepted; `rejected`: answered, but the check did not pass; `failed`: no answer.
-    #: Of a check or an audit: `ok`: it found the answer right; `rejected`: wrong, or its verdict cannot be used (with a flaw).
+    #: Of a check or an audit: `ok`: it found the answer right; `rejected`: wrong; `failed`: it gave no verdict that can be used.
     status: CallStatus
     reason: str | None = None
-    #: What the answer was rejected for.
+    #: What was wrong with the answer.
     flaw: Flaw | None = None
     request_id: str | None = None
     #: The claim's fence under which the call was made.

@@ -106,7 +106,7 @@ class Looks:
         try:
             accepted, reason = judging.verdict_of(call.completion)
         except checks.Rejected as problem:
-            unusable = charge(judged(entry, "rejected", f"no verdict: {problem}", problem.flaw), call.record)
+            unusable = charge(judged(entry, "failed", f"no verdict: {problem}", problem.flaw), call.record)
             return self._unseen(claim, answer, str(problem), (unusable,))
         if accepted:
             return Seen("right", reason, (charge(judged(entry, "ok"), call.record),))

@@ -150,7 +150,7 @@ class MeasuredStore(Store):
             self._meter.booked(
                 entry["tier"],
                 entry["model"],
-                _outcome(entry["status"], entry["reason"]),
+                _outcome(entry["status"], entry["reason"], entry["flaw"]),
                 uncached=usage["input_tokens"] - usage["cached_tokens"],
                 cached=usage["cached_tokens"],
                 output=usage["output_tokens"],
@@ -158,10 +158,12 @@ class MeasuredStore(Store):
             )
 
 
-def _outcome(status: str, reason: str | None) -> str:
+def _outcome(status: str, reason: str | None, flaw: str | None) -> str:
     """The reason of a rejected answer is a sentence, that of a call without one is a kind."""
     if status != "failed":
         return status
+    if flaw is not None:
+        return "rejected"  # answered, but by no verdict
     return "worker_lost" if reason == WORKER_LOST else reason or ""
 
 

@@ -107,7 +107,7 @@ def test_a_judge_that_gives_no_verdict_is_asked_once_more_a_tier_up(ran: Ran) ->
     assert (outcome.status, outcome.tier, outcome.error) == ("ok", "nano", None)
     assert shape(ledger) == [
         ("work", "nano", "ok", None),
-        ("check", "mini", "rejected", "invalid_json"),
+        ("check", "mini", "failed", "invalid_json"),
         ("check", "flagship", "ok", None),
     ]
 
