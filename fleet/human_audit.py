@@ -34,7 +34,7 @@ MOST_VERDICTS = 100_000
 
 
 class Given(Frozen):
-    """A line of a file of verdicts: a subtask as `fleet audit` shows it (`step`, `step/item`), and whether its output is right."""
+    """A line of a file of verdicts: a subtask as `fleet audit` shows it (`step/item`), and whether its output is right."""
 
     subtask: str
     right: bool
