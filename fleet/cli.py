@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from fleet import cli_prices, cli_top, processes
+from fleet import cli_audit, cli_prices, cli_top, processes
 from fleet.accounts import AccountLimits, limits_table
 from fleet.blobs import Blobs
 from fleet.cli_jobs import jobs
@@ -29,6 +29,7 @@ from fleet.doctor import Finding, examine
 from fleet.embedded import EmbeddedFleet, stop_signals
 from fleet.errors import BadInputError, FleetError
 from fleet.estimate import estimate
+from fleet.feasible import check_feasible
 from fleet.items import pack_items, read_item
 from fleet.jobs import FilesSource, Items, JobSpec, load_job
 from fleet.output import Output, print_data
@@ -51,7 +52,7 @@ app.add_typer(jobs, name="jobs")
 app.add_typer(keys, name="keys")
 app.add_typer(webhooks, name="webhooks")
 app.registered_commands += [
-    command for part in (cli_prices, cli_top, processes) for command in part.commands.registered_commands
+    command for part in (cli_audit, cli_prices, cli_top, processes) for command in part.commands.registered_commands
 ]
 
 JobFile = Annotated[Path, typer.Argument(help="A job in YAML.", metavar="JOB.yaml")]
@@ -132,7 +133,7 @@ def plan(job: JobFile, output: Output = "text") -> None:
     """Dry run: steps, subtasks per tier, estimated cost; no model is asked."""
     spec = load_job(job)
     config = checked_config(environment_here())
-    spec.check_tiers(config)
+    check_feasible(spec, config)
     if not spec.steps:
         Console().print(f"{job} gives no steps: the flagship plans them when it runs, so nothing can be estimated yet.")
         return

@@ -13,6 +13,7 @@ from fleet.archive import Archive
 from fleet.blobs import Blobs
 from fleet.config import FleetConfig
 from fleet.errors import BudgetExceededError
+from fleet.examiners import Examiners
 from fleet.executor import Executor
 from fleet.lines import Lines
 from fleet.rounds import Rounds
@@ -46,6 +47,7 @@ class Context:
     executor: Executor
     claims: Claims
     lines: Lines
+    examiners: Examiners
     events: TaskEvents = field(default_factory=TaskEvents)
 
     async def give_back(self, claim: Claim, problem: Exception) -> None:

@@ -43,7 +43,7 @@ class Permits:
             for choice in better:
                 with contextlib.suppress(OutageError):
                     return choice, await self._acquire(choice, purpose, call_id, sit_out=False)
-            return last, await self._acquire(last, purpose, call_id, sit_out=True)
+            return last, await self._acquire(last, purpose, call_id, sit_out=purpose.role != "audit")
         except LateError as error:
             raise GiveBack(str(error)) from None
 

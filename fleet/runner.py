@@ -1,5 +1,8 @@
 """One subtask from claim to its end: its needs, its prompt, one attempt, the check, and up a tier when the check fails.
 
+Where another model has to look at the answer (`fleet.looks`), the subtask is handed on to that one's tier with the answer in its
+trail, and what comes of it is decided under the next claim.
+
 Celery is unknown here: `NotOurs` says that there is nothing to do. A store that does not answer, or is full, raises
 RedisError; the claim then expires and the subtask is run again.
 """
@@ -9,29 +12,24 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import re
-import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
-from pydantic import ValidationError
-
-from fleet import checks, templates, traces
+from fleet import checks, looks, step_check, templates, traces
+from fleet.asking import Asking, followed_by, rejections
 from fleet.blobs import BlobError
 from fleet.context import Context, passes
-from fleet.conversation import Conversation
 from fleet.drain import GiveBack
-from fleet.entries import Call, Purpose
 from fleet.errors import BadInputError, BudgetExceededError, ProviderError
+from fleet.examiners import BrokenCheckError
 from fleet.executor import JobCancelled
-from fleet.items import ItemReader
-from fleet.jobs import Attempt, JobStatus, Step
-from fleet.lanes import cache_key, due_s, lane_of
-from fleet.ledger import Lane
-from fleet.outcomes import Trail
-from fleet.providers.base import Image, ModelRequest, ask
+from fleet.flaws import Flaw
+from fleet.jobs import JobStatus, Step
+from fleet.lane_calls import LaneCalls
+from fleet.looks import Looks
+from fleet.outcomes import Answer, Kept, Trail
 from fleet.router import next_tier
-from fleet.shards import Place
 from fleet.store import Job
 from queues.failpoints import failpoint
 from queues.limits import PermitError
@@ -43,10 +41,6 @@ logger = logging.getLogger(__name__)
 MAX_KILLS = 3
 
 
-#: Blobs that hold pictures, by the digest of their bytes.
-PICTURE = re.compile(r"images/[0-9a-f]{64}")
-
-
 class NotOurs(Exception):
     """The message woke us for nothing: another worker has the subtask, or it moved on."""
 
@@ -56,7 +50,9 @@ class Runner:
 
     def __init__(self, context: Context) -> None:
         self._context = context
-        self._items = ItemReader(context.blobs)
+        self._asking = Asking(context)
+        self._calls = LaneCalls(context)
+        self._looks = Looks(context)
 
     async def run(self, subtask_id: str, tier: str) -> dict[str, str]:
         """Run a subtask if it is ours to run; the reference `{id, status}` that its chord counts.
@@ -140,106 +136,94 @@ class Runner:
             # In a job that failed nobody decided against it: `retry --failed` runs it.
             status: Status = "skipped" if job.status is JobStatus.CANCELLED else "failed"
             return await self._end(claim, status, trail, error=f"the job is {job.status}")
-        values: dict[str, Any] = {"goal": job.spec.goal, "items": _Items(self._items, job)}
-        if item is not None:
-            values["item"] = self._items.read(job.items, item)
-        for need in step.needs:
-            needed = job.step(need)
-            if item is None and needed.each is not None:
-                values[need] = [
-                    outcome.output
-                    async for place, outcome in self._context.archive.outcomes(job)
-                    if place.step == need and outcome.status == "ok"
-                ]
-                continue
-            place = Place(need, item if needed.each is not None else None)
-            outcome = await self._context.archive.outcome(job, place)
-            if outcome.status != "ok":
-                return await self._end(claim, "skipped", trail, error=f"it needs {need}, which is {outcome.status}")
-            values[need] = outcome.output
+        values = await self._asking.values(job, step, item)
+        if isinstance(values, str):
+            return await self._end(claim, "skipped", trail, error=values)
+        if trail.pending is not None:
+            return await self._look(claim, job, step, trail, values, trail.pending)
         if step.when is not None and not templates.holds(step.when, values):
             return await self._end(claim, "skipped", trail, error=f"when: {step.when}")
-        conversation = _conversation(step, values.get("item"))
-        if conversation is None:
-            request = ask(
-                templates.render(step.prompt, values) + _rejections(trail),
-                instructions=step.instructions,
-                images=self._images(job, values.get("item")),
-                schema=step.output,
-                schema_name=step.id,
-                max_output_tokens=step.max_output_tokens,
-                cache_key=cache_key(job.tenant, step.instructions, step.prompt),
-            )
-        else:
-            whole = conversation.followed_by(said) if (said := _rejections(trail).strip()) else conversation
-            limit = min(step.max_output_tokens, conversation.most_output_tokens)
-            request = ask("", conversation=whole, max_output_tokens=limit)
-        call = await self._call(claim, job, step, trail, request, payload["record"])
+        step_check.prepare(step, self._context.config)
+        request = followed_by(self._asking.request(job, step, values), rejections(trail))
+        call = await self._calls.call(claim, job, step, trail, request, payload["record"])
+        if call is None:
+            raise NotOurs("it waits for its batch")
         trail.add(call)
         try:
             with traces.inside("check"):
-                if conversation is None:
+                if request.conversation is None:
                     output = checks.check(call.completion, step.output)
                 else:
-                    output = checks.check_reply(call.completion, conversation)
+                    output = checks.check_reply(call.completion, request.conversation)
+                if step.check is not None:
+                    await step_check.hold(step, output, values, self._context.config, self._context.examiners)
         except checks.Rejected as rejection:
-            return await self._rejected(claim, step, trail, call, str(rejection))
-        return await self._end(
-            claim, "ok", trail, output=output, model=call.completion.model, charges=[call.charge("ok")]
-        )
+            return await self._rejected(claim, step, trail, Answer.of(call, None), str(rejection), rejection.flaw)
+        except BrokenCheckError as problem:
+            # No other tier's answer could be checked either, and one that nobody has checked is not passed on.
+            why = f"its check could not be made: {problem}"
+            charges = [call.charge("rejected", why, "check_broken")]
+            return await self._end(claim, "failed", trail, error=why, kind="check_broken", charges=charges)
+        return await self._accepted(claim, job, step, trail, Answer.of(call, output))
 
-    async def _call(self, claim: Claim, job: Job, step: Step, trail: Trail, request: ModelRequest, record: str) -> Call:
-        """The answer to a request, by the lane that is in time for it; one that its batch has brought is not asked for again.
+    async def _look(
+        self, claim: Claim, job: Job, step: Step, trail: Trail, values: Mapping[str, Any], answer: Answer
+    ) -> dict[str, str]:
+        """Have another model look at an answer that an earlier claim brought, and go on from there."""
+        seen = await self._looks.look(claim, job, step, trail, answer, values, self._asking.request(job, step, values))
+        match seen.verdict:
+            case "again":
+                trail.pending = replace(answer, looks=answer.looks + 1)
+                await self._context.store.hand_on(claim, seen.tier, trail.dump(), seen.charges)
+                raise NotOurs(f"handed on to {seen.tier}, to be looked at once more")
+            case "wrong":
+                flaw: Flaw = "judge" if answer.look == "check" else "audit"
+                return await self._rejected(
+                    claim, step, trail, answer, f"the {flaw}: {seen.reason}", flaw, charges=seen.charges
+                )
+            case "unseen" if answer.look == "check":
+                answer = replace(answer, note=f"it was not judged: {seen.reason}")
+        return await self._accepted(claim, job, step, trail, answer, charges=seen.charges)
 
-        Raises NotOurs: it waits for a batch.
-        """
-        line, trail.line = trail.line, None
-        sent = None if line is None else await self._context.lines.answer(claim, line, job.id)
-        if sent is not None and sent.completion is not None:
-            return Call(sent.completion, sent.entry, sent.record)
-        lane, due = self._lane(job, step, claim.tier)
-        if line is not None and (sent is None or sent.entry.reason != "cancelled"):
-            lane = "standard"  # its batch was of no use to it
-        purpose = Purpose(
-            job.id,
-            claim.id,
-            claim,
-            step.id,
-            step.label,
-            "work",
-            claim.tier,
-            record=record,
-            came_from=trail.came_from,
-            asked=trail.asked,
-            lane=lane,
-            due=due,
-        )
-        if lane != "batch":
-            return await self._context.executor.call(purpose, request)
-        call = await self._context.lines.join(purpose, request, trail)
-        if call is None:
-            raise NotOurs("it waits for its batch")
-        return call
+    async def _accepted(
+        self, claim: Claim, job: Job, step: Step, trail: Trail, answer: Answer, *, charges: Sequence[Charge] = ()
+    ) -> dict[str, str]:
+        """End with an answer, or have another model look at it first."""
+        look = looks.due(job, step, claim.id, trail, answer, self._context.config)
+        if look is None:
+            trail.pending = None
+            return await self._end(claim, "ok", trail, answer=answer, charges=[*charges, answer.charge("ok")])
+        trail.pending = replace(answer, look=look, looks=0)
+        tier = looks.looker(look, step)
+        await self._context.store.hand_on(claim, tier, trail.dump(), [*charges, answer.pending()])
+        raise NotOurs(f"handed on to {tier}, to be looked at")
 
-    def _lane(self, job: Job, step: Step, tier: str) -> tuple[Lane, float | None]:
-        """By which lane a subtask is asked, and when it is due (Unix seconds)."""
-        due_after_s = due_s(step, job.steps, job.spec.deadline)
-        if due_after_s is None:
-            return "standard", None
-        due = job.created_at + due_after_s
-        config, batches = self._context.config, self._context.executor.batches_of(tier) is not None
-        return lane_of(due - time.time(), config.model_of(tier)[1], config.lanes, batches=batches), due
-
-    async def _rejected(self, claim: Claim, step: Step, trail: Trail, call: Call, reason: str) -> dict[str, str]:
-        charge = call.charge("rejected", reason)
-        trail.attempts.append(
-            Attempt(tier=claim.tier, model=call.completion.model, answer=call.completion.text[:8_000], reason=reason)
-        )
-        above = next_tier(step, claim.tier, self._context.config)
+    async def _rejected(
+        self,
+        claim: Claim,
+        step: Step,
+        trail: Trail,
+        answer: Answer,
+        reason: str,
+        flaw: Flaw,
+        *,
+        charges: Sequence[Charge] = (),
+    ) -> dict[str, str]:
+        trail.pending = None
+        trail.attempts.append(answer.rejected(reason, flaw))
+        above = next_tier(step, answer.tier, self._context.config)
+        if above is None and flaw == "audit":
+            answer = replace(answer, note=f"{reason} (there is no tier above {answer.tier})")
+            return await self._end(claim, "ok", trail, answer=answer, charges=[*charges, answer.charge("ok")])
+        paid = [*charges, answer.charge("rejected", reason, flaw)]
         if above is None:
-            error = f"no valid answer up to tier {claim.tier}: {reason}"
-            return await self._end(claim, "failed", trail, error=error, charges=[charge])
-        await self._context.store.hand_on(claim, above, trail.dump(), [charge])
+            error = f"no valid answer up to tier {answer.tier}: {reason}"
+            return await self._end(claim, "failed", trail, error=error, kind=flaw, charges=paid)
+        if flaw == "audit":
+            trail.kept = Kept(
+                answer.output, answer.model, answer.tier
+            )  # wrong is better than nothing, should nothing better come
+        await self._context.store.hand_on(claim, above, trail.dump(), paid)
         raise NotOurs(f"handed on to {above}")
 
     async def _end(
@@ -248,87 +232,42 @@ class Runner:
         status: Status,
         trail: Trail,
         *,
-        output: Any = None,
-        model: str | None = None,
+        answer: Answer | None = None,
         error: str | None = None,
         kind: str | None = None,
         until: float | None = None,
-        charges: list[Charge] | None = None,
+        charges: Sequence[Charge] = (),
     ) -> dict[str, str]:
+        if answer is not None:
+            error = answer.note
         failed = status != "ok"
-        if failed and trail.kept is not None:
-            # A review asked for a better answer and there is none: the accepted one is not lost over that.
-            status, (output, model), error, kind = (
-                "ok",
-                trail.kept,
-                f"the earlier answer is kept, the new one failed: {error}",
-                None,
-            )
+        given = None if answer is None else Kept(answer.output, answer.model, answer.tier)
+        if failed and (left := trail.pending) is not None:
+            charges = [*charges, left.charge("ok")]
+            if left.look == "audit" and status == "failed":
+                # It was accepted, and nobody but an auditor has still to look at it: that fails nothing.
+                status, given, error, kind = "ok", Kept(left.output, left.model, left.tier), left.note, None
+        if status != "ok" and trail.kept is not None:
+            # A better answer was asked for and there is none: the accepted one is not lost over that.
+            status, given, kind = "ok", trail.kept, None
+            error = f"the earlier answer is kept, the new one failed: {error}"
         if failed and (claim.claims > 1 or claim.kills > 0):
             # It ends without a call of its own; what an earlier worker may have spent on it is booked all the same. One of
             # a version that does not count claims is known by its death.
             await self._context.executor.abandon(
                 claim.id.split("/", 1)[0], lambda lost: lost.subtask == claim.id and lost.fence < claim.fence
             )
-        document = trail.document(output=output, model=model, error=error, kind=kind, until=until)
+        document = trail.document(given, error=error, kind=kind, tier=claim.tier, until=until)
         quarantined = claim.kills >= MAX_KILLS
-        if not await self._context.store.finish(claim, status, document, charges or (), quarantined=quarantined):
+        if not await self._context.store.finish(claim, status, document, charges, quarantined=quarantined):
             raise NotOurs("the claim was lost before the end was written")
         used = {"tokens": trail.usage.total, "cost_nano_usd": trail.cost_nano_usd}
         self._context.events.ended(claim, status, **used, error_kind=kind)
         failpoint("finished")
         return {"id": claim.id, "status": status}
 
-    def _images(self, job: Job, item: Any) -> tuple[Image, ...]:
-        """The picture of an item; an item's word is not taken for the name of any other blob."""
-        name = item.get("image") if isinstance(item, Mapping) and job.items.pictures else None
-        if not (isinstance(name, str) and PICTURE.fullmatch(name) and isinstance(item.get("media_type"), str)):
-            return ()
-        return (Image(item["media_type"], self._context.blobs.read(name)),)
-
-
-class _Items:
-    """All items, for templates that loop over them; each is read when it is reached."""
-
-    def __init__(self, reader: ItemReader, job: Job) -> None:
-        self._reader = reader
-        self._index = job.items
-
-    def __len__(self) -> int:
-        return len(self._index)
-
-    def __getitem__(self, i: int) -> Any:
-        if not 0 <= i < len(self._index):
-            raise IndexError(i)
-        return self._reader.read(self._index, i)
-
 
 def _seen(loading: asyncio.Future[Job]) -> None:
     """What came of it is of no use any more."""
     if not loading.cancelled():
         loading.exception()
-
-
-def _conversation(step: Step, item: Any) -> Conversation | None:
-    """What a step asks instead of a prompt. Raises BadInputError: its item has no conversation."""
-    if step.conversation != "item":
-        return step.conversation
-    body = item.get("body") if isinstance(item, Mapping) else None
-    if not isinstance(body, Mapping):
-        raise BadInputError("The item has no conversation: it needs a body of messages.")
-    try:
-        return Conversation.of(body)
-    except ValidationError as error:
-        first = error.errors(include_input=False, include_url=False)[0]
-        where = ".".join(map(str, first["loc"]))
-        raise BadInputError(f"The item's conversation cannot be used: {where}: {first['msg']}.") from None
-    except ValueError as error:
-        raise BadInputError(f"The item's conversation cannot be used: {error}.") from None
-
-
-def _rejections(trail: Trail) -> str:
-    """The rejected answers and their reasons, for whoever answers next."""
-    return "".join(
-        f"\n\nAn earlier answer was rejected.\nReason: {attempt.reason}\nThe rejected answer:\n{attempt.answer}"
-        for attempt in trail.attempts
-    )

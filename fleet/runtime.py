@@ -19,6 +19,7 @@ from fleet.blobs import Blobs
 from fleet.config import Environment, FleetConfig, config_path, load_config
 from fleet.context import Context
 from fleet.errors import BadInputError
+from fleet.examiners import Examiners
 from fleet.executor import Executor
 from fleet.files import Files
 from fleet.lines import Lines
@@ -168,6 +169,10 @@ class Runtime:
         return Rounds(self.config, self.store, self.gates, self.blobs)
 
     @cached_property
+    def examiners(self) -> Examiners:
+        return Examiners()
+
+    @cached_property
     def archive(self) -> Archive:
         return Archive(self.store, self.rounds, self.blobs)
 
@@ -180,9 +185,8 @@ class Runtime:
             self.providers[name] = MeasuredProvider(Traced(inner, provider, name, address), self.meter)
         executor = Executor(self.config, self.providers, self.store, self.limiter)
         lines = Lines(self.config, executor, Lots(self.store), self.blobs)
-        return Context(
-            self.config, self.store, self.jobs, self.blobs, self.rounds, self.archive, executor, claims, lines
-        )
+        parts = (self.store, self.jobs, self.blobs, self.rounds, self.archive, executor, claims, lines, self.examiners)
+        return Context(self.config, *parts)
 
     def claims(self, tiers: list[str], capacity: Callable[[], int]) -> Claims:
         return Claims(self.store, tiers, capacity)
@@ -195,6 +199,8 @@ class Runtime:
         """Close what was connected."""
         for provider in self.providers.values():
             await provider.aclose()
+        if "examiners" in self.__dict__:
+            self.examiners.close()
         if "publisher" in self.__dict__:
             await self.publisher.aclose()
         await self.link.aclose()

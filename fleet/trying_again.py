@@ -33,16 +33,16 @@ class TryingAgain:
     async def after(self, error: ProviderError, purpose: Purpose, permit: Permit, failures: int) -> int | None:
         """Wait until a call that failed may be made again: how often it has failed, of itself, by now; None: it is no use.
 
-        Raises GiveBack: what ails the vendor or the account is for somebody to mend, and the job was paused.
+        Raises GiveBack: what ails the vendor or the account is for somebody to mend, and the job was paused; not for an audit.
         """
-        if error.kind in OF_THE_ACCOUNT:
+        if error.kind in OF_THE_ACCOUNT and purpose.role != "audit":
             await self._pause(purpose, error)
         if not error.retryable:
             return None
         if error.kind == "rate_limit":
             await self._limiter.pause(permit.account, error.retry_after or 1.0)
             return failures
-        if permit.outage_s > 0 and error.kind in NOT_THE_CALL:
+        if permit.outage_s > 0 and error.kind in NOT_THE_CALL and purpose.role != "audit":
             if permit.outage_s > OUTAGE_S:
                 await self._pause(purpose, error)
             return failures  # An outage goes on: that is no failure of this call.
