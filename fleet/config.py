@@ -19,6 +19,8 @@ from fleet.errors import BadInputError
 
 SIMULATED = "simulated"
 AUTO = "auto"
+#: The tier that plans and reviews, and that the whole is compared with.
+FLAGSHIP = "flagship"
 Count = Annotated[int, Field(gt=0)]
 Seconds = Annotated[float, Field(gt=0)]
 
@@ -113,6 +115,15 @@ class TenantConfig(Frozen):
     usd_per_day: Annotated[Decimal, Field(gt=0)] | None = None
 
 
+class HoldoutConfig(Frozen):
+    """Which accepted subtasks are also asked of the flagship, to measure what it alone would cost (`fleet.holdout`)."""
+
+    #: Of the subtasks of each step, about.
+    share: Annotated[float, Field(gt=0, le=1)] = 0.01
+    #: Of a step, however many subtasks it has.
+    at_most: Count = 20
+
+
 class OutsideConfig(Frozen):
     """What users may have asked: webhooks, and whatever else is at an address that they name."""
 
@@ -140,6 +151,8 @@ class FleetConfig(Frozen):
     tiers: dict[str, TierConfig]
     #: Those that are not named here have what `TenantConfig` says.
     tenants: dict[str, TenantConfig] = {}
+    #: A few accepted subtasks are also asked of the flagship, which costs; left out: none, but for jobs that say so.
+    holdout: HoldoutConfig | None = None
     #: Addresses that users name.
     outside: OutsideConfig = OutsideConfig()
     #: Other names by which callers of the OpenAI-compatible API may ask a tier, or `auto`: those of the models they used before.

@@ -31,6 +31,8 @@ class Purpose:
     tier: str
     #: Where the entry is written: with the subtask's shard, or with the job.
     record: str
+    #: It only measures: nothing waits for its answer, and no job is paused over it.
+    holdout: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +138,7 @@ def draft(purpose: Purpose, call_id: str, *, model: str, provider: str, waited_m
         step=purpose.step,
         kind=purpose.kind,
         role=purpose.role,
+        holdout=purpose.holdout,
         tier=purpose.tier,
         model=model,
         provider=provider,

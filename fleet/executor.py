@@ -133,9 +133,9 @@ class Executor:
 
         Raises GiveBack: what ails the vendor or the account is for somebody to mend, and the job was paused.
         """
-        if error.kind in OF_THE_ACCOUNT:
+        if error.kind in OF_THE_ACCOUNT and not purpose.holdout:
             await self._pause(purpose, error)
-        if not error.retryable:
+        if not error.retryable or (purpose.holdout and error.kind != "rate_limit"):
             return None
         if error.kind == "rate_limit":
             await self._limiter.pause(permit.account, error.retry_after or 1.0)

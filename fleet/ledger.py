@@ -34,6 +34,8 @@ class LedgerEntry(Frozen):
     #: `check`: a judge's look at an answer; `audit`: a look at one that was accepted; `reduce`: the outputs were too many for
     #: the reviewer and were condensed first.
     role: Role
+    #: An audit that judges nobody: what was accepted elsewhere, asked of the flagship to see what that costs (`fleet.holdout`).
+    holdout: bool = False
     tenant: str | None = None
     #: Which call for its subtask this is, from 1; 0 where that is not counted.
     attempt: NotNegative = 0

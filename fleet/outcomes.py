@@ -6,7 +6,7 @@ The store keeps both as opaque text; only this module knows their shape.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from fleet.entries import Call
@@ -14,6 +14,16 @@ from fleet.jobs import Attempt, Outcome
 from fleet.prices import NANO_PER_USD, Usage
 from fleet.stored import read
 from queues.subtasks import Result, Status
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """The answer that is `kept` was accepted by its check, and only waits for something to be measured (`fleet.holdout`)."""
+
+    #: The tier that gave it.
+    tier: str
+    #: How many claims on the subtask there had been by then.
+    claims: int
 
 
 @dataclass
@@ -26,31 +36,33 @@ class Trail:
     cost_nano_usd: int = 0
     #: The accepted output (and its model) that a review sent back: what stays if there is no better one.
     kept: tuple[Any, str] | None = None
+    #: Set once there is nothing left to be asked but what is measured.
+    held: Held | None = None
 
     @classmethod
     def load(cls, text: str) -> Trail:
         if not text:
             return cls()
         data = json.loads(text)
-        kept = data.get("kept")
+        kept, held = data.get("kept"), data.get("held")
         return cls(
             [read(Attempt, attempt) for attempt in data.get("attempts", [])],
             data.get("calls", 0),
             read(Usage, data.get("usage", {})),
             data.get("cost_nano_usd", 0),
             None if kept is None else (kept[0], kept[1]),
+            None if held is None else Held(held["tier"], held["claims"]),
         )
 
     def dump(self) -> str:
-        return json.dumps(
-            {
-                "attempts": [attempt.model_dump() for attempt in self.attempts],
-                "calls": self.calls,
-                "usage": self.usage.model_dump(),
-                "cost_nano_usd": self.cost_nano_usd,
-                "kept": self.kept,
-            }
-        )
+        document = {
+            "attempts": [attempt.model_dump() for attempt in self.attempts],
+            "calls": self.calls,
+            "usage": self.usage.model_dump(),
+            "cost_nano_usd": self.cost_nano_usd,
+            "kept": self.kept,
+        }
+        return json.dumps(document if self.held is None else document | {"held": asdict(self.held)})
 
     def document(self, *, output: Any, model: str | None, error: str | None, kind: str | None = None) -> str:
         """The end of a subtask as the store keeps it."""
@@ -62,7 +74,11 @@ class Trail:
             "usage": self.usage.model_dump(),
             "cost_nano_usd": self.cost_nano_usd,
         }
-        return json.dumps(document if kind is None else document | {"kind": kind})
+        if kind is not None:
+            document["kind"] = kind
+        if self.held is not None:
+            document["tier"] = self.held.tier  # it ends elsewhere than it was answered
+        return json.dumps(document)
 
     def add(self, call: Call) -> None:
         self.calls += 1
@@ -90,7 +106,7 @@ def outcome_of(id_: str, tier: str, status: Status, end: str | None) -> Outcome:
         output=document.get("output"),
         error=document.get("error"),
         error_kind=document.get("kind"),
-        tier=tier,
+        tier=document.get("tier", tier),
         model=document.get("model"),
         attempts=document.get("attempts", 0),
         usage=read(Usage, document.get("usage", {})),

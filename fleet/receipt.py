@@ -8,13 +8,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from fleet.config import FleetConfig, Frozen
+from fleet.config import FLAGSHIP, FleetConfig, Frozen
 from fleet.errors import BadInputError
 from fleet.jobs import JobStatus, Outcome
 from fleet.ledger import WORKER_LOST, LedgerEntry
 from fleet.prices import Usage, cost_nano_usd
-
-FLAGSHIP = "flagship"
 
 
 class TierReceipt(Frozen):

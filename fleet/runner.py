@@ -23,10 +23,11 @@ from fleet.drain import GiveBack
 from fleet.entries import Call, Purpose
 from fleet.errors import BadInputError, BudgetExceededError, ProviderError
 from fleet.executor import JobCancelled
+from fleet.holdout import Holdout
 from fleet.items import ItemReader
 from fleet.jobs import Attempt, JobStatus, Step
 from fleet.outcomes import Trail
-from fleet.providers.base import Image, ask
+from fleet.providers.base import Completion, Image, ask
 from fleet.router import next_tier
 from fleet.shards import Place
 from fleet.store import Job
@@ -54,6 +55,7 @@ class Runner:
     def __init__(self, context: Context) -> None:
         self._context = context
         self._items = ItemReader(context.blobs)
+        self._holdout = Holdout(context)
 
     async def run(self, subtask_id: str, tier: str) -> dict[str, str]:
         """Run a subtask if it is ours to run; the reference `{id, status}` that its chord counts.
@@ -168,19 +170,27 @@ class Runner:
             limit = min(step.max_output_tokens, conversation.most_output_tokens)
             request = ask("", conversation=whole, max_output_tokens=limit)
         purpose = Purpose(job.id, claim.id, claim, step.id, step.label, "work", claim.tier, record=payload["record"])
+
+        def check(completion: Completion) -> Any:
+            if conversation is None:
+                return checks.check(completion, step.output)
+            return checks.check_reply(completion, conversation)
+
+        if trail.held is not None and trail.kept is not None:
+            compared = await self._holdout.ask(claim, trail.held, purpose, request, check)
+            return await self._end(claim, "ok", trail, output=trail.kept[0], model=trail.kept[1], charges=compared)
         call = await self._context.executor.call(purpose, request)
         trail.add(call)
         try:
             with traces.inside("check"):
-                if conversation is None:
-                    output = checks.check(call.completion, step.output)
-                else:
-                    output = checks.check_reply(call.completion, conversation)
+                output = check(call.completion)
         except checks.Rejected as rejection:
             return await self._rejected(claim, step, trail, call, str(rejection))
-        return await self._end(
-            claim, "ok", trail, output=output, model=call.completion.model, charges=[call.charge("ok")]
-        )
+        model, charge = call.completion.model, call.charge("ok")
+        if self._holdout.draws(job, step, item, claim, trail):
+            await self._holdout.send(claim, trail, output, model, charge)
+            raise NotOurs("accepted, and asked of the flagship for comparison")
+        return await self._end(claim, "ok", trail, output=output, model=model, charges=[charge])
 
     async def _rejected(self, claim: Claim, step: Step, trail: Trail, call: Call, reason: str) -> dict[str, str]:
         charge = call.charge("rejected", reason)
@@ -209,12 +219,8 @@ class Runner:
         failed = status != "ok"
         if failed and trail.kept is not None:
             # A review asked for a better answer and there is none: the accepted one is not lost over that.
-            status, (output, model), error, kind = (
-                "ok",
-                trail.kept,
-                f"the earlier answer is kept, the new one failed: {error}",
-                None,
-            )
+            why = f"the earlier answer is kept, the new one failed: {error}" if trail.held is None else None
+            status, (output, model), error, kind = "ok", trail.kept, why, None
         if failed and (claim.claims > 1 or claim.kills > 0):
             # It ends without a call of its own; what an earlier worker may have spent on it is booked all the same. One of
             # a version that does not count claims is known by its death.
@@ -278,7 +284,9 @@ def _conversation(step: Step, item: Any) -> Conversation | None:
 
 
 def _rejections(trail: Trail) -> str:
-    """The rejected answers and their reasons, for whoever answers next."""
+    """The rejected answers and their reasons, for whoever answers next; the flagship alone would know of none."""
+    if trail.held is not None:
+        return ""
     return "".join(
         f"\n\nAn earlier answer was rejected.\nReason: {attempt.reason}\nThe rejected answer:\n{attempt.answer}"
         for attempt in trail.attempts
