@@ -20,6 +20,7 @@ from redis.exceptions import RedisError
 
 from fleet.choices import Choice, choose
 from fleet.config import FleetConfig
+from fleet.counterfactual import compared
 from fleet.drain import Drain, GiveBack
 from fleet.entries import Call, Draft, Purpose, Unsettled, charge
 from fleet.errors import BudgetExceededError, ProviderError, ProviderErrorKind
@@ -301,7 +302,7 @@ class Executor:
     def _answered(self, drafted: Draft, completion: Completion) -> Call:
         model = drafted.entry.model
         cost = cost_nano_usd(model, self._config.models[model], completion.usage)
-        return Call(completion, drafted.answered(completion, cost), drafted.record)
+        return Call(completion, compared(self._config, drafted.answered(completion, cost)), drafted.record)
 
     def _choices(self, tier: str, request: ModelRequest) -> list[Choice]:
         found = []

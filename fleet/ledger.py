@@ -22,6 +22,18 @@ Lane = Literal["standard", "flex", "batch"]
 NotNegative = Annotated[int, Field(ge=0)]
 
 
+class Compared(Frozen):
+    """What an answered call is compared with (`fleet.counterfactual`), in nano-dollars, as prices were when it was made."""
+
+    #: What cached input took off its price, in its own lane; below 0 where writing into the cache cost more.
+    cache_saved: int = 0
+    #: What the lane took off the standard price after that.
+    lane_saved: int = 0
+    #: Its tokens on the flagship, at once and with nothing cached.
+    flagship_input: NotNegative = 0
+    flagship_output: NotNegative = 0
+
+
 class LedgerEntry(Frozen):
     """One provider call: a line of `ledger.jsonl`. Moments are Unix seconds, durations milliseconds."""
 
@@ -57,6 +69,8 @@ class LedgerEntry(Frozen):
     cost_nano_usd: NotNegative
     #: What of that the vendor took for tools of its own.
     fees_nano_usd: NotNegative = 0
+    #: None: there was no answer, or a price that it takes is not known.
+    compared: Compared | None = None
     #: What was held for it.
     reserved_nano_usd: NotNegative = 0
     #: `ok`: answered and accepted; `rejected`: answered, but the check did not pass; `failed`: no answer.

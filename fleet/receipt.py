@@ -9,10 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from fleet.config import FLAGSHIP, FleetConfig, Frozen
-from fleet.errors import BadInputError
+from fleet.counterfactual import Counterfactual, Measured, Savings, compared
 from fleet.jobs import JobStatus, Outcome
 from fleet.ledger import WORKER_LOST, LedgerEntry
-from fleet.prices import Usage, cost_nano_usd
 
 
 class TierReceipt(Frozen):
@@ -63,9 +62,14 @@ class Receipt(Frozen):
     skipped_items: int
     gaps: int
     cost_per_accepted_nano_usd: int | None
-    #: What the flagship alone would have cost; None when its price is not known.
+    #: What the flagship alone would have cost, with the 95 % interval of what was measured of that, and how it was estimated;
+    #: None where a price that it takes is not known.
     flagship_alone_nano_usd: int | None
+    flagship_alone_interval_nano_usd: tuple[int, int] | None = None
     estimate: str
+    flagship_measured: tuple[Measured, ...] = ()
+    #: That less the cost, by what saved it.
+    savings: Savings | None = None
     #: 1 - cost / flagship alone; below 0 when the fleet cost more.
     saving_share: float | None
     flagship_token_share: float
@@ -81,7 +85,6 @@ class _Subtask:
     first_answer: dict[str, tuple[tuple[float, str], bool]] = field(default_factory=dict)
     latest: tuple[tuple[float, str], str] = ((-1.0, ""), "")
     tiers: set[str] = field(default_factory=set)
-    passed: tuple[tuple[float, str], Usage] | None = None
 
     def add(self, entry: LedgerEntry) -> None:
         moment = (entry.started_at, entry.call_id)
@@ -92,14 +95,15 @@ class _Subtask:
         first = self.first_answer.get(entry.tier)
         if first is None or moment < first[0]:
             self.first_answer[entry.tier] = (moment, entry.status == "ok")
-        if entry.status == "ok" and (self.passed is None or moment > self.passed[0]):
-            self.passed = (moment, entry.usage)
 
 
 class Tally:
     """What a receipt is made of, taken in entry by entry. Memory grows with the subtasks, not with the calls."""
 
-    def __init__(self) -> None:
+    def __init__(self, config: FleetConfig) -> None:
+        """`config`: for the order of the tiers, and the prices of entries that an earlier version wrote without comparison."""
+        self._config = config
+        self._counterfactual = Counterfactual()
         self._sums: dict[str, dict[str, int]] = {}
         self._roles: dict[str, int] = {}
         self._subtasks: dict[str, _Subtask] = {}
@@ -119,6 +123,8 @@ class Tally:
         self._lost += entry.reason == WORKER_LOST
         if entry.role == "work" and entry.subtask is not None:
             self._subtasks.setdefault(entry.subtask, _Subtask()).add(entry)
+        answered = entry.compared is None and entry.status != "failed"
+        self._counterfactual.add(compared(self._config, entry) if answered else entry)
 
     def count(self, outcome: Outcome) -> None:
         """Count the outcome of a subtask."""
@@ -134,13 +140,12 @@ class Tally:
         status: JobStatus,
         simulated: bool,
         wall_s: float,
-        config: FleetConfig,
         queue_s: float = 0.0,
         waited_for_s: Mapping[str, float] | None = None,
         skipped_items: int = 0,
         gaps: int = 0,
     ) -> Receipt:
-        """The receipt over everything that was counted. It never raises for want of a price: the comparison is left out.
+        """The receipt over everything that was counted.
 
         Args:
             queue_s: seconds the subtasks waited between being ready and being claimed, added up.
@@ -148,11 +153,12 @@ class Tally:
             skipped_items: inputs that could not become items.
             gaps: gaps the reviewer named.
         """
-        tiers = self._tiers(config)
+        tiers = self._tiers()
         accepted = self._outcomes["ok"]
         cost = sum(tier.cost_nano_usd for tier in tiers.values())
         tokens = sum(tier.tokens for tier in tiers.values())
-        alone, estimate = _flagship_alone(self._subtasks, self._roles, config)
+        comparison = self._counterfactual.comparison()
+        alone = comparison.alone
         return Receipt(
             job_id=job_id,
             name=name,
@@ -171,7 +177,10 @@ class Tally:
             gaps=gaps,
             cost_per_accepted_nano_usd=round(cost / accepted) if accepted else None,
             flagship_alone_nano_usd=alone,
-            estimate=estimate,
+            flagship_alone_interval_nano_usd=comparison.interval,
+            estimate=comparison.estimate,
+            flagship_measured=comparison.measured,
+            savings=comparison.savings,
             saving_share=1 - cost / alone if alone else None,
             flagship_token_share=tiers[FLAGSHIP].tokens / tokens if tokens and FLAGSHIP in tiers else 0.0,
             wall_s=wall_s,
@@ -183,7 +192,7 @@ class Tally:
             },
         )
 
-    def _tiers(self, config: FleetConfig) -> dict[str, TierReceipt]:
+    def _tiers(self) -> dict[str, TierReceipt]:
         empty = dict.fromkeys(TierReceipt.model_fields, 0)
         sums = {tier: dict(amounts) for tier, amounts in self._sums.items()}
         for subtask in self._subtasks.values():
@@ -194,7 +203,7 @@ class Tally:
                 sums[tier]["escalated_from"] += 1
         for tier, accepted in self._accepted.items():
             sums.setdefault(tier, dict(empty))["accepted"] += accepted
-        ladder = [*config.tiers, *sorted(sums.keys() - config.tiers.keys())]
+        ladder = [*self._config.tiers, *sorted(sums.keys() - self._config.tiers.keys())]
         return {tier: TierReceipt(**sums[tier]) for tier in ladder if tier in sums}
 
 
@@ -208,20 +217,3 @@ def _amounts(entry: LedgerEntry) -> dict[str, int]:
         "output_tokens": entry.usage.output_tokens,
         "cost_nano_usd": entry.cost_nano_usd,
     }
-
-
-def _flagship_alone(
-    subtasks: Mapping[str, _Subtask], roles: Mapping[str, int], config: FleetConfig
-) -> tuple[int | None, str]:
-    """What the accepted calls would have cost on the flagship, and the sentence that says how that was estimated."""
-    model_name, model = config.model_of(FLAGSHIP)
-    passed = [subtask.passed[1] for subtask in subtasks.values() if subtask.passed is not None]
-    try:
-        work = sum(cost_nano_usd(model_name, model, usage) for usage in passed)
-    except BadInputError as error:
-        return None, f"No estimate of the flagship alone. {error}"
-    return work + sum(cost for role, cost in roles.items() if role != "work"), (
-        f"An estimate, not a measurement: for each of {len(passed):,} subtasks the tokens of the one call whose answer "
-        f"was accepted, at the price of {model_name}, as if it needed no retry and wrote as much; planning and review "
-        "as they were."
-    )

@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 
 from fleet.config import HoldoutConfig
+from fleet.counterfactual import Counterfactual
 from fleet.holdout import drawn
 from fleet.jobs import JobStatus, Outcome
 from fleet.ledger import WORKER_LOST, LedgerEntry
+from fleet.results import write_results
 from fleet.runner import MAX_KILLS, NotOurs
 from tests.integration.test_lost_workers import Vanishing, a_lease_passes, lease
 from tests.support.bench import BREAKS, DEAR, Bench, books, config, on_bench
@@ -52,7 +54,7 @@ def test_the_drawn_ones_are_asked_of_the_flagship_and_end_as_if_they_had_not_bee
         expected = {
             f"{job.id}/{step}" if item is None else f"{job.id}/{step}/{item}"
             for step, item in [*(("classify", i) for i in range(6)), ("brief", None)]
-            if drawn(HoldoutConfig(**rule), job.id, step, item, 6)
+            if drawn(HoldoutConfig.model_validate(rule), job.id, step, item, 6)
         }
         ledger = await fleet.ledger(job.id)
         asked = measured(ledger)
@@ -72,6 +74,42 @@ def test_the_drawn_ones_are_asked_of_the_flagship_and_end_as_if_they_had_not_bee
         assert {outcome.tier for outcome in outcomes.values()} == {"nano"}
         assert await fleet.money(job.id) == (books(ledger, sim.charges(), job.id), 0)
         assert not measured(await fleet.ledger(plain.id)), "off unless it is asked for"
+
+    on_bench(scenario, valkey, tmp_path, config(), sim=sim.url)
+
+
+def test_the_exported_ledger_of_a_run_gives_the_comparison_of_its_receipt_again(
+    valkey: Valkey, tmp_path: Path, sim: RunningSim
+) -> None:
+    async def scenario(fleet: Bench) -> None:
+        spec = {"items": TICKETS, "steps": [CLASSIFY, BRIEF], "review": {"prompt": "Brief."}, "holdout": ALL}
+        job = await fleet.run(await fleet.submit(**spec))
+        receipt = await fleet.client.receipt(job)
+        written = write_results(
+            tmp_path / "out",
+            spec=job.spec,
+            outcomes=[],
+            result=None,
+            receipt=receipt,
+            ledger=await fleet.ledger(job.id),
+        )
+        again = Counterfactual()
+        for line in next(path for path in written if path.name == "ledger.jsonl").read_text().splitlines():
+            again.add(LedgerEntry.model_validate_json(line))
+        value = again.comparison()
+        assert (value.alone, value.interval) == (
+            receipt.flagship_alone_nano_usd,
+            receipt.flagship_alone_interval_nano_usd,
+        )
+        assert (value.savings, value.measured) == (receipt.savings, receipt.flagship_measured)
+        assert {one.basis for one in value.measured} == {"holdout"}
+        assert value.savings is not None
+        assert value.alone is not None
+        assert sum(part for _, part in value.savings) == value.alone - receipt.cost_nano_usd
+        # The models are as wordy as each other here, so the flagship alone pays ten times as much for the work.
+        work = sum(entry.cost_nano_usd for entry in await fleet.ledger(job.id) if entry.role == "work")
+        review = receipt.roles["review"]
+        assert value.alone == pytest.approx(10 * work + review, rel=0.02)
 
     on_bench(scenario, valkey, tmp_path, config(), sim=sim.url)
 
