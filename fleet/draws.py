@@ -191,7 +191,8 @@ class Dice:
     def _accepted(self, work: Work, seen: Seen | None, came_from: str, calls: float) -> float:
         good, bad = AGAIN if came_from != START else STRUCTURED if work.structured else FREE
         if seen is not None:
-            good, bad = good + seen.accepted, bad + max(0.0, seen.n - seen.accepted)
+            # What is known weighs more than a guess, which is worth one answer then.
+            good, bad = good / (good + bad) + seen.accepted, bad / (good + bad) + max(0.0, seen.n - seen.accepted)
         return self._realised(self._random.betavariate(good, bad), calls)
 
     def _realised(self, share: float, of: float) -> float:
