@@ -67,7 +67,7 @@ JOBS: list[tuple[str, dict[str, Any], dict[str, str]]] = [
 
 
 def items(count: int) -> list[str]:
-    return [TEXTS[i % 3] * (1 + i // 6) for i in range(count)]
+    return [TEXTS[i % 3] * (1 + i // 3) for i in range(count)]
 
 
 async def sampled(fleet: Bench, spec: JobSpec, few: int, on: FleetConfig) -> dict[str, Evidence]:
@@ -88,8 +88,8 @@ def test_the_true_cost_lies_inside_and_a_sample_narrows_it_down(
     on = config(**tiers)
 
     async def scenario(fleet: Bench) -> None:
-        spec = JobSpec.model_validate({"name": name, "items": items(48)} | asked)
-        works = measure(spec, list(spec.items), 48, on)  # type: ignore[arg-type]
+        spec = JobSpec.model_validate({"name": name, "items": items(24)} | asked)
+        works = measure(spec, list(spec.items), 24, on)  # type: ignore[arg-type]
         guessed = forecast(works, {}, on)
         known = forecast(works, await sampled(fleet, spec, 4, on), on)
         job = await fleet.run(await fleet.client.submit(spec))
