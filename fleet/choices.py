@@ -5,14 +5,19 @@ It owns what an account is: a provider and a model, whose limits all tiers on it
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, replace
 
 from fleet.config import FleetConfig, ModelConfig
 from fleet.entries import Draft, Purpose, Worst, draft
-from fleet.prices import Usage, cost_nano_usd
-from fleet.providers.base import ModelRequest
+from fleet.errors import BadInputError
+from fleet.ledger import LedgerEntry
+from fleet.prices import Rates, Usage, billed_as, dearest, tariff
+from fleet.providers.base import Completion, ModelRequest
 from fleet.router import runs_in_background
 from queues.tiers import Allowance, Pace
+
+logger = logging.getLogger(__name__)
 
 #: What a wire adds around the texts of a request.
 OVERHEAD_TOKENS = 64
@@ -30,6 +35,8 @@ class Choice:
     tokens: int
     #: To hold money for: a token per byte, which no text exceeds.
     worst: Worst
+    #: What that was computed from.
+    price: Rates
 
     @property
     def account(self) -> str:
@@ -41,12 +48,23 @@ class Choice:
 
     def draft(self, purpose: Purpose, call_id: str, waited_ms: int = 0) -> Draft:
         """The ledger entry of this call before it is made."""
-        model, provider = self.name, self.model.provider
-        return draft(purpose, call_id, model=model, provider=provider, waited_ms=waited_ms, worst=self.worst)
+        return draft(
+            purpose,
+            call_id,
+            model=self.name,
+            provider=self.model.provider,
+            waited_ms=waited_ms,
+            worst=self.worst,
+            price=self.price,
+            images=self.request.pictures,
+        )
 
 
 def choose(config: FleetConfig, tier: str, name: str, request: ModelRequest, *, reattaches: bool) -> Choice:
-    """`request` as the model `name` gets it from a tier; `reattaches`: what the model's provider says of itself."""
+    """`request` as the model `name` gets it from a tier; `reattaches`: what the model's provider says of itself.
+
+    Raises BadInputError: nobody says what it would cost.
+    """
     model = config.models[name]
     request = replace(
         request,
@@ -57,11 +75,27 @@ def choose(config: FleetConfig, tier: str, name: str, request: ModelRequest, *, 
     )
     tokens = request.upper_bound() + OVERHEAD_TOKENS
     most = Usage(input_tokens=2 * (tokens - request.max_output_tokens), output_tokens=request.max_output_tokens)
-    worst = Worst(most, cost_nano_usd(name, model, most))
+    price = dearest(name, model, most)
+    worst = Worst(most, price.cost(most))
     if reattaches and request.conversation is None:
         background = runs_in_background(config.tiers[tier], request.max_output_tokens, worst.cost_nano_usd)
         request = replace(request, background=background)
-    return Choice(tier, name, model, request, tokens, worst)
+    return Choice(tier, name, model, request, tokens, worst, price)
+
+
+def rates_of(entry: LedgerEntry, config: FleetConfig, completion: Completion) -> Rates:
+    """The prices at which the answer to a drafted call is billed."""
+    model = config.models[entry.model]
+    context = billed_as(entry.lane, completion.service_tier)
+    try:
+        found = tariff(entry.model, model, context, entry.started_at)
+    except BadInputError:
+        # It is paid already. The entry tells of both, and the receipt counts such calls.
+        logger.warning(
+            "no price is known for the service tier %s of %s; billed as %s", context, entry.model, entry.lane
+        )
+        found = tariff(entry.model, model, entry.lane, entry.started_at)
+    return found.rates(completion.usage)
 
 
 def account_of(name: str, model: ModelConfig) -> str:

@@ -14,7 +14,7 @@ from redis.exceptions import RedisError
 from rich.console import Console
 from rich.table import Table
 
-from fleet import cli_plan, cli_top, processes
+from fleet import cli_plan, cli_prices, cli_top, processes
 from fleet.accounts import AccountLimits, limits_table
 from fleet.cli_jobs import jobs
 from fleet.cli_keys import keys
@@ -44,8 +44,9 @@ app = typer.Typer(
 app.add_typer(jobs, name="jobs")
 app.add_typer(keys, name="keys")
 app.add_typer(webhooks, name="webhooks")
-for _more in (cli_plan, cli_top, processes):
-    app.registered_commands += _more.commands.registered_commands
+app.registered_commands += [
+    command for part in (cli_plan, cli_prices, cli_top, processes) for command in part.commands.registered_commands
+]
 
 JobFile = Annotated[Path, typer.Argument(help="A job in YAML.", metavar="JOB.yaml")]
 Out = Annotated[Path | None, typer.Option("--out", help="Folder for result, receipt and ledger.", metavar="DIR")]

@@ -18,8 +18,10 @@ from fleet.display import clean, inert
 from fleet.errors import BadInputError
 from fleet.output import Output, print_data
 from fleet.receipt_view import render_receipt
-from fleet.results import check_out
-from fleet.session import ask, environment_here, finished, follow, raise_unless_completed
+from fleet.replay import replay
+from fleet.results import check_out, read_books
+from fleet.runtime import checked_config
+from fleet.session import ask, environment_here, finished, follow, raise_unless_closed, raise_unless_completed
 from fleet.views import job_view
 
 jobs = typer.Typer(help="Look at the jobs of a running fleet, and act on them.", no_args_is_help=True)
@@ -118,11 +120,25 @@ def results(
 
 
 @jobs.command()
-def cost(job_id: JobId, output: Output = "text") -> None:
-    """The receipt as it stands."""
+def cost(
+    job_id: Annotated[str | None, typer.Argument(help="The job's id.", metavar="JOB")] = None,
+    folder: Annotated[
+        Path | None,
+        typer.Option("--from", help="Add up the ledger in a folder that --out wrote, instead.", metavar="DIR"),
+    ] = None,
+    output: Output = "text",
+) -> None:
+    """The receipt as it stands; with --from added up anew from an exported ledger, which fails where the two differ."""
+    if (job_id is None) == (folder is None):
+        raise BadInputError("Give a job's id, or --from with the folder of one, such as `--from out/demo`.")
+    if folder is not None:
+        replayed = replay(*read_books(folder), checked_config(environment_here()))
+        print_data(replayed.receipt, output, render_receipt(replayed.receipt))
+        raise_unless_closed(folder, replayed)
+        return
 
     async def question(client: FleetClient) -> Any:
-        return await client.receipt(await client.job(job_id))
+        return await client.receipt(await client.job(str(job_id)))
 
     receipt = ask(environment_here(), question)
     print_data(receipt, output, render_receipt(receipt))

@@ -22,7 +22,7 @@ from fleet.jobs import Items, JobSpec, JobStatus, Outcome
 from fleet.ledger import LedgerEntry
 from fleet.packing import label_of
 from fleet.progress import Progress, TierProgress
-from fleet.receipt import Receipt, Tally
+from fleet.receipt import Budget, Receipt, Tally
 from fleet.recipes import recipe
 from fleet.rounds import phase_id
 from fleet.router import start_tier
@@ -239,6 +239,7 @@ class FleetClient:
             tally.add(entry)
         async for _, outcome in self.runtime.archive.outcomes(job):
             tally.count(outcome)
+        cap, _, held = await self.runtime.store.quota(job.id)
         return tally.receipt(
             job_id=job.id,
             name=job.spec.name,
@@ -247,6 +248,7 @@ class FleetClient:
             wall_s=(job.finished_at or time.time()) - job.created_at,
             skipped_items=job.items.skipped_count,
             gaps=len((job.result or {}).get("gaps", [])),
+            budget=None if cap is None else Budget(cap_nano_usd=cap, reserved_nano_usd=held),
         )
 
 

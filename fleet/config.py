@@ -16,6 +16,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from fleet.addresses import Endpoint, endpoint
 from fleet.documents import nearest, parse, read_yaml
 from fleet.errors import BadInputError
+from fleet.tariffs import Price as Price  # noqa: PLC0414  part of what a configuration is made of
 
 SIMULATED = "simulated"
 AUTO = "auto"
@@ -53,17 +54,6 @@ class Limits(Frozen):
     in_flight: Count | None = None
     #: Begin slowly, and follow what the vendor tells or refuses. `limits: auto` is short for this alone.
     auto: bool = False
-
-
-class Price(Frozen):
-    """US dollars per million tokens."""
-
-    #: Of input.
-    input: Annotated[Decimal, Field(ge=0)]
-    #: Of input that the vendor had cached; left out: as `input`.
-    cached_input: Annotated[Decimal, Field(ge=0)] | None = None
-    #: Of output, with what a model thinks.
-    output: Annotated[Decimal, Field(ge=0)]
 
 
 class ModelConfig(Frozen):

@@ -295,6 +295,11 @@ class Conversation(Frozen):
         """The same with something more said to the model."""
         return self.model_copy(update={"messages": (*self.messages, UserMessage(role="user", content=text))})
 
+    @property
+    def pictures(self) -> int:
+        """How many pictures are in it."""
+        return sum(1 for _ in self._shown())
+
     def _pictures(self) -> Iterator[int]:
         return (_picture(part.image_url.url) for part in self._shown())
 

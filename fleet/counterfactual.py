@@ -26,7 +26,8 @@ from typing import Literal
 from fleet.config import FLAGSHIP, FleetConfig, Frozen
 from fleet.errors import BadInputError
 from fleet.ledger import Compared, LedgerEntry
-from fleet.prices import cost_nano_usd
+from fleet.price_list import STANDARD
+from fleet.prices import tariff
 from fleet.ratios import SAME, Asked, Pair, Ratio, Work, from_others, from_sample, total
 
 #: Roles that the flagship alone would have, too.
@@ -180,15 +181,24 @@ class Counterfactual:
 def compared(config: FleetConfig, entry: LedgerEntry) -> LedgerEntry:
     """An answered call with what it is compared with; as it was where a price that this takes is not known."""
     name, flagship = config.model_of(FLAGSHIP)
-    usage, cost = entry.usage, entry.cost_nano_usd
+    usage = entry.usage
     plain = usage.model_copy(update={"cached_tokens": 0, "cache_write_tokens": 0})
+    at = entry.finished_at
     try:
-        uncached = cost if plain == usage else cost_nano_usd(entry.model, config.models[entry.model], plain)
-        whole = cost_nano_usd(name, flagship, plain)
-        into = cost_nano_usd(name, flagship, plain.model_copy(update={"output_tokens": 0, "reasoning_tokens": 0}))
+        billed = entry.price or tariff(entry.model, config.models[entry.model], entry.lane, at).rates(usage)
+        listed = billed
+        if billed.context != STANDARD:
+            listed = tariff(entry.model, config.models[entry.model], at=at).rates(usage)
+        alone = tariff(name, flagship, at=at).rates(plain)
     except (BadInputError, KeyError):
         return entry
-    its = Compared(cache_saved=uncached - cost, flagship_input=into, flagship_output=whole - into)
+    read = alone.cost(plain.model_copy(update={"output_tokens": 0, "reasoning_tokens": 0}))
+    its = Compared(
+        cache_saved=billed.saved_by_cache(usage),
+        lane_saved=listed.cost(plain) - billed.cost(plain),
+        flagship_input=read,
+        flagship_output=alone.cost(plain) - read,
+    )
     return entry.model_copy(update={"compared": its})
 
 

@@ -7,13 +7,21 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from fleet.ledger import WORKER_LOST, CallStatus, LedgerEntry, Role
-from fleet.prices import Usage
+from fleet.prices import Rates, Usage
 from fleet.providers.base import Completion
 from fleet.stored import read
+from fleet.tenants import tenant_of
 from queues.subtasks import Charge, Claim, Intent
+
+
+@dataclass(slots=True)
+class Asked:
+    """Calls that were made for one subtask so far, those without an answer too; whoever makes another counts it."""
+
+    number: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +39,9 @@ class Purpose:
     tier: str
     #: Where the entry is written: with the subtask's shard, or with the job.
     record: str
+    #: The tier whose answer it is shown.
+    came_from: str | None = None
+    asked: Asked = field(default_factory=Asked)
     #: It only measures: nothing waits for its answer, and no job is paused over it.
     holdout: bool = False
 
@@ -53,13 +64,21 @@ class Draft:
     #: The subtask under whose claim the call is made.
     claimed: str
 
-    def answered(self, completion: Completion, cost: int) -> LedgerEntry:
-        """The entry of an answer; its verdict is still to come."""
+    def after(self, lost: LedgerEntry) -> Draft:
+        """The draft of the call that is made in place of a lost one."""
+        attempt = max(self.entry.attempt, lost.attempt + 1)
+        return replace(self, entry=self.entry.model_copy(update={"attempt": attempt}))
+
+    def answered(self, completion: Completion, rates: Rates) -> LedgerEntry:
+        """The entry of an answer that is billed at `rates`; its verdict is still to come."""
         return self._closed(
             answered_model=completion.model,
+            answered_service_tier=completion.service_tier,
             usage=completion.usage,
             usage_reported=completion.usage_reported,
-            cost_nano_usd=cost,
+            cost_nano_usd=rates.cost(completion.usage),
+            fees_nano_usd=rates.fee,
+            price=rates,
             request_id=completion.request_id,
         )
 
@@ -69,6 +88,7 @@ class Draft:
             usage=self.worst.usage if maybe_billed else Usage(),
             usage_reported=not maybe_billed,
             cost_nano_usd=self.worst.cost_nano_usd if maybe_billed else 0,
+            fees_nano_usd=self.entry.price.fee if maybe_billed and self.entry.price is not None else 0,
             status="failed",
             reason=reason,
             request_id=request_id,
@@ -128,8 +148,18 @@ class Call:
         return charge(self.entry.model_copy(update={"status": status, "reason": reason}), self.record)
 
 
-def draft(purpose: Purpose, call_id: str, *, model: str, provider: str, waited_ms: int, worst: Worst) -> Draft:
-    """The entry of a call that is about to be made."""
+def draft(
+    purpose: Purpose,
+    call_id: str,
+    *,
+    model: str,
+    provider: str,
+    waited_ms: int,
+    worst: Worst,
+    price: Rates | None = None,
+    images: int = 0,
+) -> Draft:
+    """The entry of a call that is about to be made; `price` is what `worst` was computed from."""
     now = time.time()
     entry = LedgerEntry(
         call_id=call_id,
@@ -139,10 +169,16 @@ def draft(purpose: Purpose, call_id: str, *, model: str, provider: str, waited_m
         kind=purpose.kind,
         role=purpose.role,
         holdout=purpose.holdout,
+        tenant=tenant_of(purpose.job),
+        attempt=purpose.asked.number + 1,
+        came_from=purpose.came_from,
         tier=purpose.tier,
         model=model,
         provider=provider,
+        images=images,
         cost_nano_usd=0,
+        reserved_nano_usd=worst.cost_nano_usd,
+        price=price,
         status="ok",
         fence=purpose.claim.fence,
         started_at=now,

@@ -141,6 +141,13 @@ ProviderErrorKind = Literal[
     "cancelled",
 ]
 
+#: What ails the account and not the call: every other call would fail of it, too.
+OF_THE_ACCOUNT: tuple[ProviderErrorKind, ...] = ("quota", "auth")
+#: What says nothing of the call that met it; any other error may be the call's own fault, or have been billed.
+NOT_THE_CALL: tuple[ProviderErrorKind, ...] = ("connection", "overloaded")
+#: What a vendor with an outage does.
+BROKEN: tuple[ProviderErrorKind, ...] = ("overloaded", "server", "timeout", "connection", "malformed")
+
 
 class ProviderError(FleetError):
     """A model call that gave no answer; it carries its own decision, so nobody parses messages.

@@ -18,14 +18,14 @@ from typing import NoReturn
 
 from redis.exceptions import RedisError
 
-from fleet.choices import Choice, choose
+from fleet.choices import Choice, choose, rates_of
 from fleet.config import FleetConfig
 from fleet.counterfactual import compared
 from fleet.drain import Drain, GiveBack
 from fleet.entries import Call, Draft, Purpose, Unsettled, charge
-from fleet.errors import BudgetExceededError, ProviderError, ProviderErrorKind
+from fleet.errors import BROKEN, NOT_THE_CALL, OF_THE_ACCOUNT, BudgetExceededError, ProviderError, ProviderErrorKind
 from fleet.ledger import LedgerEntry
-from fleet.prices import cost_nano_usd, usd
+from fleet.prices import usd
 from fleet.providers.base import Completion, ModelRequest, Provider
 from fleet.store import COORDINATOR, not_ended
 from queues.failpoints import failpoint
@@ -51,16 +51,10 @@ MAX_BACKOFF_S = 30.0
 #: For how long after its claim a call in the background that cannot be asked for is asked for again, by whoever claims its
 #: subtask next, before another one is paid for: vendors keep answers for ten minutes at least.
 ASK_AGAIN_S = 600.0
-#: What ails the account and not the call: every other call would fail of it, too.
-OF_THE_ACCOUNT = ("quota", "auth")
 #: For how long a fallback then takes the account's place before it is tried again.
 SHUT_S = 60.0
-#: An outage that lasts longer, or a vendor that has never answered, pauses the jobs it keeps from going on. And what says
-#: nothing of the call that met it; any other error may be the call's own fault, or have been billed.
+#: An outage that lasts longer, or a vendor that has never answered, pauses the jobs it keeps from going on.
 OUTAGE_S = 900.0
-NOT_THE_CALL = ("connection", "overloaded")
-#: What a vendor with an outage does.
-BROKEN = ("overloaded", "server", "timeout", "connection", "malformed")
 
 
 class JobCancelled(Exception):
@@ -101,13 +95,14 @@ class Executor:
             attempt = replace(choice.request, call_id=permit.id)
             drafted = choice.draft(purpose, permit.id, permit.waited_ms)
             try:
-                found = await self._intend(drafted, choice.request, purpose.claim, permit.begun)
+                found = await self._intend(drafted, choice.request, purpose, permit.begun)
             except BaseException:
                 await self._limiter.settle(permit, 0, "unused")
                 raise
-            if found is not None:
+            if isinstance(found, Call):
                 await self._limiter.settle(permit, 0, "unused")
                 return found
+            drafted = found
             if time.monotonic() - permitted > PERMITTED_S and not renewed:
                 # The call of an earlier worker was waited for, or the budget: others have been let start meanwhile.
                 try:
@@ -117,6 +112,7 @@ class Executor:
                 renewed = True
                 continue
             renewed = False
+            purpose.asked.number = drafted.entry.attempt
             try:
                 return await self._made(drafted, attempt, permit)
             except ProviderError as error:
@@ -247,11 +243,14 @@ class Executor:
         except RedisError as error:
             logger.warning("a permit was not returned: %s", error, extra={"attempt": permit.id})
 
-    async def _intend(self, drafted: Draft, request: ModelRequest, claim: Claim, begun: Refused | bool) -> Call | None:
+    async def _intend(
+        self, drafted: Draft, request: ModelRequest, purpose: Purpose, begun: Refused | bool
+    ) -> Draft | Call:
         """Journal the intent and hold its money. The call of an earlier worker, if it can be asked for, instead of ours.
 
         `begun`: what the permit says of it.
         """
+        claim = purpose.claim
         deadline = time.monotonic() + BUDGET_PATIENCE_S
         while True:
             verdict = begun or await self._store.intend(drafted.intent())
@@ -259,9 +258,12 @@ class Executor:
             match verdict:
                 case None | True:
                     failpoint("intended")
-                    return None
+                    return drafted
                 case Refused("unsettled", note=note):
-                    if (call := await self._taken_up(Unsettled.of(note), request, claim)) is not None:
+                    unsettled = Unsettled.of(note)
+                    drafted = drafted.after(unsettled.lost)
+                    if (call := await self._taken_up(unsettled, request, claim)) is not None:
+                        purpose.asked.number = drafted.entry.attempt - 1
                         return call
                 case Refused("short", others=others):
                     if others > 0 and time.monotonic() > deadline and claim.claims < BUDGET_CLAIMS:
@@ -300,9 +302,8 @@ class Executor:
         return None
 
     def _answered(self, drafted: Draft, completion: Completion) -> Call:
-        model = drafted.entry.model
-        cost = cost_nano_usd(model, self._config.models[model], completion.usage)
-        return Call(completion, compared(self._config, drafted.answered(completion, cost)), drafted.record)
+        rates = rates_of(drafted.entry, self._config, completion)
+        return Call(completion, compared(self._config, drafted.answered(completion, rates)), drafted.record)
 
     def _choices(self, tier: str, request: ModelRequest) -> list[Choice]:
         found = []

@@ -65,7 +65,8 @@ class Holdout:
         fence = claim.fence  # An intent of this claim is left behind by a call that runs on at the vendor.
         try:
             if claim.claims == held.claims + 1:
-                call = await self._context.executor.call(replace(purpose, role="audit", holdout=True), request)
+                asked = replace(purpose, role="audit", holdout=True, came_from=None, asked=replace(purpose.asked))
+                call = await self._context.executor.call(asked, request)
                 try:
                     check(call.completion)
                 except Rejected as rejection:

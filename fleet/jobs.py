@@ -313,6 +313,8 @@ class Outcome(Frozen):
     tier: str | None = None
     model: str | None = None
     attempts: int = 0
+    #: Calls that were made for it, those without an answer too; no part of the line.
+    asked: Annotated[int, Field(exclude=True)] = 0
     usage: Usage = Usage()
     cost_usd: float = 0.0
 

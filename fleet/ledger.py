@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from fleet.config import Frozen
-from fleet.prices import Usage
+from fleet.prices import Rates, Usage
 
 CallStatus = Literal["ok", "rejected", "failed"]
 #: Reason of an entry for a call whose worker vanished between sending it and writing what came of it.
@@ -67,8 +67,11 @@ class LedgerEntry(Frozen):
     #: False: the provider reported no usage and it is estimated.
     usage_reported: bool = True
     cost_nano_usd: NotNegative
-    #: What of that the vendor took for tools of its own.
+    #: What of that the vendor took for the call itself, beside its tokens.
     fees_nano_usd: NotNegative = 0
+    #: The prices that it was computed from: `price.of_tokens(usage) + fees_nano_usd` is the cost. Rows of earlier versions
+    #: have none.
+    price: Rates | None = None
     #: None: there was no answer, or a price that it takes is not known.
     compared: Compared | None = None
     #: What was held for it.

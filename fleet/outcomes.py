@@ -9,7 +9,7 @@ import json
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from fleet.entries import Call
+from fleet.entries import Asked, Call
 from fleet.jobs import Attempt, Outcome
 from fleet.prices import NANO_PER_USD, Usage
 from fleet.stored import read
@@ -36,8 +36,15 @@ class Trail:
     cost_nano_usd: int = 0
     #: The accepted output (and its model) that a review sent back: what stays if there is no better one.
     kept: tuple[Any, str] | None = None
+    #: Calls that were made, those without an answer too.
+    asked: Asked = field(default_factory=Asked)
     #: Set once there is nothing left to be asked but what is measured.
     held: Held | None = None
+
+    @property
+    def came_from(self) -> str | None:
+        """The tier whose answer was rejected last: whoever answers next is shown it."""
+        return self.attempts[-1].tier if self.attempts else None
 
     @classmethod
     def load(cls, text: str) -> Trail:
@@ -51,6 +58,7 @@ class Trail:
             read(Usage, data.get("usage", {})),
             data.get("cost_nano_usd", 0),
             None if kept is None else (kept[0], kept[1]),
+            Asked(data.get("asked", data.get("calls", 0))),
             None if held is None else Held(held["tier"], held["claims"]),
         )
 
@@ -61,6 +69,7 @@ class Trail:
             "usage": self.usage.model_dump(),
             "cost_nano_usd": self.cost_nano_usd,
             "kept": self.kept,
+            "asked": self.asked.number,
         }
         return json.dumps(document if self.held is None else document | {"held": asdict(self.held)})
 
@@ -71,6 +80,7 @@ class Trail:
             "error": error,
             "model": model,
             "attempts": self.calls,
+            "asked": self.asked.number,
             "usage": self.usage.model_dump(),
             "cost_nano_usd": self.cost_nano_usd,
         }
@@ -109,6 +119,7 @@ def outcome_of(id_: str, tier: str, status: Status, end: str | None) -> Outcome:
         tier=document.get("tier", tier),
         model=document.get("model"),
         attempts=document.get("attempts", 0),
+        asked=document.get("asked", document.get("attempts", 0)),
         usage=read(Usage, document.get("usage", {})),
         cost_usd=document.get("cost_nano_usd", 0) / NANO_PER_USD,
     )

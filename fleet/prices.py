@@ -1,20 +1,35 @@
 """What a call costs, as a pure function of usage and price, in integer nano-dollars.
 
-A price in the configuration wins over the bundled list of genai-prices (data in the package, no network).
+A price in the configuration wins over the bundled list (`fleet.price_list`). What has no price has none: an unknown model, or a
+lane that nobody gave a price for, is an error before anything is spent, never nothing and never the standard price.
 """
 
 from __future__ import annotations
 
+import time
+from dataclasses import dataclass
+from datetime import date
 from decimal import ROUND_HALF_UP, Decimal
 
-from genai_prices import Usage as PricedUsage
-from genai_prices import calc_price
 from pydantic import BaseModel, ConfigDict
 
+from fleet import price_list
 from fleet.config import ModelConfig
 from fleet.errors import BadInputError
+from fleet.price_list import MINUTE_S, STANDARD, NotListedError
+from fleet.tariffs import LanePrice, Price, TokenPrices
 
 NANO_PER_USD = 1_000_000_000
+#: A million tokens at a dollar are 10^9 nano-dollars.
+_NANO_PER_TOKEN = Decimal(1_000)
+CONFIG = "config"
+#: What flex and batch cost of the standard price where the configuration has a price and does not say. Source: the vendor's
+#: price page and its guides "Flex processing" and "Batch API"; the bundled list has both, model by model, as of 2026-10-14.
+VENDOR_FACTORS = {"flex": Decimal("0.5"), "batch": Decimal("0.5")}
+#: Names that vendors have for being served at once and at the standard price.
+_AT_STANDARD = ("default", "standard", "auto", "on_demand")
+#: Models whose tariff is kept; a configuration has a handful.
+_MOST_KEPT = 1_000
 
 
 class Usage(BaseModel):
@@ -44,44 +59,182 @@ class Usage(BaseModel):
         )
 
 
-def cost_nano_usd(name: str, model: ModelConfig, usage: Usage) -> int:
-    """The cost of one call to the model called `name`, rounded half up to a nano-dollar.
+class Rates(BaseModel):
+    """The prices that one call has: what a ledger entry says its cost was computed from. US dollars per million tokens."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    input: Decimal
+    cached_input: Decimal
+    cache_write: Decimal
+    output: Decimal
+    #: Dollars of the call itself.
+    request: Decimal = Decimal(0)
+    #: What it was billed as: `standard`, `flex`, `batch`, or what else the vendor says it served it with.
+    context: str = STANDARD
+    #: They hold for calls with more input tokens than these.
+    above: int = 0
+    #: `config`, or the bundled list and its version.
+    source: str
+    #: Since when they hold, where the list says it.
+    since: date | None = None
+
+    def of_tokens(self, usage: Usage) -> int:
+        """The tokens of a call in nano-dollars, rounded half up."""
+        plain = usage.input_tokens - usage.cached_tokens - usage.cache_write_tokens
+        dollars = (
+            plain * self.input
+            + usage.cached_tokens * self.cached_input
+            + usage.cache_write_tokens * self.cache_write
+            + usage.output_tokens * self.output
+        )
+        return _rounded(dollars * _NANO_PER_TOKEN)
+
+    @property
+    def fee(self) -> int:
+        """The call itself in nano-dollars."""
+        return _rounded(self.request * NANO_PER_USD)
+
+    def cost(self, usage: Usage) -> int:
+        """A billed call in nano-dollars."""
+        return self.of_tokens(usage) + self.fee
+
+    def saved_by_cache(self, usage: Usage) -> int:
+        """What cached input cost less than other input would have, less what writing it cost more; in nano-dollars."""
+        if not usage.cached_tokens and not usage.cache_write_tokens:
+            return 0
+        cheaper = usage.cached_tokens * (self.input - self.cached_input)
+        return _rounded((cheaper - usage.cache_write_tokens * (self.cache_write - self.input)) * _NANO_PER_TOKEN)
+
+
+@dataclass(frozen=True, slots=True)
+class Tariff:
+    """A model's prices in one context, by rising length of input; the first of them holds from the first token."""
+
+    bands: tuple[Rates, ...]
+
+    def rates(self, usage: Usage) -> Rates:
+        """Those of a call that used so much."""
+        *longer, shortest = reversed(self.bands)
+        return next((rates for rates in longer if usage.input_tokens > rates.above), shortest)
+
+
+def tariff(name: str, model: ModelConfig, context: str = STANDARD, at: float | None = None) -> Tariff:
+    """The prices of the model called `name` in a lane, or of what its vendor says it was served with.
+
+    Args:
+        at: seconds since 1970; left out: now. The bundled list has prices from a day on, and of some hours of the day.
 
     Raises:
-        BadInputError: the configuration has no price and the bundled list does not know the model.
+        BadInputError: nobody says what that costs; the sentence says what to write where.
     """
-    price = model.price
-    if price is None:
-        return _listed(name, usage)
-    cached = price.input if price.cached_input is None else price.cached_input
-    per_million = (
-        (usage.input_tokens - usage.cached_tokens) * price.input
-        + usage.cached_tokens * cached
-        + usage.output_tokens * price.output
-    )
-    return _nano(per_million / 1_000_000)
+    minute = int((time.time() if at is None else at) // MINUTE_S)
+    kept = _tariffs.get((name, context))
+    # The same object: the numbers of two configurations may differ under one name.
+    if kept is not None and kept[0] is model and (kept[1] == minute or model.price is not None):
+        return kept[2]
+    found = _configured(name, model.price, context) if model.price is not None else _listed(name, context, minute)
+    if len(_tariffs) >= _MOST_KEPT:
+        _tariffs.clear()
+    _tariffs[name, context] = (model, minute, found)
+    return found
 
 
-def _listed(name: str, usage: Usage) -> int:
-    try:
-        calculation = calc_price(
-            PricedUsage(
-                input_tokens=usage.input_tokens,
-                cache_read_tokens=usage.cached_tokens or None,
-                output_tokens=usage.output_tokens,
-            ),
-            model_ref=name,
-        )
-    except LookupError as error:
+_tariffs: dict[tuple[str, str], tuple[ModelConfig, int, Tariff]] = {}
+
+
+def cost_nano_usd(name: str, model: ModelConfig, usage: Usage, lane: str = STANDARD) -> int:
+    """The cost of one call to the model called `name` in a lane, rounded half up to a nano-dollar.
+
+    Raises:
+        BadInputError: neither the configuration nor the bundled list has a price for that.
+    """
+    return tariff(name, model, lane).rates(usage).cost(usage)
+
+
+def dearest(name: str, model: ModelConfig, usage: Usage, lane: str = STANDARD) -> Rates:
+    """The prices of a lane at which so much costs most: a call that asks for flex may be served, and billed, as any other.
+
+    Raises like `cost_nano_usd`.
+    """
+    rates = tariff(name, model, lane).rates(usage)
+    return rates if lane != "flex" else max(rates, tariff(name, model).rates(usage), key=lambda one: one.cost(usage))
+
+
+def billed_as(lane: str, told: str | None) -> str:
+    """The context whose prices a call has that went out in a lane and was, as the vendor tells, served with a service tier.
+
+    A batch is a way of sending and not a service tier: its answers tell of the `default` one. Flex that the vendor does not
+    confirm is billed as standard, which is never less.
+    """
+    if lane == "batch":
+        return lane
+    return STANDARD if told is None or told in _AT_STANDARD else told
+
+
+def _configured(name: str, price: Price, context: str) -> Tariff:
+    told = price.lanes.get(context) if context != STANDARD else Decimal(1)  # type: ignore[call-overload]
+    if told is None:
+        told = VENDOR_FACTORS.get(context)
+    if told is None:
         raise BadInputError(
-            f'No price is known for the model "{name}"; give models.{name}.price '
-            "{input, cached_input, output} in US dollars per million tokens."
+            f'No price is known for the model "{name}" in the lane {context}: its configured price has none; '
+            f"give models.{name}.price.lanes.{context} as a factor or as {{input, cached_input, output}}."
+        )
+    of_lane, factor = (told, Decimal(1)) if isinstance(told, LanePrice) else (price, told)
+    bands: list[tuple[int, TokenPrices]] = [(0, of_lane)]
+    if of_lane.long_context is not None:
+        bands.append((of_lane.long_context.above, of_lane.long_context))
+    return Tariff(
+        tuple(
+            Rates(
+                input=band.input * factor,
+                cached_input=_or(band.cached_input, band.input) * factor,
+                cache_write=_or(band.cache_write, band.input) * factor,
+                output=band.output * factor,
+                request=price.request,
+                context=context,
+                above=above,
+                source=CONFIG,
+            )
+            for above, band in bands
+        )
+    )
+
+
+def _listed(name: str, context: str, minute: int) -> Tariff:
+    try:
+        found = price_list.listing(name, context, minute)
+    except NotListedError as error:
+        where = "" if context == STANDARD else f" in the lane {context}"
+        raise BadInputError(
+            f'No price is known for the model "{name}"{where}; give models.{name}.price '
+            f"{{input, cached_input, output}} in US dollars per million tokens. The bundled list {error}."
         ) from error
-    return _nano(calculation.total_price)
+    return Tariff(
+        tuple(
+            Rates(
+                input=band.input,
+                cached_input=band.cached_input,
+                cache_write=band.cache_write,
+                output=band.output,
+                request=band.request,
+                context=context,
+                above=band.above,
+                source=price_list.SOURCE,
+                since=found.since,
+            )
+            for band in found.bands
+        )
+    )
 
 
-def _nano(usd: Decimal) -> int:
-    return int((usd * NANO_PER_USD).to_integral_value(rounding=ROUND_HALF_UP))
+def _or(given: Decimal | None, instead: Decimal) -> Decimal:
+    return instead if given is None else given
+
+
+def _rounded(nano: Decimal) -> int:
+    return int(nano.to_integral_value(rounding=ROUND_HALF_UP))
 
 
 def usd(nano: int) -> str:

@@ -5,13 +5,21 @@ It owns what is counted and how the comparison is estimated; it knows no store, 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+
+from pydantic import Field
 
 from fleet.config import FLAGSHIP, FleetConfig, Frozen
 from fleet.counterfactual import Counterfactual, Measured, Savings, compared
 from fleet.jobs import JobStatus, Outcome
 from fleet.ledger import WORKER_LOST, LedgerEntry
+from fleet.prices import billed_as
+from fleet.verdicts import Quality, quality
+
+#: Calls that judge the answer of another one: what they say is no verdict on their own.
+JUDGES = ("check", "audit")
 
 
 class TierReceipt(Frozen):
@@ -38,6 +46,23 @@ class TierReceipt(Frozen):
         return self.input_tokens + self.output_tokens
 
 
+class StepReceipt(Frozen):
+    """What one step cost and came to; a plan and a review are steps, too."""
+
+    calls: int = 0
+    cost_nano_usd: int = 0
+    accepted: int = 0
+    failed: int = 0
+    skipped: int = 0
+
+
+class Budget(Frozen):
+    """A job's cap, and what calls that are under way hold of it."""
+
+    cap_nano_usd: int
+    reserved_nano_usd: int = 0
+
+
 class Receipt(Frozen):
     """What a finished job shows. Money is in nano-dollars, shares run from 0 to 1, durations are seconds."""
 
@@ -53,8 +78,18 @@ class Receipt(Frozen):
     #: Calls whose worker died between sending them and writing what came of them; booked at their worst case.
     possibly_paid_twice: int
     tiers: dict[str, TierReceipt]
-    #: Cost by what the calls were for: plan, work, review, reduce.
+    #: Cost by what the calls were for: plan, work, check, audit, review, reduce.
     roles: dict[str, int]
+    #: Cost by how they were asked: standard, flex, batch.
+    lanes: dict[str, int] = Field(default_factory=dict)
+    steps: dict[str, StepReceipt] = Field(default_factory=dict)
+    #: What the vendor's cache saved of the input's price, less what writing into it cost more.
+    cache_saved_nano_usd: int = 0
+    #: Calls that the vendor served with a service tier that has no known price; booked as asked.
+    price_unknown_calls: int = 0
+    #: What audits found, by kind and tier.
+    quality: tuple[Quality, ...] = ()
+    budget: Budget | None = None
     accepted: int
     failed: int
     skipped: int
@@ -85,6 +120,7 @@ class _Subtask:
     first_answer: dict[str, tuple[tuple[float, str], bool]] = field(default_factory=dict)
     latest: tuple[tuple[float, str], str] = ((-1.0, ""), "")
     tiers: set[str] = field(default_factory=set)
+    passed: tuple[tuple[float, str], str] | None = None
 
     def add(self, entry: LedgerEntry) -> None:
         moment = (entry.started_at, entry.call_id)
@@ -95,6 +131,8 @@ class _Subtask:
         first = self.first_answer.get(entry.tier)
         if first is None or moment < first[0]:
             self.first_answer[entry.tier] = (moment, entry.status == "ok")
+        if entry.status == "ok" and (self.passed is None or moment > self.passed[0]):
+            self.passed = (moment, entry.tier)
 
 
 class Tally:
@@ -109,7 +147,12 @@ class Tally:
         self._subtasks: dict[str, _Subtask] = {}
         self._outcomes = {"ok": 0, "failed": 0, "skipped": 0}
         self._accepted: dict[str, int] = {}
-        self._waited_ms = self._latency_ms = self._estimated = self._lost = 0
+        self._lanes: Counter[str] = Counter()
+        self._steps: dict[str, Counter[str]] = {}
+        #: Of each audit with a verdict: the subtask, kind and tier of what it was about, as far as it says so, and the verdict.
+        self._audits: list[tuple[str | None, str, str | None, bool]] = []
+        self._waited_ms = self._latency_ms = self._estimated = self._lost = self._cache_saved = self._price_unknown = 0
+        self._until: float | None = None
 
     def add(self, entry: LedgerEntry) -> None:
         """Count an entry of the ledger; in any order, each once."""
@@ -117,10 +160,22 @@ class Tally:
         for key, amount in _amounts(entry).items():
             tier[key] += amount
         self._roles[entry.role] = self._roles.get(entry.role, 0) + entry.cost_nano_usd
+        self._lanes[entry.lane] += entry.cost_nano_usd
+        step = self._steps.setdefault(entry.step or entry.role, Counter())
+        step["calls"] += 1
+        step["cost_nano_usd"] += entry.cost_nano_usd
+        if entry.price is not None:
+            self._cache_saved += entry.price.saved_by_cache(entry.usage)
+            told = billed_as(entry.lane, entry.answered_service_tier)
+            self._price_unknown += entry.answered_service_tier is not None and told != entry.price.context
         self._waited_ms += entry.waited_ms
         self._latency_ms += entry.latency_ms
         self._estimated += not entry.usage_reported
         self._lost += entry.reason == WORKER_LOST
+        self._until = max(self._until or 0.0, entry.finished_at)
+        if entry.role == "audit" and not entry.holdout and entry.status != "failed":
+            about = (entry.subtask, entry.kind or entry.step or "", entry.came_from)
+            self._audits.append((*about, entry.status == "ok"))
         if entry.role == "work" and entry.subtask is not None:
             self._subtasks.setdefault(entry.subtask, _Subtask()).add(entry)
         answered = entry.compared is None and entry.status != "failed"
@@ -129,6 +184,7 @@ class Tally:
     def count(self, outcome: Outcome) -> None:
         """Count the outcome of a subtask."""
         self._outcomes[outcome.status] += 1
+        self._steps.setdefault(outcome.step, Counter())["accepted" if outcome.status == "ok" else outcome.status] += 1
         if outcome.status == "ok" and outcome.tier is not None:
             self._accepted[outcome.tier] = self._accepted.get(outcome.tier, 0) + 1
 
@@ -144,6 +200,7 @@ class Tally:
         waited_for_s: Mapping[str, float] | None = None,
         skipped_items: int = 0,
         gaps: int = 0,
+        budget: Budget | None = None,
     ) -> Receipt:
         """The receipt over everything that was counted.
 
@@ -170,6 +227,12 @@ class Tally:
             possibly_paid_twice=self._lost,
             tiers=tiers,
             roles=dict(sorted(self._roles.items())),
+            lanes=dict(sorted(self._lanes.items())),
+            steps={step: StepReceipt(**sums) for step, sums in sorted(self._steps.items())},
+            cache_saved_nano_usd=self._cache_saved,
+            price_unknown_calls=self._price_unknown,
+            quality=self._quality(),
+            budget=budget,
             accepted=accepted,
             failed=self._outcomes["failed"],
             skipped=self._outcomes["skipped"],
@@ -192,6 +255,15 @@ class Tally:
             },
         )
 
+    def _quality(self) -> tuple[Quality, ...]:
+        counts: dict[tuple[str, str | None], Counter[bool]] = {}
+        for subtask, kind, tier, right in self._audits:
+            if tier is None and (its := self._subtasks.get(subtask or "")) is not None:
+                tier = its.passed and its.passed[1]  # noqa: PLW2901  an audit that does not say whose answer it saw
+            counts.setdefault((kind, tier), Counter())[right] += 1
+        ordered = sorted(counts.items(), key=lambda one: (one[0][0], one[0][1] or ""))
+        return tuple(quality(kind, tier, found.total(), found[True]) for (kind, tier), found in ordered)
+
     def _tiers(self) -> dict[str, TierReceipt]:
         empty = dict.fromkeys(TierReceipt.model_fields, 0)
         sums = {tier: dict(amounts) for tier, amounts in self._sums.items()}
@@ -210,7 +282,7 @@ class Tally:
 def _amounts(entry: LedgerEntry) -> dict[str, int]:
     return {
         "calls": 1,
-        "rejected": entry.status == "rejected",
+        "rejected": entry.status == "rejected" and entry.role not in JUDGES,
         "failed": entry.status == "failed",
         "input_tokens": entry.usage.input_tokens,
         "cached_tokens": entry.usage.cached_tokens,

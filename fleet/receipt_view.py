@@ -5,6 +5,9 @@ It owns wording and layout; every figure comes from `fleet.receipt`.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
+
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -12,8 +15,11 @@ from rich.text import Text
 from fleet.display import clean
 from fleet.prices import usd
 from fleet.receipt import Receipt
+from fleet.verdicts import Quality, pooled
 
 MAX_TIERS_SHOWN = 20
+MAX_KINDS_SHOWN = 20
+MAX_AMOUNTS_SHOWN = 12
 
 
 def render_receipt(receipt: Receipt) -> RenderableType:
@@ -24,9 +30,18 @@ def render_receipt(receipt: Receipt) -> RenderableType:
         lines.append(
             Text("Simulated provider: answers are made up; money is counted, nobody was charged.", style="yellow")
         )
-    lines += [Text(), _tiers(receipt), Text(), _figures(receipt), Text(), Text(clean(receipt.estimate, 1000))]
+    lines += [Text(), _tiers(receipt), Text(), _figures(receipt)]
+    if receipt.quality:
+        lines += [Text(), _quality(receipt)]
+    lines += [Text(), Text(clean(receipt.estimate, 1000))]
     if receipt.usage_estimated_calls:
         lines.append(Text(f"Calls without reported usage (estimated): {receipt.usage_estimated_calls:,}."))
+    if receipt.price_unknown_calls:
+        lines.append(
+            Text(
+                f"Calls served with a service tier that has no known price (booked as asked): {receipt.price_unknown_calls:,}."
+            )
+        )
     return Group(*lines)
 
 
@@ -107,8 +122,25 @@ def _figures(receipt: Receipt) -> Table:
     if receipt.possibly_paid_twice:
         table.add_row("Possibly paid twice", f"{receipt.possibly_paid_twice:,} calls: nobody saw their end")
     if receipt.cost_per_accepted_nano_usd is not None:
-        table.add_row("Per accepted outcome", fine_usd(receipt.cost_per_accepted_nano_usd))
-    table.add_row("Cost of", ", ".join(f"{role} {usd(cost)}" for role, cost in receipt.roles.items()) or "nothing")
+        # What was accepted is only what the check let through, so what audits say of it stands beside it.
+        ended = receipt.accepted + receipt.failed
+        said = [
+            fine_usd(receipt.cost_per_accepted_nano_usd),
+            f"{_share(receipt.accepted, ended)} accepted",
+            _audited(receipt),
+        ]
+        table.add_row("Per accepted outcome", ", ".join(said))
+    table.add_row("Cost of", _list(receipt.roles))
+    table.add_row("By lane", _list(receipt.lanes))
+    if len(receipt.steps) > 1:
+        table.add_row("By step", _list({step: its.cost_nano_usd for step, its in receipt.steps.items()}))
+    if receipt.budget is not None:
+        cap, reserved = receipt.budget.cap_nano_usd, receipt.budget.reserved_nano_usd
+        left = max(0, cap - receipt.cost_nano_usd - reserved)
+        table.add_row(
+            "Budget", f"{usd(cap)}: {usd(receipt.cost_nano_usd)} spent, {usd(reserved)} reserved, {usd(left)} left"
+        )
+    table.add_row("From the vendor's cache", _cached(receipt))
     if receipt.flagship_alone_nano_usd is not None and receipt.saving_share is not None:
         saving = receipt.saving_share
         words = f"{saving:.0%} saved" if saving >= 0 else f"the fleet cost {-saving:.0%} more"
@@ -126,6 +158,58 @@ def _figures(receipt: Receipt) -> Table:
 def signed_usd(nano: int) -> str:
     """`$0.0312`, `-$0.0312`."""
     return usd(nano) if nano >= 0 else f"-{usd(-nano)}"
+
+
+def _list(costs: Mapping[str, int]) -> Text:
+    """Amounts by name, the largest first where they are too many."""
+    shown = list(costs.items())
+    if len(shown) > MAX_AMOUNTS_SHOWN:
+        shown = sorted(shown, key=lambda one: -one[1])[:MAX_AMOUNTS_SHOWN]
+    said = [f"{clean(name, 30)} {fine_usd(cost)}" for name, cost in shown]
+    rest = sum(costs.values()) - sum(cost for _, cost in shown)
+    if len(said) < len(costs):
+        said.append(f"{len(costs) - len(said)} more {fine_usd(rest)}")
+    return Text(", ".join(said) or "nothing")
+
+
+def _audited(receipt: Receipt) -> str:
+    found = pooled(receipt.quality)
+    if found is None:
+        return "none audited"
+    return f"{_share(found.right, found.audited)} of {found.audited:,} audited right ({_interval(found)})"
+
+
+def _interval(found: Quality) -> str:
+    """A 95 % interval, rounded outwards."""
+    return f"{math.floor(found.low * 100)}-{math.ceil(found.high * 100)}%"
+
+
+def _cached(receipt: Receipt) -> str:
+    tiers = receipt.tiers.values()
+    cached, given = sum(tier.cached_tokens for tier in tiers), sum(tier.input_tokens for tier in tiers)
+    saved = receipt.cache_saved_nano_usd
+    said = f"saved {usd(saved)}" if saved >= 0 else f"writing into it cost {usd(-saved)} more than it saved"
+    return f"{_share(cached, given)} of input tokens: {said}" if cached or saved else "nothing"
+
+
+def _quality(receipt: Receipt) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 1))
+    table.add_column("audited kind", overflow="ellipsis", max_width=24, no_wrap=True)
+    table.add_column("tier", overflow="ellipsis", max_width=14, no_wrap=True)
+    for heading in ("audited", "right", "share", "95% interval"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for row in receipt.quality[:MAX_KINDS_SHOWN]:
+        table.add_row(
+            Text(clean(row.kind, 24)),
+            Text(clean(row.tier or "-", 14)),
+            _count(row.audited),
+            _count(row.right),
+            _share(row.right, row.audited),
+            _interval(row),
+        )
+    if len(receipt.quality) > MAX_KINDS_SHOWN:
+        table.add_row(f"{len(receipt.quality) - MAX_KINDS_SHOWN} more", "", "", "", "", "")
+    return table
 
 
 def fine_usd(nano: int) -> str:

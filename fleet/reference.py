@@ -17,7 +17,7 @@ from pydantic import BaseModel
 from pydantic_settings import BaseSettings
 from typer.main import get_command
 
-from fleet import config, jobs, metrics_reference
+from fleet import config, jobs, metrics_reference, tariffs
 from fleet.api.server import build
 from fleet.cli import app
 from fleet.config import Environment, shipped_file
@@ -31,7 +31,9 @@ CONFIGURATION: Mapping[str, type[BaseModel]] = {
     "providers.NAME": config.ProviderConfig,
     "models.NAME": config.ModelConfig,
     "models.NAME.limits": config.Limits,
-    "models.NAME.price": config.Price,
+    "models.NAME.price": tariffs.Price,
+    "models.NAME.price.long_context": tariffs.LongContext,
+    "models.NAME.price.lanes.LANE": tariffs.LanePrice,
     "tiers.NAME": config.TierConfig,
     "tenants.NAME": config.TenantConfig,
     "outside": config.OutsideConfig,
@@ -177,10 +179,17 @@ def _http() -> str:
 
 
 def comments_of(model: type[BaseModel] | type[BaseSettings]) -> dict[str, str]:
-    """What the `#:` comment before each field says, '' where there is none; the fields of one class, not of its bases."""
+    """What the `#:` comment before each field says, '' where there is none; what a class says goes before its bases' words."""
+    found = dict.fromkeys(model.model_fields, "")
+    for one in reversed(model.__mro__):
+        if issubclass(one, BaseModel) and not one.__module__.startswith("pydantic"):
+            _read_comments(one, found)
+    return found
+
+
+def _read_comments(model: type[BaseModel], found: dict[str, str]) -> None:
     lines = inspect.getsource(model).splitlines()
     body = ast.parse("\n".join(lines)).body[0]
-    found = dict.fromkeys(model.model_fields, "")
     for node in getattr(body, "body", ()):
         if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.target.id in found:
             at, said = node.lineno - 2, list[str]()
@@ -188,7 +197,6 @@ def comments_of(model: type[BaseModel] | type[BaseSettings]) -> dict[str, str]:
                 said.insert(0, lines[at].strip().removeprefix("#:").strip())
                 at -= 1
             found[node.target.id] = " ".join(said)
-    return found
 
 
 def _type(shape: Mapping[str, Any], schema: Mapping[str, Any]) -> str:

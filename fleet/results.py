@@ -1,6 +1,6 @@
-"""The folder a job's result is written to (`--out DIR`): result, results.jsonl, receipt.json, ledger.jsonl.
+"""The folder a job's result is written to (`--out DIR`): result, results.jsonl, receipt.json, ledger.jsonl and ledger.parquet.
 
-It owns the folder's names and when it may be written to; it is handed everything and reads no store.
+It owns the folder's names, when it may be written to and how it is read again; it is handed everything and reads no store.
 """
 
 from __future__ import annotations
@@ -10,21 +10,26 @@ import os
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from fleet.atomic import TEMPORARY, atomic_writer, write_text
 from fleet.display import clean
 from fleet.errors import BadInputError, FleetError
 from fleet.jobs import JobSpec, Outcome
 from fleet.ledger import LedgerEntry
+from fleet.parquet import write_parquet
 from fleet.receipt import Receipt
 from fleet.recipes import recipe
 from fleet.sources import Skipped
+from fleet.stored import read_json
+
+M = TypeVar("M", bound=BaseModel)
 
 #: Tells a folder with an earlier result, which may be written over, from any other.
 MARKER = "receipt.json"
+LEDGER, PARQUET, RESULTS = "ledger.jsonl", "ledger.parquet", "results.jsonl"
 MAX_RESULT_CHARS = 4_000_000
 _SIMULATED = "> **Simulated:** no model was asked. The simulated provider made up this text.\n\n"
 
@@ -88,17 +93,19 @@ def write_results(
     """
     check_out(out)
     writer = recipe(spec.recipe).write if spec.recipe is not None else None
-    lines = out / "results.jsonl"
+    lines = out / RESULTS
     try:
         # First, so that the folder is known as ours should this be cut short.
         write_text(out / MARKER, receipt.model_dump_json(indent=2) + "\n")
         _write_lines(lines, outcomes)
-        _write_lines(out / "ledger.jsonl", ledger)
-        written = [lines, out / MARKER, out / "ledger.jsonl"]
+        _write_lines(out / LEDGER, ledger)
+        written = [lines, out / MARKER, out / LEDGER]
+        if write_parquet(out / PARQUET, _read(out / LEDGER, LedgerEntry)):
+            written.append(out / PARQUET)
         if charges is not None:
             written.append(_copy(charges, out / "charges.jsonl"))
         if writer is not None:
-            pages = writer(spec, _read_outcomes(lines), result, out, simulated=receipt.simulated, skipped=skipped)
+            pages = writer(spec, _read(lines, Outcome), result, out, simulated=receipt.simulated, skipped=skipped)
             written = [*pages, *written]
         elif isinstance(result, str):
             # People print this file to their terminal.
@@ -108,7 +115,7 @@ def write_results(
         elif result is not None:
             write_text(out / "result.json", json.dumps(result, ensure_ascii=False, indent=2) + "\n")
             written.insert(0, out / "result.json")
-        for name in ("result.md", "result.json", "charges.jsonl"):
+        for name in ("result.md", "result.json", "charges.jsonl", PARQUET):
             if out / name not in written:
                 (out / name).unlink(missing_ok=True)
     except OSError as error:
@@ -124,10 +131,39 @@ def _write_lines(path: Path, entries: Iterable[BaseModel]) -> None:
             file.write(entry.model_dump_json().encode() + b"\n")
 
 
-def _read_outcomes(path: Path) -> Iterator[Outcome]:
+def read_books(folder: Path) -> tuple[Receipt, Iterator[LedgerEntry], Iterator[Outcome]]:
+    """The receipt, the ledger and the outcomes of a folder that was written by some version.
+
+    Raises:
+        BadInputError: a file is missing, or (while the two are gone through) has a line that is none.
+    """
+    for name in (MARKER, LEDGER, RESULTS):
+        if not (folder / name).is_file():
+            raise BadInputError(
+                f"{folder} has no {name}; give a folder that `fleet run --out` or `jobs results --out` wrote."
+            )
+    (receipt,) = _told(folder / MARKER, Receipt, [(folder / MARKER).read_bytes()])
+    return receipt, _lines_of(folder / LEDGER, LedgerEntry), _lines_of(folder / RESULTS, Outcome)
+
+
+def _lines_of(path: Path, model: type[M]) -> Iterator[M]:
+    with path.open("rb") as file:
+        yield from _told(path, model, file)
+
+
+def _told(path: Path, model: type[M], texts: Iterable[bytes]) -> Iterator[M]:
+    for number, text in enumerate(texts, 1):
+        try:
+            yield read_json(model, text.decode())
+        except ValueError as error:
+            what = error.errors(include_input=False)[0]["msg"] if isinstance(error, ValidationError) else "no UTF-8"
+            raise BadInputError(f"{path}, line {number}, is no {model.__name__}: {what}.") from None
+
+
+def _read(path: Path, model: type[M]) -> Iterator[M]:
     with path.open("rb") as file:
         for line in file:
-            yield Outcome.model_validate_json(line)
+            yield model.model_validate_json(line)
 
 
 def _copy(source: Path, target: Path) -> Path:

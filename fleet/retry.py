@@ -5,7 +5,9 @@ from __future__ import annotations
 from fleet.archive import Archive
 from fleet.config import FleetConfig
 from fleet.context import Context
+from fleet.entries import Asked
 from fleet.errors import BadInputError
+from fleet.outcomes import Trail
 from fleet.rounds import Again
 from fleet.router import start_tier
 from fleet.shards import Place
@@ -29,7 +31,8 @@ async def failed_again(job: Job, archive: Archive, config: FleetConfig) -> list[
         behind = tuple(need for need in needs if need in again)
         if outcome.status == "failed" or (outcome.status == "skipped" and behind):
             id_ = place.id_in(job.id)
-            again[id_] = Again(id=id_, tier=start_tier(step, config), needs=behind)
+            trail = Trail(asked=Asked(outcome.asked)).dump() if outcome.asked else ""
+            again[id_] = Again(id=id_, tier=start_tier(step, config), needs=behind, trail=trail)
     return list(again.values())
 
 

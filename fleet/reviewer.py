@@ -16,7 +16,7 @@ from typing import Any, Literal
 from fleet import checks, packing
 from fleet.config import Frozen
 from fleet.context import Context
-from fleet.entries import Purpose
+from fleet.entries import Asked, Purpose
 from fleet.errors import FleetError
 from fleet.items import read_item
 from fleet.jobs import Attempt, JobStatus, Outcome, Review
@@ -234,7 +234,7 @@ class Reviewer:
             )
             cost = round(outcome.cost_usd * NANO_PER_USD)
             kept = (outcome.output, outcome.model or "") if outcome.status == "ok" else None
-            trail = Trail([attempt], outcome.attempts, outcome.usage, cost, kept)
+            trail = Trail([attempt], outcome.attempts, outcome.usage, cost, kept, Asked(outcome.asked))
             above = next_tier(job.step(place.step), tier, self._context.config) or tier
             again.append(Again(id=place.id_in(job.id), tier=above, trail=trail.dump()))
         self._context.rounds.write(job, round_ + 1, again)

@@ -100,7 +100,7 @@ class Runner:
             return await self._attempt(claim, job, step, payload, trail)
         except GiveBack as reason:
             # No attempt was used: the subtask waits in its backlog, in front, until the job or another worker goes on.
-            await self._context.store.hand_on(claim, claim.tier, claim.trail)
+            await self._context.store.hand_on(claim, claim.tier, trail.dump() if trail.asked.number else claim.trail)
             raise NotOurs(str(reason)) from None
         except JobCancelled as reason:
             return await self._end(claim, "skipped", trail, error=str(reason))
@@ -169,7 +169,18 @@ class Runner:
             whole = conversation.followed_by(said) if (said := _rejections(trail).strip()) else conversation
             limit = min(step.max_output_tokens, conversation.most_output_tokens)
             request = ask("", conversation=whole, max_output_tokens=limit)
-        purpose = Purpose(job.id, claim.id, claim, step.id, step.label, "work", claim.tier, record=payload["record"])
+        purpose = Purpose(
+            job.id,
+            claim.id,
+            claim,
+            step.id,
+            step.label,
+            "work",
+            claim.tier,
+            record=payload["record"],
+            came_from=trail.came_from,
+            asked=trail.asked,
+        )
 
         def check(completion: Completion) -> Any:
             if conversation is None:

@@ -28,6 +28,7 @@ from fleet.packing import terminal_steps
 from fleet.progress import ProgressView
 from fleet.receipt import Receipt
 from fleet.recording import recording
+from fleet.replay import Replayed
 from fleet.results import write_results
 from fleet.runtime import Runtime
 from fleet.store import Job
@@ -37,6 +38,7 @@ T = TypeVar("T")
 M = TypeVar("M", bound=BaseModel)
 
 SUPERVISE_S = 1.0
+MOST_COMPLAINTS = 30
 
 
 class Interrupted(FleetError):
@@ -174,6 +176,14 @@ def raise_unless_completed(job_id: str, status: JobStatus, error: str | None) ->
         )
     if status is not JobStatus.COMPLETED:
         raise FleetError(f"The job {status}: {clean(error or 'no reason was given')}")
+
+
+def raise_unless_closed(folder: Path, replayed: Replayed) -> None:
+    """FleetError that says where an exported receipt, its ledger and its results do not agree."""
+    if replayed.complaints:
+        said = "".join(f"\n- {clean(complaint, 300)}" for complaint in replayed.complaints[:MOST_COMPLAINTS])
+        left = len(replayed.complaints) - MOST_COMPLAINTS
+        raise FleetError(f"The books in {folder} do not agree:{said}" + (f"\n- and {left:,} more" if left > 0 else ""))
 
 
 class Lines(Iterable[M]):

@@ -59,6 +59,11 @@ class ModelRequest:
             return self.conversation.input_bound() + self.max_output_tokens
         return request_upper_bound(self._texts(), (image.data for image in self.images), self.max_output_tokens)
 
+    @property
+    def pictures(self) -> int:
+        """How many pictures are sent along."""
+        return len(self.images) if self.conversation is None else self.conversation.pictures
+
     def _texts(self) -> tuple[str, ...]:
         return (self.instructions, self.prompt, "" if self.schema is None else json.dumps(self.schema))
 
@@ -82,6 +87,8 @@ class Completion:
     model: str
     #: The vendor's id of the call; of a call in the background its handle.
     request_id: str | None
+    #: The service tier that the vendor says it answered with.
+    service_tier: str | None = None
     #: What the vendor said of its limits.
     told: Told | None = None
     #: The answer to a conversation as the vendor gave it, and its word for why it ended.

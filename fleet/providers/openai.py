@@ -166,6 +166,7 @@ class OpenAIProvider:
             usage_reported=found.usage is not None,
             model=found.model,
             request_id=request_id,
+            service_tier=found.service_tier,
             told=told(headers),
             message=None if request.conversation is None else found.message,
             reason=None if request.conversation is None else found.reason,

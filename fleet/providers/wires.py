@@ -7,6 +7,7 @@ IndexError), which the provider reports as a malformed answer.
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
@@ -15,6 +16,9 @@ from fleet.conversation import Conversation
 from fleet.prices import Usage
 from fleet.providers.base import Image, ModelRequest
 from fleet.providers.structured import is_strict
+
+#: A name that a vendor gives something.
+_WORD = re.compile(r"[A-Za-z0-9_.-]{1,40}")
 
 
 class FailedAnswerError(Exception):
@@ -39,6 +43,8 @@ class Found:
     #: `None` when the vendor did not report it.
     usage: Usage | None
     model: str
+    #: The service tier that it was answered with, as the vendor names it.
+    service_tier: str | None = None
     #: The answer as the chat protocol has it, and the vendor's word for why it ended.
     message: Mapping[str, Any] | None = None
     reason: str | None = None
@@ -101,6 +107,7 @@ class ResponsesWire:
             finish=_finish(text, refused=bool(refusal) or cut == "content_filter", cut=cut is not None),
             usage=_usage(answer.get("usage"), "input", "output"),
             model=answer["model"],
+            service_tier=_service_tier(answer),
         )
 
 
@@ -146,6 +153,7 @@ class ChatWire:
             finish=_finish(text, refused=bool(refusal) or reason == "content_filter", cut=reason == "length"),
             usage=_usage(answer.get("usage"), "prompt", "completion"),
             model=answer["model"],
+            service_tier=_service_tier(answer),
             message=message,
             reason=reason,
         )
@@ -174,11 +182,25 @@ def _finish(text: str, *, refused: bool, cut: bool) -> Literal["stop", "length",
 
 
 def _usage(usage: Mapping[str, Any] | None, given: str, written: str) -> Usage | None:
+    """What a vendor reports; None where it reports nothing, or less than nothing, which nobody can be billed for.
+
+    `cache_write_tokens` is what the vendors who bill it call it in either protocol.
+    """
     if not usage or f"{given}_tokens" not in usage:
         return None
-    return Usage(
+    of_input = usage.get(f"{given}_tokens_details") or {}
+    found = Usage(
         input_tokens=usage[f"{given}_tokens"],
-        cached_tokens=(usage.get(f"{given}_tokens_details") or {}).get("cached_tokens") or 0,
+        cached_tokens=of_input.get("cached_tokens") or 0,
         output_tokens=usage[f"{written}_tokens"],
         reasoning_tokens=(usage.get(f"{written}_tokens_details") or {}).get("reasoning_tokens") or 0,
+        cache_write_tokens=of_input.get("cache_write_tokens") or 0,
     )
+    parts = (found.cached_tokens, found.cache_write_tokens, found.output_tokens, found.reasoning_tokens)
+    whole = found.cached_tokens + found.cache_write_tokens <= found.input_tokens
+    return found if whole and min(parts) >= 0 else None
+
+
+def _service_tier(answer: Mapping[str, Any]) -> str | None:
+    told = answer.get("service_tier")
+    return told if isinstance(told, str) and _WORD.fullmatch(told) else None

@@ -20,6 +20,8 @@ class Reply:
     headers: Mapping[str, str] = field(default_factory=dict)
     finish: str = "stop"
     code: str = "scripted"
+    #: Further fields of a whole answer, or others in place of those it has.
+    fields: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -57,7 +59,8 @@ class Script:
                     }
                 ],
                 "usage": {"prompt_tokens": 100, "completion_tokens": 20, "total_tokens": 120},
-            },
+            }
+            | dict(reply.fields),
             headers=reply.headers,
         )
 

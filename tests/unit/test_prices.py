@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from decimal import Decimal
+from fractions import Fraction
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from fleet.config import ModelConfig, Price
 from fleet.errors import BadInputError
-from fleet.prices import Usage, cost_nano_usd, usd
+from fleet.prices import Rates, Usage, billed_as, cost_nano_usd, dearest, tariff, usd
 
 LISTED = ModelConfig(context_tokens=1_000_000)
 
 
-def priced(**price: str) -> ModelConfig:
+def priced(**price: object) -> ModelConfig:
     return ModelConfig(context_tokens=1_000, price=Price.model_validate(price))
 
 
@@ -79,3 +83,109 @@ def test_usage_adds_up() -> None:
 def test_money_for_people(nano: int, shown: str) -> None:
     assert usd(nano) == shown
     assert Decimal(shown[1:]) == pytest.approx(Decimal(nano) / 10**9, abs=Decimal("0.005"))
+
+
+def test_input_written_into_a_cache_has_a_price_of_its_own() -> None:
+    usage = Usage(input_tokens=1_000, cached_tokens=300, cache_write_tokens=200, output_tokens=10)
+    model = priced(input="1", cached_input="0.1", cache_write="1.25", output="10")
+    assert cost_nano_usd("any", model, usage) == 500_000 + 30_000 + 250_000 + 100_000
+    assert cost_nano_usd("any", priced(input="1", output="10"), usage) == 1_000_000 + 100_000
+    (rates,) = tariff("any", model).bands
+    assert rates.saved_by_cache(usage) == 300 * 900 - 200 * 250
+    assert rates.saved_by_cache(Usage(input_tokens=9)) == 0
+
+
+def test_a_long_input_has_its_prices_for_all_its_tokens_and_only_above_the_step() -> None:
+    long = {"above": 1_000, "input": "2", "output": "20"}
+    model = priced(input="1", cached_input="0.5", output="10", long_context=long)
+    at, above = Usage(input_tokens=1_000, output_tokens=1), Usage(input_tokens=1_001, cached_tokens=1, output_tokens=1)
+    assert cost_nano_usd("any", model, at) == 1_000_000 + 10_000
+    assert cost_nano_usd("any", model, above) == 2_002_000 + 20_000
+    assert [rates.above for rates in tariff("any", model, "batch").bands] == [0, 1_000]
+    assert cost_nano_usd("any", model, above, "batch") == cost_nano_usd("any", model, above) // 2
+
+
+def test_a_call_can_cost_something_beside_its_tokens() -> None:
+    assert cost_nano_usd("any", priced(input="1", output="1", request="0.012"), Usage(input_tokens=1)) == 12_001_000
+
+
+def test_a_configured_price_says_what_a_lane_costs_as_a_factor_or_by_itself_and_else_the_vendors_half_holds() -> None:
+    usage = Usage(input_tokens=100, output_tokens=100)
+    lanes = {"flex": "0.8", "priority": {"input": "3", "output": "30"}}
+    model = priced(input="1", output="10", lanes=lanes)
+    costs = [cost_nano_usd("any", model, usage, lane) for lane in ("standard", "flex", "batch", "priority")]
+    assert costs == [1_100_000, 880_000, 550_000, 3_300_000]
+    with pytest.raises(
+        BadInputError, match=r"in the lane scale: its configured price has none; give models\.any\.price"
+    ):
+        cost_nano_usd("any", model, usage, "scale")
+    with pytest.raises(BadInputError, match="in the lane priority"):
+        cost_nano_usd("any", priced(input="1", output="10"), usage, "priority")
+    with pytest.raises(ValidationError):
+        priced(input="1", output="1", lanes={"night": "0.5"})
+    with pytest.raises(ValidationError):
+        priced(input="1", output="1", lanes={"flex": "-0.5"})
+
+
+def test_the_list_has_lanes_and_one_that_it_does_not_have_is_never_the_standard_price() -> None:
+    usage = Usage(input_tokens=10_000, output_tokens=1_000)
+    standard, flex, batch = (
+        cost_nano_usd("gpt-5.4-mini", LISTED, usage, lane) for lane in ("standard", "flex", "batch")
+    )
+    assert standard == 2 * flex == 2 * batch
+    for name, lane in (("gpt-4o", "flex"), ("gpt-5.4-nano", "priority"), ("gpt-5.4-nano", "night")):
+        with pytest.raises(BadInputError, match=f'No price is known for the model "{name}" in the lane {lane}; give'):
+            cost_nano_usd(name, LISTED, usage, lane)
+
+
+def test_what_is_held_for_flex_covers_being_served_as_any_other() -> None:
+    usage = Usage(input_tokens=100)
+    model = priced(input="1", output="1")
+    assert dearest("any", model, usage, "flex").context == "standard"
+    assert dearest("any", model, usage, "batch").cost(usage) == 50_000
+    dear = priced(input="1", output="1", lanes={"flex": "2"})
+    assert dearest("any", dear, usage, "flex").cost(usage) == 200_000
+
+
+@pytest.mark.parametrize(
+    ("lane", "told", "context"),
+    [
+        ("standard", None, "standard"),
+        ("standard", "default", "standard"),
+        ("standard", "priority", "priority"),
+        ("flex", "flex", "flex"),
+        ("flex", "default", "standard"),
+        ("flex", None, "standard"),
+        ("batch", "default", "batch"),
+        ("batch", None, "batch"),
+        ("standard", "scale", "scale"),
+    ],
+)
+def test_a_call_is_billed_as_the_vendor_says_it_was_served(lane: str, told: str | None, context: str) -> None:
+    assert billed_as(lane, told) == context
+
+
+def test_two_configurations_may_give_one_model_different_prices() -> None:
+    one, other = priced(input="1", output="1"), priced(input="2", output="1")
+    costs = [cost_nano_usd("any", model, Usage(input_tokens=1_000)) for model in (one, other, one)]
+    assert costs == [1_000_000, 2_000_000, 1_000_000]
+
+
+dollars = st.decimals(min_value=0, max_value=1_000, places=6)
+counts = st.integers(min_value=0, max_value=3_000_000)
+
+
+@given(dollars, dollars, dollars, dollars, counts, counts, counts, counts)
+def test_a_cost_is_usage_times_price_and_its_own_rates_give_it_again(
+    into: Decimal, cached: Decimal, write: Decimal, out: Decimal, plain: int, read: int, written: int, said: int
+) -> None:
+    usage = Usage(
+        input_tokens=plain + read + written, cached_tokens=read, cache_write_tokens=written, output_tokens=said
+    )
+    model = priced(input=into, cached_input=cached, cache_write=write, output=out)
+    exact = plain * Fraction(into) + read * Fraction(cached) + written * Fraction(write) + said * Fraction(out)
+    cost = cost_nano_usd("any", model, usage)
+    assert abs(cost - exact * 1_000) <= Fraction(1, 2)
+    rates = tariff("any", model).rates(usage)
+    # As a row of the ledger has them: text, and back.
+    assert Rates.model_validate_json(rates.model_dump_json()).of_tokens(usage) == cost

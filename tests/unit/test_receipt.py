@@ -15,9 +15,10 @@ from rich.console import Console
 from fleet.config import FleetConfig, ModelConfig, Price, TierConfig
 from fleet.jobs import JobStatus, Outcome
 from fleet.ledger import LedgerEntry
-from fleet.prices import Usage
-from fleet.receipt import Receipt, Tally, TierReceipt
+from fleet.prices import Usage, tariff
+from fleet.receipt import Budget, Receipt, StepReceipt, Tally, TierReceipt
 from fleet.receipt_view import duration, fine_usd, render_receipt, tokens
+from fleet.verdicts import quality
 
 
 def model(input_price: str, output_price: str) -> ModelConfig:
@@ -222,6 +223,56 @@ def test_big_numbers_fit() -> None:
     assert all(len(line) <= 80 for line in text.splitlines())
     assert "…" not in text
     assert text.count("$12345.67") == 3
+
+
+def test_all_of_it_is_legible_in_80_columns_however_wide_its_values() -> None:
+    much = 12_345_670_000_000
+    value = an_escalated_job().model_copy(
+        update={
+            "roles": dict.fromkeys(("audit", "check", "plan", "reduce", "review", "work"), much),
+            "lanes": dict.fromkeys(("batch", "flex", "standard"), much),
+            "steps": {f"a_step_with_a_long_name_{i:02}": StepReceipt(cost_nano_usd=much + i) for i in range(20)},
+            "quality": (
+                quality("ticket-topic", "nano", 12_345_678, 12_000_000),
+                quality("k" * 60, "t" * 40, 40, 38),
+                *(quality(f"kind{i:02}", "mini", 3, 0) for i in range(30)),
+            ),
+            "budget": Budget(cap_nano_usd=99_999_670_000_000, reserved_nano_usd=much),
+            "cache_saved_nano_usd": much,
+            "price_unknown_calls": 1_234_567,
+            "accepted": 12_345_678,
+        }
+    )
+    lines = shown(value).splitlines()
+    text = " ".join(" ".join(lines).split())
+    assert all(len(line) <= 80 for line in lines)
+    # Cost of an accepted outcome, acceptance and audited quality stand together.
+    assert "Per accepted outcome $0.0263, 100% accepted, 97% of 12,345,808 audited right (97-98%)" in text
+    assert "By lane batch $12345.67, flex $12345.67, standard $12345.67" in text
+    assert "a_step_with_a_long_name_19 $12345.67" in text
+    assert "8 more $98765.36" in text
+    assert "Budget $99999.67: $0.0526 spent, $12345.67 reserved, $87653.95 left" in text
+    assert "saved $12345.67" in text
+    assert "no known price (booked as asked): 1,234,567." in text
+    topic = next(line for line in lines if line.startswith("ticket-topic"))
+    assert topic.split() == ["ticket-topic", "nano", "12.35M", "12.00M", "97%", "97-98%"]
+    long = next(line for line in lines if line.startswith("kkkk"))
+    assert long.split()[2:] == ["40", "38", "95%", "83-99%"]
+    assert "12 more" in text
+
+
+def test_a_receipt_says_what_was_not_audited_and_what_the_cache_saved() -> None:
+    usage = Usage(input_tokens=1_000_000, cached_tokens=500_000)
+    price = Price(input=Decimal(1), cached_input=Decimal("0.1"), output=Decimal(1))
+    rates = tariff("m", ModelConfig(context_tokens=1, price=price)).rates(usage)
+    cached = entry(1, usage=usage, price=rates, cost_nano_usd=rates.cost(usage), answered_service_tier="scale")
+    value = receipt([cached], [Outcome(step="classify", status="ok", tier="nano")])
+    assert value.cache_saved_nano_usd == 450_000_000
+    assert value.price_unknown_calls == 1
+    text = shown(value)
+    assert "$0.5500, 100% accepted, none audited" in text
+    assert "50% of input tokens: saved $0.4500" in text
+    assert "Budget" not in text
 
 
 def test_a_fleet_that_cost_more_says_so() -> None:

@@ -166,3 +166,38 @@ def test_a_failed_response_is_no_answer() -> None:
 )
 def test_strict_is_asked_for_where_the_schema_allows_it(schema: dict[str, Any], strict: bool) -> None:
     assert is_strict(schema) is strict
+
+
+def test_what_was_written_into_a_cache_and_the_service_tier_are_read_from_both_wires() -> None:
+    details = {"cached_tokens": 3, "cache_write_tokens": 4}
+    response = {
+        "model": "m",
+        "output": [],
+        "service_tier": "flex",
+        "usage": {"input_tokens": 10, "input_tokens_details": details, "output_tokens": 2},
+    }
+    chat = {
+        "model": "m",
+        "choices": [{"message": {"content": "Hi"}, "finish_reason": "stop"}],
+        "service_tier": "flex",
+        "usage": {"prompt_tokens": 10, "prompt_tokens_details": details, "completion_tokens": 2},
+    }
+    for found in (ResponsesWire().read(response), ChatWire("max_tokens").read(chat)):
+        assert found.usage == Usage(input_tokens=10, cached_tokens=3, cache_write_tokens=4, output_tokens=2)
+        assert found.service_tier == "flex"
+    for odd in (None, 7, "", "a\nb", "x" * 41, ["flex"]):
+        assert ChatWire("max_tokens").read(chat | {"service_tier": odd}).service_tier is None
+
+
+@pytest.mark.parametrize(
+    "usage",
+    [
+        {"input_tokens": -1, "output_tokens": 2},
+        {"input_tokens": 5, "output_tokens": -2},
+        {"input_tokens": 5, "output_tokens": 2, "input_tokens_details": {"cached_tokens": 6}},
+        {"input_tokens": 5, "output_tokens": 2, "input_tokens_details": {"cached_tokens": 3, "cache_write_tokens": 3}},
+    ],
+)
+def test_usage_that_cannot_be_is_none(usage: dict[str, Any]) -> None:
+    """It would be billed below nothing; it is estimated instead, and the entry says so."""
+    assert ResponsesWire().read({"model": "m", "output": [], "usage": usage}).usage is None
