@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import sys
-import tempfile
 import threading
 from decimal import Decimal
 from pathlib import Path
@@ -14,11 +13,9 @@ import typer
 from redis.exceptions import RedisError
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
-from fleet import cli_audit, cli_prices, cli_top, processes
+from fleet import cli_audit, cli_plan, cli_prices, cli_top, processes
 from fleet.accounts import AccountLimits, limits_table
-from fleet.blobs import Blobs
 from fleet.cli_jobs import jobs
 from fleet.cli_keys import keys
 from fleet.cli_webhooks import told, webhooks
@@ -28,12 +25,8 @@ from fleet.display import clean
 from fleet.doctor import Finding, examine
 from fleet.embedded import EmbeddedFleet, stop_signals
 from fleet.errors import BadInputError, FleetError
-from fleet.estimate import estimate
-from fleet.feasible import check_feasible
-from fleet.items import pack_items, read_item
 from fleet.jobs import FilesSource, Items, JobSpec, load_job
 from fleet.output import Output, print_data
-from fleet.prices import usd
 from fleet.receipt_view import render_receipt
 from fleet.recipes import recipe
 from fleet.results import check_out
@@ -52,14 +45,14 @@ app.add_typer(jobs, name="jobs")
 app.add_typer(keys, name="keys")
 app.add_typer(webhooks, name="webhooks")
 app.registered_commands += [
-    command for part in (cli_audit, cli_prices, cli_top, processes) for command in part.commands.registered_commands
+    command
+    for part in (cli_audit, cli_plan, cli_prices, cli_top, processes)
+    for command in part.commands.registered_commands
 ]
 
 JobFile = Annotated[Path, typer.Argument(help="A job in YAML.", metavar="JOB.yaml")]
 Out = Annotated[Path | None, typer.Option("--out", help="Folder for result, receipt and ledger.", metavar="DIR")]
 Budget = Annotated[float | None, typer.Option("--budget", help="Hard cap in US dollars.", metavar="USD", min=0.0)]
-#: Items whose prompts are rendered for an estimate.
-SAMPLES = 50
 SIMULATED = "no key and no base URL: the simulated provider answers, nothing is charged"
 
 
@@ -129,35 +122,6 @@ def submit(job: JobFile, output: Output = "text") -> None:
 
 
 @app.command()
-def plan(job: JobFile, output: Output = "text") -> None:
-    """Dry run: steps, subtasks per tier, estimated cost; no model is asked."""
-    spec = load_job(job)
-    config = checked_config(environment_here())
-    check_feasible(spec, config)
-    if not spec.steps:
-        Console().print(f"{job} gives no steps: the flagship plans them when it runs, so nothing can be estimated yet.")
-        return
-    samples, count = _samples(spec)
-    rows = estimate(spec, samples, count, config)
-    table = Table(title=Text(f"{clean(spec.name)}: {count:,} items"), title_justify="left")
-    for column in ("step", "tier", "subtasks", "input tokens", "typical", "at most", "at least"):
-        table.add_column(column, justify="left" if column in ("step", "tier") else "right")
-    for row in rows:
-        money = (usd(row.typical_nano_usd), usd(row.most_nano_usd))
-        table.add_row(row.step, row.tier, f"{row.subtasks:,}", f"{row.input_tokens:,}", *money, f"{row.least_s:.0f} s")
-    table.add_row(
-        "all",
-        "",
-        f"{sum(row.subtasks for row in rows):,}",
-        f"{sum(row.input_tokens for row in rows):,}",
-        usd(sum(row.typical_nano_usd for row in rows)),
-        usd(sum(row.most_nano_usd for row in rows)),
-        f"{max(row.least_s for row in rows):.0f} s",
-    )
-    print_data(rows, output, table)
-
-
-@app.command()
 def limits(output: Output = "text") -> None:
     """Per model: its limits a minute, what is used of them, and until when it is paused."""
 
@@ -220,17 +184,6 @@ def _job(path: Path, items: Path | None, budget: float | None) -> JobSpec:
             raise BadInputError(f"--budget {budget}: give a number of US dollars above 0.")
         spec = spec.model_copy(update={"budget_usd": Decimal(str(budget))})
     return spec
-
-
-def _samples(spec: JobSpec) -> tuple[list[Any], int]:
-    """Some items spread over all of them, and how many there are."""
-    if spec.items == ():
-        return [], 0
-    with tempfile.TemporaryDirectory() as folder:
-        blobs = Blobs(Path(folder))
-        index = pack_items(spec.items, blobs, "items")
-        every = max(1, len(index) // SAMPLES)
-        return [read_item(blobs, index, i) for i in range(0, len(index), every)], len(index)
 
 
 def _run(spec: JobSpec, out: Path | None) -> None:

@@ -236,7 +236,7 @@ class FleetClient:
 
     async def receipt(self, job: Job) -> Receipt:
         """The receipt of a job as it stands."""
-        tally = Tally()
+        tally = Tally(self.runtime.config)
         async for entry in self.ledger(job):
             tally.add(entry)
         async for _, outcome in self.runtime.archive.outcomes(job):
@@ -248,7 +248,6 @@ class FleetClient:
             status=job.status,
             simulated=job.simulated,
             wall_s=(job.finished_at or time.time()) - job.created_at,
-            config=self.runtime.config,
             skipped_items=job.items.skipped_count,
             gaps=len((job.result or {}).get("gaps", [])),
             budget=None if cap is None else Budget(cap_nano_usd=cap, reserved_nano_usd=held),

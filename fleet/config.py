@@ -22,6 +22,8 @@ from fleet.tariffs import Price as Price  # noqa: PLC0414  part of what a config
 
 SIMULATED = "simulated"
 AUTO = "auto"
+#: The tier that plans and reviews, and that the whole is compared with.
+FLAGSHIP = "flagship"
 Count = Annotated[int, Field(gt=0)]
 Seconds = Annotated[float, Field(gt=0)]
 
@@ -122,6 +124,15 @@ class TenantConfig(Budgets):
     bytes_per_day: Count | None = None
 
 
+class HoldoutConfig(Frozen):
+    """Which accepted subtasks are also asked of the flagship, to measure what it alone would cost (`fleet.holdout`)."""
+
+    #: Of the subtasks of each step, about.
+    share: Annotated[float, Field(gt=0, le=1)] = 0.01
+    #: Of a step, however many subtasks it has.
+    at_most: Count = 20
+
+
 class OutsideConfig(Frozen):
     """What users may have asked: webhooks, and whatever else is at an address that they name."""
 
@@ -151,6 +162,8 @@ class FleetConfig(Frozen):
     tenants: dict[str, TenantConfig] = {}
     #: What all tenants together may spend.
     budgets: Budgets = Budgets()
+    #: A few accepted subtasks are also asked of the flagship, which costs; left out: none, but for jobs that say so.
+    holdout: HoldoutConfig | None = None
     #: Addresses that users name.
     outside: OutsideConfig = OutsideConfig()
     #: Other names by which callers of the OpenAI-compatible API may ask a tier, or `auto`: those of the models they used before.

@@ -46,6 +46,8 @@ class Purpose:
     #: By which lane it is asked, and when its answer is due (Unix seconds; None: at once).
     lane: Lane = "standard"
     due: float | None = None
+    #: It only measures: nothing waits for its answer, and no job is paused over it.
+    holdout: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +178,7 @@ def draft(
         step=purpose.step,
         kind=purpose.kind,
         role=purpose.role,
+        holdout=purpose.holdout,
         tenant=tenant_of(purpose.job),
         attempt=purpose.asked.number + 1,
         came_from=purpose.came_from,

@@ -1,62 +1,113 @@
-"""`fleet plan`: what a job would do and cost, without asking a model. Pure functions of job, items and configuration."""
+"""How large the work of a job is before it runs: subtasks, prompts and likely answers per step, and the ladder of each.
+
+Pure functions of job, items and configuration; what that comes to in dollars and seconds is `fleet.forecast`'s.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from fleet import templates
-from fleet.config import FleetConfig, Frozen
+from fleet import likely, templates
+from fleet.config import FLAGSHIP, FleetConfig
 from fleet.conversation import Conversation
 from fleet.errors import BadInputError
-from fleet.jobs import JobSpec, Step
-from fleet.prices import Usage, cost_nano_usd
-from fleet.router import start_tier
+from fleet.jobs import JobSpec, Step, in_order
+from fleet.router import next_tier, start_tier
 from fleet.tokens import estimate_tokens
 
-#: Share of its `max_output_tokens` that an answer usually takes; the upper estimate takes all of them.
-TYPICAL_OUTPUT = 0.25
+REVIEW = "review"
 
 
-class StepEstimate(Frozen):
-    """One step before it runs. Costs are nano-dollars for all its subtasks; `when` is taken as always true."""
+@dataclass(frozen=True, slots=True)
+class Work:
+    """One step, or the review, before it runs; of a step's subtasks `when` may skip some."""
 
     step: str
-    tier: str
-    model: str
+    kind: str
+    #: The tiers that it may climb, the one that it starts on first.
+    ladder: tuple[str, ...]
+    #: If nothing were skipped.
     subtasks: int
+    #: Of one call on the average: its prompt, and its answer as it is likely to be, and at most.
     input_tokens: int
-    typical_nano_usd: int
-    most_nano_usd: int
-    #: Seconds that the model's rate limits alone make it take.
-    least_s: float
+    output_tokens: int
+    most_output_tokens: int
+    #: Whether a schema says what the answer looks like.
+    structured: bool = False
+    needs: tuple[str, ...] = ()
+    #: Whether there is a condition; of the items that were looked at, how many it holds for. (0, 0): it depends on answers.
+    conditional: bool = False
+    holds: tuple[int, int] = (0, 0)
+    #: Steps whose outputs, all of them, are in its prompt: their tokens come on top of `input_tokens`.
+    gathers: tuple[str, ...] = ()
+    #: How often it may be done again: a review's rounds.
+    rounds: int = 0
 
 
-def estimate(spec: JobSpec, samples: Sequence[Any], items: int, config: FleetConfig) -> list[StepEstimate]:
-    """An estimate per step and for the review, from prompts rendered over `samples` of `items` items."""
-    found = [_step(step, spec, samples, items, config) for step in spec.steps]
+def measure(spec: JobSpec, samples: Sequence[Any], items: int, config: FleetConfig) -> list[Work]:
+    """The work of each step, needs first, and of the review, from prompts rendered over `samples` of `items` items."""
+    steps = in_order({step.id: step for step in spec.steps})
+    stand_ins = {step.id: likely.answer(step.output, step.max_output_tokens) for step in steps}
+    found = [_work(step, spec, stand_ins, samples, items, config) for step in steps]
     if spec.review is not None:
-        shown = {step.id for step in spec.steps} - {need for step in spec.steps for need in step.needs}
-        gathered = sum(
-            (items if step.each else 1) * round(step.max_output_tokens * TYPICAL_OUTPUT)
-            for step in spec.steps
-            if step.id in shown
+        needed = {need for step in steps for need in step.needs}
+        found.append(
+            Work(
+                step=REVIEW,
+                kind=REVIEW,
+                ladder=(FLAGSHIP,),
+                subtasks=1,
+                input_tokens=estimate_tokens(spec.goal + spec.review.prompt),
+                output_tokens=likely.output_tokens(None, spec.review.max_output_tokens),
+                most_output_tokens=spec.review.max_output_tokens,
+                gathers=tuple(step.id for step in steps if step.id not in needed),
+                rounds=spec.review.rounds,
+            )
         )
-        tokens = estimate_tokens(spec.goal + spec.review.prompt) + gathered
-        found.append(_figures("review", "flagship", 1, tokens, spec.review.max_output_tokens, config))
     return found
 
 
-def _step(step: Step, spec: JobSpec, samples: Sequence[Any], items: int, config: FleetConfig) -> StepEstimate:
-    values = {"goal": spec.goal, "items": list(samples)}
-    shown = [_tokens(step, values | {"item": sample}) for sample in samples] if step.each else [_tokens(step, values)]
-    tokens = sum(shown) // max(1, len(shown)) + estimate_tokens(step.instructions)
-    subtasks = items if step.each else 1
-    return _figures(step.id, start_tier(step, config), subtasks, tokens, step.max_output_tokens, config)
+def _work(
+    step: Step,
+    spec: JobSpec,
+    stand_ins: Mapping[str, Any],
+    samples: Sequence[Any],
+    items: int,
+    config: FleetConfig,
+) -> Work:
+    each = {other.id for other in spec.steps if other.each is not None}
+    gathers = tuple(need for need in step.needs if step.each is None and need in each)
+    values: dict[str, Any] = {"goal": spec.goal, "items": list(samples)}
+    # A list of answers has as many as there are items; what they come to is added when it is known.
+    values |= {need: [] if need in gathers else stand_ins[need] for need in step.needs}
+    rows = [values | {"item": sample} for sample in samples] if step.each else [values]
+    tokens = [_tokens(step, row) for row in rows]
+    ladder = [start_tier(step, config)]
+    while (above := next_tier(step, ladder[-1], config)) is not None:
+        ladder.append(above)
+    output = likely.output_tokens(step.output, step.max_output_tokens)
+    if step.conversation is not None:
+        output = likely.output_tokens(None, step.max_output_tokens)
+    return Work(
+        step=step.id,
+        kind=step.label,
+        ladder=tuple(ladder),
+        subtasks=items if step.each else 1,
+        input_tokens=round(sum(tokens) / max(1, len(tokens))) + estimate_tokens(step.instructions),
+        output_tokens=output,
+        most_output_tokens=step.max_output_tokens,
+        structured=step.output is not None,
+        needs=step.needs,
+        conditional=step.when is not None,
+        holds=_holds(step, rows),
+        gathers=gathers,
+    )
 
 
 def _tokens(step: Step, values: dict[str, Any]) -> int:
-    """Tokens of one prompt; where the outputs of its needs are missing, of its template and item."""
+    """Tokens of one prompt; of its template and item where it cannot be rendered over stand-ins."""
     if isinstance(step.conversation, Conversation):
         return step.conversation.input_estimate()
     if step.conversation is not None:
@@ -69,21 +120,11 @@ def _tokens(step: Step, values: dict[str, Any]) -> int:
         return estimate_tokens(step.prompt) + estimate_tokens(str(text))
 
 
-def _figures(name: str, tier: str, subtasks: int, tokens: int, most: int, config: FleetConfig) -> StepEstimate:
-    model_name, model = config.model_of(tier)
-    typical = Usage(input_tokens=tokens, output_tokens=round(most * TYPICAL_OUTPUT))
-    limits = model.limits
-    per_minute = max(
-        subtasks / limits.requests_per_minute if limits.requests_per_minute else 0.0,
-        subtasks * typical.total / limits.tokens_per_minute if limits.tokens_per_minute else 0.0,
-    )
-    return StepEstimate(
-        step=name,
-        tier=tier,
-        model=model_name,
-        subtasks=subtasks,
-        input_tokens=tokens * subtasks,
-        typical_nano_usd=subtasks * cost_nano_usd(model_name, model, typical),
-        most_nano_usd=subtasks * cost_nano_usd(model_name, model, Usage(input_tokens=tokens, output_tokens=most)),
-        least_s=60 * per_minute,
-    )
+def _holds(step: Step, rows: Sequence[dict[str, Any]]) -> tuple[int, int]:
+    """For how many of the items a condition that asks for no answer holds, and of how many."""
+    if step.when is None or templates.check_expression(step.when) & set(step.needs):
+        return 0, 0
+    try:
+        return sum(templates.holds(step.when, row) for row in rows), len(rows)
+    except BadInputError:
+        return 0, 0

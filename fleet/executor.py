@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from fleet.caps import Caps
 from fleet.choices import Choice, choose, rates_of
 from fleet.config import FleetConfig
+from fleet.counterfactual import compared
 from fleet.drain import Drain, GiveBack
 from fleet.entries import Call, Draft, Purpose, Unsettled, charge
 from fleet.errors import ProviderError
@@ -316,7 +317,7 @@ class Executor:
 
     def _answered(self, drafted: Draft, completion: Completion) -> Call:
         rates = rates_of(drafted.entry, self._config, completion)
-        return Call(completion, drafted.answered(completion, rates), drafted.record)
+        return Call(completion, compared(self._config, drafted.answered(completion, rates)), drafted.record)
 
     def _within(self, purpose: Purpose, request: ModelRequest) -> Callable[[int], list[Choice]]:
         """The choices with at most so much output."""

@@ -26,7 +26,7 @@ from fleet.caps import exceeded
 from fleet.choices import Choice
 from fleet.drain import GiveBack
 from fleet.entries import Purpose
-from fleet.estimate import TYPICAL_OUTPUT
+from fleet.likely import TYPICAL_OUTPUT
 from fleet.observed import Observed
 from fleet.providers.base import Completion
 from fleet.tenants import tenant_of

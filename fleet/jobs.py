@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, Field, ValidationInfo, field_validator, model_validator
 
 from fleet import templates
-from fleet.config import AUTO, Count, Frozen
+from fleet.config import AUTO, Count, Frozen, HoldoutConfig
 from fleet.conversation import Conversation
 from fleet.deadlines import Deadline
 from fleet.documents import nearest, parse, read_yaml
@@ -206,6 +206,8 @@ class JobSpec(Frozen):
     review: Review | None = None
     #: A hard cap.
     budget_usd: Annotated[Decimal, Field(gt=0)] | None = None
+    #: Which accepted subtasks are also asked of the flagship, to measure what it alone would cost; left out: as configured.
+    holdout: HoldoutConfig | None = None
     #: Its weight beside other jobs of the tenant.
     priority: Literal["interactive", "normal", "background"] = "normal"
     #: When its outputs are due, from its submission on: seconds, or `30m`, `24h`.

@@ -25,6 +25,18 @@ Lane = Literal["standard", "flex", "batch"]
 NotNegative = Annotated[int, Field(ge=0)]
 
 
+class Compared(Frozen):
+    """What an answered call is compared with (`fleet.counterfactual`), in nano-dollars, as prices were when it was made."""
+
+    #: What cached input took off its price, in its own lane; below 0 where writing into the cache cost more.
+    cache_saved: int = 0
+    #: What the lane took off the standard price after that.
+    lane_saved: int = 0
+    #: Its tokens on the flagship, at once and with nothing cached.
+    flagship_input: NotNegative = 0
+    flagship_output: NotNegative = 0
+
+
 class LedgerEntry(Frozen):
     """One provider call: a line of `ledger.jsonl`. Moments are Unix seconds, durations milliseconds."""
 
@@ -37,6 +49,8 @@ class LedgerEntry(Frozen):
     #: `check`: a judge's look at an answer; `audit`: a look at one that was accepted; `reduce`: the outputs were too many for
     #: the reviewer and were condensed first.
     role: Role
+    #: An audit that judges nobody: what was accepted elsewhere, asked of the flagship to see what that costs (`fleet.holdout`).
+    holdout: bool = False
     tenant: str | None = None
     #: Which call for its subtask this is, from 1; 0 where that is not counted.
     attempt: NotNegative = 0
@@ -61,6 +75,8 @@ class LedgerEntry(Frozen):
     #: The prices that it was computed from: `price.of_tokens(usage) + fees_nano_usd` is the cost. Rows of earlier versions
     #: have none.
     price: Rates | None = None
+    #: None: there was no answer, or a price that it takes is not known.
+    compared: Compared | None = None
     #: What was held for it.
     reserved_nano_usd: NotNegative = 0
     #: `ok`: answered and accepted; `rejected`: answered, but the check did not pass; `failed`: no answer.

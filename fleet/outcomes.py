@@ -52,6 +52,11 @@ class Answer:
         return known | {"entry": self.entry.model_dump(mode="json")}
 
     @property
+    def given(self) -> Kept:
+        """What a subtask ends with that ends with it."""
+        return Kept(self.output, self.model, self.tier)
+
+    @property
     def tier(self) -> str:
         """The tier that gave it."""
         return self.entry.tier
@@ -77,6 +82,16 @@ class Kept(NamedTuple):
     tier: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Held:
+    """The answer that is `kept` was accepted by its check, and only waits for something to be measured (`fleet.holdout`)."""
+
+    #: The tier that gave it.
+    tier: str
+    #: How many claims on the subtask there had been by then.
+    claims: int
+
+
 @dataclass
 class Trail:
     """What earlier attempts at a subtask left behind; it travels with the subtask from tier to tier."""
@@ -93,6 +108,8 @@ class Trail:
     asked: Asked = field(default_factory=Asked)
     #: The id of a call that was made as a line of a batch, while nobody has looked at what came of it.
     line: str | None = None
+    #: Claims that there had been when `kept` was accepted; set once nothing is left to be asked but what is measured.
+    held: int | None = None
 
     @property
     def came_from(self) -> str | None:
@@ -114,22 +131,20 @@ class Trail:
             None if (pending := data.get("pending")) is None else Answer.load(pending),
             Asked(data.get("asked", data.get("calls", 0))),
             data.get("line"),
+            data.get("held"),
         )
 
     def dump(self) -> str:
-        line = {} if self.line is None else {"line": self.line}
-        return json.dumps(
-            {
-                "attempts": [attempt.model_dump() for attempt in self.attempts],
-                "calls": self.calls,
-                "usage": self.usage.model_dump(),
-                "cost_nano_usd": self.cost_nano_usd,
-                "kept": self.kept,
-                "pending": None if self.pending is None else self.pending.dump(),
-                "asked": self.asked.number,
-            }
-            | line
-        )
+        document = {
+            "attempts": [attempt.model_dump() for attempt in self.attempts],
+            "calls": self.calls,
+            "usage": self.usage.model_dump(),
+            "cost_nano_usd": self.cost_nano_usd,
+            "kept": self.kept,
+            "asked": self.asked.number,
+        }
+        waits = {"pending": self.pending and self.pending.dump(), "line": self.line, "held": self.held}
+        return json.dumps(document | {name: value for name, value in waits.items() if value is not None})
 
     def document(
         self,

@@ -11,14 +11,13 @@ from dataclasses import dataclass, field
 
 from pydantic import Field
 
-from fleet.config import FleetConfig, Frozen
-from fleet.errors import BadInputError
+from fleet.config import FLAGSHIP, FleetConfig, Frozen
+from fleet.counterfactual import Counterfactual, Measured, Savings, compared
 from fleet.jobs import JobStatus, Outcome
 from fleet.ledger import WORKER_LOST, LedgerEntry
-from fleet.prices import Usage, billed_as, tariff
+from fleet.prices import billed_as
 from fleet.verdicts import Quality, quality
 
-FLAGSHIP = "flagship"
 #: Calls that judge the answer of another one: what they say is no verdict on their own.
 JUDGES = ("check", "audit")
 
@@ -98,9 +97,14 @@ class Receipt(Frozen):
     skipped_items: int
     gaps: int
     cost_per_accepted_nano_usd: int | None
-    #: What the flagship alone would have cost; None when its price is not known.
+    #: What the flagship alone would have cost, with the 95 % interval of what was measured of that, and how it was estimated;
+    #: None where a price that it takes is not known.
     flagship_alone_nano_usd: int | None
+    flagship_alone_interval_nano_usd: tuple[int, int] | None = None
     estimate: str
+    flagship_measured: tuple[Measured, ...] = ()
+    #: That less the cost, by what saved it.
+    savings: Savings | None = None
     #: 1 - cost / flagship alone; below 0 when the fleet cost more.
     saving_share: float | None
     flagship_token_share: float
@@ -116,8 +120,7 @@ class _Subtask:
     first_answer: dict[str, tuple[tuple[float, str], bool]] = field(default_factory=dict)
     latest: tuple[tuple[float, str], str] = ((-1.0, ""), "")
     tiers: set[str] = field(default_factory=set)
-    passed: tuple[tuple[float, str], Usage] | None = None
-    accepted_from: str | None = None
+    passed: tuple[tuple[float, str], str] | None = None
 
     def add(self, entry: LedgerEntry) -> None:
         moment = (entry.started_at, entry.call_id)
@@ -129,13 +132,16 @@ class _Subtask:
         if first is None or moment < first[0]:
             self.first_answer[entry.tier] = (moment, entry.status == "ok")
         if entry.status == "ok" and (self.passed is None or moment > self.passed[0]):
-            self.passed, self.accepted_from = (moment, entry.usage), entry.tier
+            self.passed = (moment, entry.tier)
 
 
 class Tally:
     """What a receipt is made of, taken in entry by entry. Memory grows with the subtasks, not with the calls."""
 
-    def __init__(self) -> None:
+    def __init__(self, config: FleetConfig) -> None:
+        """`config`: for the order of the tiers, and the prices of entries that an earlier version wrote without comparison."""
+        self._config = config
+        self._counterfactual = Counterfactual()
         self._sums: dict[str, dict[str, int]] = {}
         self._roles: dict[str, int] = {}
         self._subtasks: dict[str, _Subtask] = {}
@@ -167,11 +173,13 @@ class Tally:
         self._estimated += not entry.usage_reported
         self._lost += entry.reason == WORKER_LOST
         self._until = max(self._until or 0.0, entry.finished_at)
-        if entry.role == "audit" and entry.status != "failed":
+        if entry.role == "audit" and not entry.holdout and entry.status != "failed":
             about = (entry.subtask, entry.kind or entry.step or "", entry.came_from)
             self._audits.append((*about, entry.status == "ok"))
         if entry.role == "work" and entry.subtask is not None:
             self._subtasks.setdefault(entry.subtask, _Subtask()).add(entry)
+        answered = entry.compared is None and entry.status != "failed"
+        self._counterfactual.add(compared(self._config, entry) if answered else entry)
 
     def count(self, outcome: Outcome) -> None:
         """Count the outcome of a subtask."""
@@ -188,14 +196,13 @@ class Tally:
         status: JobStatus,
         simulated: bool,
         wall_s: float,
-        config: FleetConfig,
         queue_s: float = 0.0,
         waited_for_s: Mapping[str, float] | None = None,
         skipped_items: int = 0,
         gaps: int = 0,
         budget: Budget | None = None,
     ) -> Receipt:
-        """The receipt over everything that was counted. It never raises for want of a price: the comparison is left out.
+        """The receipt over everything that was counted.
 
         Args:
             queue_s: seconds the subtasks waited between being ready and being claimed, added up.
@@ -203,11 +210,12 @@ class Tally:
             skipped_items: inputs that could not become items.
             gaps: gaps the reviewer named.
         """
-        tiers = self._tiers(config)
+        tiers = self._tiers()
         accepted = self._outcomes["ok"]
         cost = sum(tier.cost_nano_usd for tier in tiers.values())
         tokens = sum(tier.tokens for tier in tiers.values())
-        alone, estimate = _flagship_alone(self._subtasks, self._roles, config, self._until)
+        comparison = self._counterfactual.comparison()
+        alone = comparison.alone
         return Receipt(
             job_id=job_id,
             name=name,
@@ -232,7 +240,10 @@ class Tally:
             gaps=gaps,
             cost_per_accepted_nano_usd=round(cost / accepted) if accepted else None,
             flagship_alone_nano_usd=alone,
-            estimate=estimate,
+            flagship_alone_interval_nano_usd=comparison.interval,
+            estimate=comparison.estimate,
+            flagship_measured=comparison.measured,
+            savings=comparison.savings,
             saving_share=1 - cost / alone if alone else None,
             flagship_token_share=tiers[FLAGSHIP].tokens / tokens if tokens and FLAGSHIP in tiers else 0.0,
             wall_s=wall_s,
@@ -248,12 +259,12 @@ class Tally:
         counts: dict[tuple[str, str | None], Counter[bool]] = {}
         for subtask, kind, tier, right in self._audits:
             if tier is None and (its := self._subtasks.get(subtask or "")) is not None:
-                tier = its.accepted_from  # noqa: PLW2901  an audit that does not say whose answer it saw
+                tier = its.passed and its.passed[1]  # noqa: PLW2901  an audit that does not say whose answer it saw
             counts.setdefault((kind, tier), Counter())[right] += 1
         ordered = sorted(counts.items(), key=lambda one: (one[0][0], one[0][1] or ""))
         return tuple(quality(kind, tier, found.total(), found[True]) for (kind, tier), found in ordered)
 
-    def _tiers(self, config: FleetConfig) -> dict[str, TierReceipt]:
+    def _tiers(self) -> dict[str, TierReceipt]:
         empty = dict.fromkeys(TierReceipt.model_fields, 0)
         sums = {tier: dict(amounts) for tier, amounts in self._sums.items()}
         for subtask in self._subtasks.values():
@@ -264,7 +275,7 @@ class Tally:
                 sums[tier]["escalated_from"] += 1
         for tier, accepted in self._accepted.items():
             sums.setdefault(tier, dict(empty))["accepted"] += accepted
-        ladder = [*config.tiers, *sorted(sums.keys() - config.tiers.keys())]
+        ladder = [*self._config.tiers, *sorted(sums.keys() - self._config.tiers.keys())]
         return {tier: TierReceipt(**sums[tier]) for tier in ladder if tier in sums}
 
 
@@ -278,24 +289,3 @@ def _amounts(entry: LedgerEntry) -> dict[str, int]:
         "output_tokens": entry.usage.output_tokens,
         "cost_nano_usd": entry.cost_nano_usd,
     }
-
-
-def _flagship_alone(
-    subtasks: Mapping[str, _Subtask], roles: Mapping[str, int], config: FleetConfig, at: float | None
-) -> tuple[int | None, str]:
-    """What the accepted calls would have cost on the flagship, and the sentence that says how that was estimated.
-
-    `at`: when the last call ended, so that the same calls come to the same figure whenever they are added up.
-    """
-    model_name, model = config.model_of(FLAGSHIP)
-    passed = [subtask.passed[1] for subtask in subtasks.values() if subtask.passed is not None]
-    try:
-        prices = tariff(model_name, model, at=at)
-        work = sum(prices.rates(usage).cost(usage) for usage in passed)
-    except BadInputError as error:
-        return None, f"No estimate of the flagship alone. {error}"
-    return work + sum(cost for role, cost in roles.items() if role != "work"), (
-        f"An estimate, not a measurement: for each of {len(passed):,} subtasks the tokens of the one call whose answer "
-        f"was accepted, at the price of {model_name}, as if it needed no retry and wrote as much; planning and review "
-        "as they were."
-    )

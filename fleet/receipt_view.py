@@ -144,11 +144,20 @@ def _figures(receipt: Receipt) -> Table:
     if receipt.flagship_alone_nano_usd is not None and receipt.saving_share is not None:
         saving = receipt.saving_share
         words = f"{saving:.0%} saved" if saving >= 0 else f"the fleet cost {-saving:.0%} more"
-        table.add_row("On the flagship alone", f"about {usd(receipt.flagship_alone_nano_usd)}: {words}")
+        low_high = receipt.flagship_alone_interval_nano_usd
+        between = "" if low_high is None else f" ({usd(low_high[0])} to {usd(low_high[1])})"
+        table.add_row("On the flagship alone", f"about {usd(receipt.flagship_alone_nano_usd)}{between}: {words}")
+    if receipt.savings is not None and receipt.flagship_alone_nano_usd:
+        table.add_row("Saved by", ", ".join(f"{what} {signed_usd(part)}" for what, part in receipt.savings))
     table.add_row("Flagship's tokens", f"{receipt.flagship_token_share:.1%} of all")
     waits = [f"{clean(what, 30)} {duration(seconds)}" for what, seconds in receipt.waited_for_s.items() if seconds > 0]
     table.add_row("Waited for (added up)", Text(", ".join(waits) or "nothing"))
     return table
+
+
+def signed_usd(nano: int) -> str:
+    """`$0.0312`, `-$0.0312`."""
+    return usd(nano) if nano >= 0 else f"-{usd(-nano)}"
 
 
 def _list(costs: Mapping[str, int]) -> Text:

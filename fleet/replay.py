@@ -32,9 +32,9 @@ class Replayed:
 def replay(told: Receipt, ledger: Iterable[LedgerEntry], outcomes: Iterable[Outcome], config: FleetConfig) -> Replayed:
     """The receipt `told` once more. An entry that stands twice is counted once, and complained of.
 
-    `config`: for the order of the tiers and the flagship's price.
+    `config`: for the order of the tiers, and the flagship's price where entries of an earlier version have no comparison.
     """
-    tally = Tally()
+    tally = Tally(config)
     seen: set[str] = set()
     twice, foreign, wrong = list[str](), list[str](), list[str]()
     for entry in ledger:
@@ -55,7 +55,6 @@ def replay(told: Receipt, ledger: Iterable[LedgerEntry], outcomes: Iterable[Outc
         status=told.status,
         simulated=told.simulated,
         wall_s=told.wall_s,
-        config=config,
         queue_s=told.waited_for_s.get("queue", 0.0),
         waited_for_s={name: s for name, s in told.waited_for_s.items() if name not in _OF_THE_LEDGER},
         skipped_items=told.skipped_items,

@@ -21,14 +21,17 @@ from fleet.asking import Asking, followed_by, rejections
 from fleet.blobs import BlobError
 from fleet.context import Context, passes
 from fleet.drain import GiveBack
+from fleet.entries import Purpose
 from fleet.errors import BadInputError, BudgetExceededError, ProviderError
 from fleet.examiners import BrokenCheckError
 from fleet.executor import JobCancelled
 from fleet.flaws import Flaw
+from fleet.holdout import Holdout
 from fleet.jobs import JobStatus, Step
 from fleet.lane_calls import LaneCalls
 from fleet.looks import Looks
 from fleet.outcomes import Answer, Kept, Trail
+from fleet.providers.base import Completion, ModelRequest
 from fleet.router import next_tier
 from fleet.store import Job
 from queues.failpoints import failpoint
@@ -53,6 +56,7 @@ class Runner:
         self._asking = Asking(context)
         self._calls = LaneCalls(context)
         self._looks = Looks(context)
+        self._holdout = Holdout(context)
 
     async def run(self, subtask_id: str, tier: str) -> dict[str, str]:
         """Run a subtask if it is ours to run; the reference `{id, status}` that its chord counts.
@@ -144,19 +148,17 @@ class Runner:
         if step.when is not None and not templates.holds(step.when, values):
             return await self._end(claim, "skipped", trail, error=f"when: {step.when}")
         step_check.prepare(step, self._context.config)
-        request = followed_by(self._asking.request(job, step, values), rejections(trail))
+        request = self._asking.request(job, step, values)
+        if trail.held is not None:
+            return await self._compared(claim, job, step, trail, values, request, payload["record"])
+        request = followed_by(request, rejections(trail))
         call = await self._calls.call(claim, job, step, trail, request, payload["record"])
         if call is None:
             raise NotOurs("it waits for its batch")
         trail.add(call)
         try:
             with traces.inside("check"):
-                if request.conversation is None:
-                    output = checks.check(call.completion, step.output)
-                else:
-                    output = checks.check_reply(call.completion, request.conversation)
-                if step.check is not None:
-                    await step_check.hold(step, output, values, self._context.config, self._context.examiners)
+                output = await self._checked(call.completion, request, step, values)
         except checks.Rejected as rejection:
             return await self._rejected(claim, step, trail, Answer.of(call, None), str(rejection), rejection.flaw)
         except BrokenCheckError as problem:
@@ -165,6 +167,48 @@ class Runner:
             charges = [call.charge("rejected", why, "check_broken")]
             return await self._end(claim, "failed", trail, error=why, kind="check_broken", charges=charges)
         return await self._accepted(claim, job, step, trail, Answer.of(call, output))
+
+    async def _checked(
+        self, completion: Completion, request: ModelRequest, step: Step, values: Mapping[str, Any]
+    ) -> Any:
+        """The output of an answer that keeps its schema and its step's rules. Raises Rejected, BrokenCheckError."""
+        if request.conversation is None:
+            output = checks.check(completion, step.output)
+        else:
+            output = checks.check_reply(completion, request.conversation)
+        if step.check is not None:
+            await step_check.hold(step, output, values, self._context.config, self._context.examiners)
+        return output
+
+    async def _compared(
+        self,
+        claim: Claim,
+        job: Job,
+        step: Step,
+        trail: Trail,
+        values: Mapping[str, Any],
+        request: ModelRequest,
+        record: str,
+    ) -> dict[str, str]:
+        """End as accepted, after the flagship was asked the same."""
+
+        async def check(completion: Completion) -> None:
+            await self._checked(completion, request, step, values)
+
+        purpose = Purpose(
+            job.id,
+            claim.id,
+            claim,
+            step.id,
+            step.label,
+            "audit",
+            claim.tier,
+            record=record,
+            asked=trail.asked,
+            holdout=True,
+        )
+        charges = await self._holdout.ask(trail.held or 0, purpose, request, check)
+        return await self._end(claim, "ok", trail, given=trail.kept, charges=charges)
 
     async def _look(
         self, claim: Claim, job: Job, step: Step, trail: Trail, values: Mapping[str, Any], answer: Answer
@@ -192,7 +236,11 @@ class Runner:
         look = looks.due(job, step, claim.id, trail, answer, self._context.config)
         if look is None:
             trail.pending = None
-            return await self._end(claim, "ok", trail, answer=answer, charges=[*charges, answer.charge("ok")])
+            paid = [*charges, answer.charge("ok")]
+            if self._holdout.draws(job, step, claim.id, trail, answer):
+                await self._holdout.send(claim, trail, answer, paid)
+                raise NotOurs("accepted, and asked of the flagship for comparison")
+            return await self._end(claim, "ok", trail, answer=answer, charges=paid)
         trail.pending = replace(answer, look=look, looks=0)
         tier = looks.looker(look, step)
         await self._context.store.hand_on(claim, tier, trail.dump(), [*charges, answer.pending()])
@@ -220,9 +268,7 @@ class Runner:
             error = f"no valid answer up to tier {answer.tier}: {reason}"
             return await self._end(claim, "failed", trail, error=error, kind=flaw, charges=paid)
         if flaw == "audit":
-            trail.kept = Kept(
-                answer.output, answer.model, answer.tier
-            )  # wrong is better than nothing, should nothing better come
+            trail.kept = answer.given  # wrong is better than nothing, should nothing better come
         await self._context.store.hand_on(claim, above, trail.dump(), paid)
         raise NotOurs(f"handed on to {above}")
 
@@ -233,6 +279,7 @@ class Runner:
         trail: Trail,
         *,
         answer: Answer | None = None,
+        given: Kept | None = None,
         error: str | None = None,
         kind: str | None = None,
         until: float | None = None,
@@ -241,16 +288,16 @@ class Runner:
         if answer is not None:
             error = answer.note
         failed = status != "ok"
-        given = None if answer is None else Kept(answer.output, answer.model, answer.tier)
+        given = given if answer is None else answer.given
         if failed and (left := trail.pending) is not None:
             charges = [*charges, left.charge("ok")]
             if left.look == "audit" and status == "failed":
                 # It was accepted, and nobody but an auditor has still to look at it: that fails nothing.
-                status, given, error, kind = "ok", Kept(left.output, left.model, left.tier), left.note, None
+                status, given, error, kind = "ok", left.given, left.note, None
         if status != "ok" and trail.kept is not None:
             # A better answer was asked for and there is none: the accepted one is not lost over that.
             status, given, kind = "ok", trail.kept, None
-            error = f"the earlier answer is kept, the new one failed: {error}"
+            error = None if trail.held is not None else f"the earlier answer is kept, the new one failed: {error}"
         if failed and (claim.claims > 1 or claim.kills > 0):
             # It ends without a call of its own; what an earlier worker may have spent on it is booked all the same. One of
             # a version that does not count claims is known by its death.

@@ -37,7 +37,7 @@ class TryingAgain:
         """
         if error.kind in OF_THE_ACCOUNT and purpose.role != "audit":
             await self._pause(purpose, error)
-        if not error.retryable:
+        if not error.retryable or (purpose.holdout and error.kind != "rate_limit"):
             return None
         if error.kind == "rate_limit":
             await self._limiter.pause(permit.account, error.retry_after or 1.0)

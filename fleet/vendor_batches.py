@@ -20,6 +20,7 @@ from dataclasses import asdict, dataclass, replace
 from fleet.choices import rates_of
 from fleet.config import FleetConfig
 from fleet.context import Context, passes
+from fleet.counterfactual import compared
 from fleet.entries import Draft, Unsettled, charge
 from fleet.errors import JobNotFoundError, ProviderError
 from fleet.jobs import JobStatus
@@ -220,7 +221,8 @@ class _Look:
             draft, found = unsettled.draft(), answers.get(unsettled.lost.call_id, otherwise)
             if isinstance(found, Completion):
                 rates = rates_of(draft.entry, self._context.config, found)
-                sent.append(Sent(draft.answered(found, rates), unsettled.record, found))
+                entry = compared(self._context.config, draft.answered(found, rates))
+                sent.append(Sent(entry, unsettled.record, found))
             else:
                 sent.append(Sent(_without_answer(draft, found), unsettled.record, None))
         await asyncio.to_thread(write_answers, self._context.blobs, self._route.job, self._claim.id, sent)

@@ -61,6 +61,29 @@ def test_the_example_runs_with_steps_given(folder: Folder, server: RunningSim) -
     assert (out / "result.md").read_text().strip()
 
 
+def test_a_plan_with_a_sample_says_what_it_asked_and_what_that_cost(folder: Folder, server: RunningSim) -> None:
+    refused = folder.fleet("plan", "triage.yaml", "--sample", "3")
+    assert refused.code == 2
+    assert "give --budget USD" in refused.err
+    before = len(server.charges())
+    guessed = folder.fleet("plan", "triage.yaml", COLUMNS="80")
+    assert guessed.code == 0, guessed.err
+    assert all(len(line) <= 80 for line in guessed.out.splitlines())
+    assert len(server.charges()) == before, "nothing is asked for a guess"
+    ran = folder.fleet("plan", "triage.yaml", "--sample", "3", "--budget", "0.5", "-o", "json")
+    assert ran.code == 0, ran.err
+    plan = json.loads(ran.out)
+    charged = sum(charge["cost_nano_usd"] for charge in server.charges()[before:])
+    assert plan["sample"]["cost_nano_usd"] == charged > 0
+    by_step = {step["step"]: step for step in plan["forecast"]["steps"]}
+    assert [by_step[step]["basis"] for step in ("classify", "summarise", "review")] == ["sample", "sample", "prior"]
+    assert by_step["classify"]["seen"] >= 3
+    total = plan["forecast"]["cost_nano_usd"]
+    assert 0 < total["low"] < total["typical"] < total["high"]
+    job = folder.fleet("jobs", "cost", plan["sample"]["job"], "-o", "json")
+    assert json.loads(job.out)["cost_nano_usd"] == charged
+
+
 def test_the_example_runs_with_steps_left_out(folder: Folder) -> None:
     head, _, rest = TRIAGE.partition("steps:\n")
     # A name that would be markup, were it not somebody else's text.

@@ -17,7 +17,8 @@ and gates need not end, but their money is judged as ever.
 `stale_writes`: accepted outputs whose entry was made under another fence than the current one, background calls collected
 by the next worker aside, and intents journalled under another fence than the current one.
 `calls_by_wrong_clocks`: ledger entries dated far from the charge of the same call.
-`wrong_books`: true entries that differ from the charge by a nano-dollar, guesses below it, money still held at the end.
+`wrong_books`: true entries that differ from the charge by a nano-dollar, guesses below it, either where they do not come of
+their own usage and prices, money still held at the end.
 """
 
 from __future__ import annotations
@@ -29,8 +30,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fleet.ledger import WORKER_LOST
+from fleet.ledger import WORKER_LOST, LedgerEntry
+from fleet.replay import adds_up
 from fleet.rounds import RUN_TASK
+from fleet.stored import read
 from tests.chaos.crew import SLOTS, Incarnation
 from tests.chaos.history import History, Recovery
 
@@ -270,6 +273,8 @@ class Books:
             booked, charged = entry["cost_nano_usd"], self._charged.get(id_, 0)
             if booked < charged if not entry["usage_reported"] else booked != charged:
                 wrong.append(f"{id_} {entry['status']} {entry['reason']}: booked {booked}, charged {charged}")
+            if entry.get("price") is not None and not adds_up(read(LedgerEntry, entry)):
+                wrong.append(f"{id_}: booked {booked}, which is not its usage at its own prices")
         held = [f"{id_} still holds {job.held}" for id_, job in self._jobs.items() if job.held]
         sums: dict[str, int] = defaultdict(int)
         for entry in self._history.ledger.values():

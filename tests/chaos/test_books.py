@@ -47,6 +47,16 @@ def test_the_money_of_a_cancelled_job_is_judged_and_it_has_to_be_wound_up() -> N
     assert (figures["wrong_books"], figures["jobs_unfinished"]) == (1, 1)
 
 
+def test_an_entry_has_to_come_of_its_own_usage_and_prices() -> None:
+    price = {"input": "0.007", "cached_input": "0", "cache_write": "0", "output": "1", "source": "config"}
+    row = entry("j", 1) | {
+        "role": "work", "tier": "nano", "model": "m", "provider": "p", "finished_at": 2.0, "price": price,
+        "usage": {"input_tokens": 1},
+    }  # fmt: skip
+    assert books("completed", [row]).figures()["wrong_books"] == 0
+    assert books("completed", [row | {"usage": {"input_tokens": 2}}]).figures()["wrong_books"] == 1
+
+
 def test_a_call_lost_with_its_cancelled_job_is_paid_without_answer_and_not_twice() -> None:
     lost = entry("j", 1, "failed", WORKER_LOST)
     cancelled, failed = books("cancelled", [lost]).figures(), books("failed", [lost]).figures()

@@ -17,6 +17,7 @@ from fleet.errors import ProviderError
 from fleet.jobs import JobStatus
 from fleet.ledger import WORKER_LOST
 from fleet.providers.base import Completion, ModelRequest, Started, ask
+from fleet.replay import adds_up
 from fleet.runner import NotOurs
 from queues.claims import ClaimLost
 from queues.subtasks import Claim
@@ -89,6 +90,9 @@ def test_a_lost_answer_is_paid_again_once_and_the_books_say_so(valkey: Valkey, t
         lost, paid = await fleet.ledger(job_id)
         assert (lost.call_id, lost.status, lost.reason) == (fleet.provider.asked[0].call_id, "failed", WORKER_LOST)
         assert paid.status == "ok"
+        assert (lost.attempt, paid.attempt) == (1, 2)
+        assert adds_up(lost)
+        assert adds_up(paid)
         charged = {c["call_id"]: c["cost_nano_usd"] for c in sim.charges() if c["call_id"].startswith(job_id)}
         assert charged.keys() == {lost.call_id, paid.call_id}
         assert lost.cost_nano_usd >= charged[lost.call_id], "booked at its worst case"
@@ -154,7 +158,9 @@ def test_a_call_in_the_background_is_collected_and_paid_once(
             zombie.cancel()
         await asyncio.wait({zombie})
         (entry,) = await fleet.ledger(job_id)
-        assert (entry.call_id, entry.status) == (fleet.provider.asked[0].call_id, "ok")
+        assert (entry.call_id, entry.status, entry.attempt) == (fleet.provider.asked[0].call_id, "ok", 1)
+        assert entry.price is not None
+        assert adds_up(entry)
         books([entry], sim.charges(), job_id)
         assert (await fleet.client.receipt(job)).possibly_paid_twice == 0
         assert await fleet.money(job_id) == (entry.cost_nano_usd, 0)

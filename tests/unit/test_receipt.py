@@ -61,9 +61,8 @@ def receipt(entries: list[LedgerEntry], outcomes: list[Outcome], **changes: Any)
         "status": JobStatus.COMPLETED,
         "simulated": False,
         "wall_s": 12.0,
-        "config": CONFIG,
     }
-    tally = Tally()
+    tally = Tally(changes.pop("config", CONFIG))
     for one in entries:
         tally.add(one)
     for outcome in outcomes:
@@ -118,13 +117,13 @@ def test_an_escalated_job() -> None:
     assert Receipt.model_validate_json(value.model_dump_json()) == value
 
 
-def test_a_subtask_that_was_reworked_counts_its_last_answer_once() -> None:
+def test_a_subtask_that_was_reworked_counts_its_first_prompt_and_its_last_answer_once() -> None:
     entries = [
-        entry(1, usage=Usage(input_tokens=1)),
-        entry(2, fence=2, usage=Usage(input_tokens=7)),
+        entry(1, usage=Usage(input_tokens=1, output_tokens=9)),
+        entry(2, fence=2, usage=Usage(input_tokens=7, output_tokens=2)),
     ]
     value = receipt(entries, [Outcome(step="a", status="ok", tier="nano")])
-    assert value.flagship_alone_nano_usd == 70_000
+    assert value.flagship_alone_nano_usd == 10_000 + 2 * 100_000
 
 
 def test_a_job_without_calls() -> None:

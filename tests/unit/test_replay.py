@@ -93,7 +93,7 @@ outcomes_ = st.lists(
 
 
 def receipt_of(ledger: list[LedgerEntry], outcomes: list[Outcome]) -> Receipt:
-    tally = Tally()
+    tally = Tally(CONFIG)
     for entry in ledger:
         tally.add(entry)
     for outcome in outcomes:
@@ -104,7 +104,6 @@ def receipt_of(ledger: list[LedgerEntry], outcomes: list[Outcome]) -> Receipt:
         status=JobStatus.COMPLETED,
         simulated=True,
         wall_s=12.345,
-        config=CONFIG,
         queue_s=1.5,
         waited_for_s={"paused": 3.25},
         skipped_items=2,

@@ -48,7 +48,7 @@ def entry(number: int) -> LedgerEntry:
 
 
 def receipt(simulated: bool = False) -> Receipt:
-    tally = Tally()
+    tally = Tally(CONFIG)
     tally.add(entry(1))
     for outcome in OUTCOMES:
         tally.count(outcome)
@@ -58,7 +58,6 @@ def receipt(simulated: bool = False) -> Receipt:
         status=JobStatus.COMPLETED,
         simulated=simulated,
         wall_s=1,
-        config=CONFIG,
     )
 
 
