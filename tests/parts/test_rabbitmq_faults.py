@@ -213,8 +213,8 @@ def test_a_broker_that_goes_and_comes_back_costs_nothing(
     valkey: Valkey, tmp_path: Path, rabbitmq: RabbitMQ, how: str
 ) -> None:
     broker = rabbitmq.url("worker", "worker", "fleet")
-    # Some answer is awaited at any time: of 60 calls ten go beside each other, and each takes seconds.
-    slow = {MODELS[0]: Latency(base_s=3, per_output_token_s=0, per_1k_input_s=0)}
+    # Some answer is awaited at any time: of some hundred calls ten go beside each other, and each takes two seconds.
+    slow = {MODELS[0]: Latency(base_s=2, per_output_token_s=0, per_1k_input_s=0)}
     with crew(valkey, tmp_path, broker, never_invalid(latency=slow)) as fleet:
         ids = fleet.ids
         job_id = fleet.submit()
