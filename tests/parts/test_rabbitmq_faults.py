@@ -39,8 +39,9 @@ COORDINATOR = Tier(name="coordinator", queue="coordinator")
 TIERS = ("coordinator", "nano", "mini", "flagship")
 #: Calls in flight in one worker: no more can be lost at once.
 SLOTS = 10
-#: How long a dead worker's claims live.
-CLAIM_S = 5.0
+#: How long a worker's claims live when it is silent: one that is killed is to be missed soon, and one that a busy machine lets
+#: wait is not to be taken for dead.
+CLAIM_S, DEAD_CLAIM_S = 30.0, 10.0
 COUNT = 60
 #: By role, what its user may configure, write and read: all that a fleet needs.
 QUEUES = "nano|mini|flagship|coordinator"
@@ -141,12 +142,12 @@ def registered(valkey: Valkey, tier: str, process: FleetProcess) -> None:
 
 
 @contextlib.contextmanager
-def crew(valkey: Valkey, path: Path, broker: str, settings: SimSettings) -> Iterator[Crew]:
+def crew(valkey: Valkey, path: Path, broker: str, settings: SimSettings, claim_s: float = CLAIM_S) -> Iterator[Crew]:
     """A fleet on `broker`, until the block ends."""
     given = fleet_config().model_dump()
     for tier in given["tiers"].values():
         tier |= {"concurrency": SLOTS, "background": "never"}
-    config = FleetConfig.model_validate(given | {"claim_s": CLAIM_S})
+    config = FleetConfig.model_validate(given | {"claim_s": claim_s})
     with running_sim(path / "sim", settings, config) as sim:
         variables = {
             "FLEET_REDIS_URL": valkey.url,
@@ -195,7 +196,7 @@ def judged(out: Path, sim: RunningSim, *, lost_at_most: int) -> None:
 
 def test_killed_workers_lose_nothing(valkey: Valkey, tmp_path: Path, rabbitmq: RabbitMQ) -> None:
     broker = rabbitmq.url("worker", "worker", "fleet")
-    with crew(valkey, tmp_path, broker, never_invalid(speed=0.4)) as fleet:
+    with crew(valkey, tmp_path, broker, never_invalid(speed=0.4), DEAD_CLAIM_S) as fleet:
         job_id = fleet.submit()
         fleet.called(MODELS[0], 15)
         fleet.kill("nano")
