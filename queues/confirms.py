@@ -31,6 +31,10 @@ class Outgoing:
     properties: dict[str, Any]
 
 
+class NotTakenError(OperationalError):
+    """RabbitMQ has not said that it has what was sent. Its text may be logged, which that of kombu's own error may not."""
+
+
 class _RefusedError(Exception):
     """The broker gave messages back."""
 
@@ -47,7 +51,7 @@ class Confirms:
         """Send `messages`; they are on the disks of most of the broker's nodes when it returns.
 
         Raises:
-            OperationalError: some may not have arrived; says why.
+            NotTakenError: some may not have arrived; says why.
         """
         await asyncio.get_running_loop().run_in_executor(self._thread, self._send, queue, messages)
 
@@ -61,7 +65,7 @@ class Confirms:
         was_open = self._connected is not None
         try:
             self._try(queue, messages)
-        except OperationalError:
+        except NotTakenError:
             if not was_open:
                 raise
             self._try(queue, messages)
@@ -75,7 +79,7 @@ class Confirms:
             self._connected.send(self._app.amqp.queues[queue], messages)
         except (AMQPError, OSError, OperationalError, _RefusedError) as error:
             self._disconnect()
-            raise OperationalError(
+            raise NotTakenError(
                 f"RabbitMQ has not taken {len(messages)} messages for the queue {queue}: {str(error) or type(error).__name__}"
             ) from error
 

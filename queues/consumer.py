@@ -106,7 +106,8 @@ def _connected(conn: Any) -> bool:
     try:
         conn.ensure_connection(max_retries=0)
     except OperationalError as error:
-        logger.warning("The broker does not let us in yet: %s", error)
+        # kombu's error has the words of the one that it stands for, and the logs know whose words may be told by its type.
+        logger.warning("The broker does not let us in yet: %s", error.__cause__ or error)
         return False
     return True
 

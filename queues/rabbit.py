@@ -37,6 +37,10 @@ def transport_options() -> dict[str, Any]:
     return {"confirm_publish": True, "read_timeout": PATIENCE_S, "write_timeout": PATIENCE_S}
 
 
+class LostError(RecoverableConnectionError):
+    """RabbitMQ is lost to a worker. Its text may be logged, which that of amqp's own error may not."""
+
+
 class Transport(pyamqp.Transport):
     """kombu's transport for RabbitMQ, for a worker that has to outlive its channels."""
 
@@ -44,17 +48,17 @@ class Transport(pyamqp.Transport):
         """Deliver what has arrived.
 
         Raises:
-            RecoverableConnectionError: the connection is broken, or the broker has closed a channel. It does so when a message is
-                not acknowledged in time, for one; it then delivers all of the channel's messages again.
+            LostError: the connection is broken, or the broker has closed a channel. It does so when a message is not acknowledged
+                in time, for one; it then delivers all of the channel's messages again.
         """
         if not connection.connected:
-            raise RecoverableConnectionError("The connection to RabbitMQ was closed.")
+            raise LostError("The connection to RabbitMQ was closed.")
         try:
             for _ in range(MOST):
                 connection.drain_events(timeout=0)
         except TimeoutError:
             return
         except ChannelError as error:
-            raise RecoverableConnectionError(f"RabbitMQ closed the channel: {error}") from error
+            raise LostError(f"RabbitMQ closed the channel: {error}") from error
         # TLS may hold what it has read already: the socket would not tell.
         loop.call_soon(self.on_readable, connection, loop)

@@ -18,6 +18,8 @@ from fleet import logs
 from fleet.errors import BadInputError
 from fleet.redaction import Redactor
 from fleet.subject import about, also_about, subject
+from queues.confirms import NotTakenError
+from queues.rabbit import LostError
 
 CONTENT = "what the customer wrote"
 
@@ -104,6 +106,17 @@ def test_what_other_libraries_put_into_their_words_is_not_told(said: StringIO) -
         "Request options: (withheld)",
         "Task n[i] raised: (withheld)",
         "ValueError",
+    ]
+
+
+def test_why_a_broker_is_lost_is_told(said: StringIO) -> None:
+    logging.getLogger("celery.worker.consumer").warning(
+        "%s (%r)", "Connection lost.", LostError("it closed the channel")
+    )
+    logging.getLogger("queues.dispatcher").warning("dispatch interrupted: %s", NotTakenError("its memory is full"))
+    assert [json.loads(one)["message"] for one in said.getvalue().splitlines()] == [
+        "(withheld) ('LostError: it closed the channel')",
+        "dispatch interrupted: NotTakenError: its memory is full",
     ]
 
 
