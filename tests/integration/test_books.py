@@ -177,7 +177,7 @@ def recomputed(row: dict[str, Any]) -> int:
         + usage["cache_write_tokens"] * Decimal(price["cache_write"])
         + usage["output_tokens"] * Decimal(price["output"])
     ) / 1_000_000
-    return int((dollars * 10**9 + Decimal("0.5")) // 1) + row["fees_nano_usd"]
+    return int(dollars * 10**9 + Decimal("0.5")) + int(row["fees_nano_usd"])
 
 
 def counted_in_order(ledger: Iterable[LedgerEntry]) -> None:
