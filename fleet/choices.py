@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from fleet.config import FleetConfig, ModelConfig
 from fleet.entries import Draft, Purpose, Worst, draft
@@ -101,11 +102,16 @@ def rates_of(entry: LedgerEntry, config: FleetConfig, completion: Completion) ->
         found = tariff(entry.model, model, context, entry.started_at)
     except BadInputError:
         # It is paid already. The entry tells of both, and the receipt counts such calls.
-        logger.warning(
-            "no price is known for the service tier %s of %s; billed as %s", context, entry.model, entry.lane
-        )
+        _tell(context, entry.model, entry.lane)
         found = tariff(entry.model, model, entry.lane, entry.started_at)
     return found.rates(completion.usage)
+
+
+@lru_cache(maxsize=100)  # once, not for each call
+def _tell(context: str, model: str, lane: str) -> None:
+    logger.warning(
+        "no price is known for the service tier %s of %s; booked at that of the lane %s", context, model, lane
+    )
 
 
 def account_of(name: str, model: ModelConfig) -> str:

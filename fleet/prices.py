@@ -10,6 +10,7 @@ import time
 from dataclasses import dataclass
 from datetime import date
 from decimal import ROUND_HALF_UP, Decimal
+from functools import cached_property
 
 from pydantic import BaseModel, ConfigDict
 
@@ -20,8 +21,6 @@ from fleet.price_list import MINUTE_S, STANDARD, NotListedError
 from fleet.tariffs import LanePrice, Price, TokenPrices
 
 NANO_PER_USD = 1_000_000_000
-#: A million tokens at a dollar are 10^9 nano-dollars.
-_NANO_PER_TOKEN = Decimal(1_000)
 CONFIG = "config"
 #: What flex and batch cost of the standard price where the configuration has a price and does not say. Source: the vendor's
 #: price page and its guides "Flex processing" and "Batch API"; the bundled list has both, model by model, as of 2026-10-14.
@@ -79,18 +78,22 @@ class Rates(BaseModel):
     #: Since when they hold, where the list says it.
     since: date | None = None
 
+    @cached_property
+    def _per_token(self) -> tuple[int, int, int, int, int]:
+        """Nano-dollars of a token (input, cached, written, output) as whole numbers over the last one: exact, and quick."""
+        prices = (self.input, self.cached_input, self.cache_write, self.output)
+        digits = max(0, *(-int(price.as_tuple().exponent) for price in prices))
+        into, cached, written, out = (int(price.scaleb(digits)) * 1_000 for price in prices)
+        return into, cached, written, out, 10**digits
+
     def of_tokens(self, usage: Usage) -> int:
         """The tokens of a call in nano-dollars, rounded half up."""
-        plain = usage.input_tokens - usage.cached_tokens - usage.cache_write_tokens
-        dollars = (
-            plain * self.input
-            + usage.cached_tokens * self.cached_input
-            + usage.cache_write_tokens * self.cache_write
-            + usage.output_tokens * self.output
-        )
-        return _rounded(dollars * _NANO_PER_TOKEN)
+        into, cached, written, out, whole = self._per_token
+        read, wrote = usage.cached_tokens, usage.cache_write_tokens
+        parts = (usage.input_tokens - read - wrote) * into + read * cached + wrote * written + usage.output_tokens * out
+        return (2 * parts + whole) // (2 * whole)
 
-    @property
+    @cached_property
     def fee(self) -> int:
         """The call itself in nano-dollars."""
         return _rounded(self.request * NANO_PER_USD)
@@ -103,8 +106,9 @@ class Rates(BaseModel):
         """What cached input cost less than other input would have, less what writing it cost more; in nano-dollars."""
         if not usage.cached_tokens and not usage.cache_write_tokens:
             return 0
-        cheaper = usage.cached_tokens * (self.input - self.cached_input)
-        return _rounded((cheaper - usage.cache_write_tokens * (self.cache_write - self.input)) * _NANO_PER_TOKEN)
+        into, cached, written, _, whole = self._per_token
+        parts = usage.cached_tokens * (into - cached) - usage.cache_write_tokens * (written - into)
+        return (2 * parts + whole) // (2 * whole)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,8 +119,11 @@ class Tariff:
 
     def rates(self, usage: Usage) -> Rates:
         """Those of a call that used so much."""
-        *longer, shortest = reversed(self.bands)
-        return next((rates for rates in longer if usage.input_tokens > rates.above), shortest)
+        found, *longer = self.bands
+        for rates in longer:
+            if usage.input_tokens > rates.above:
+                found = rates
+        return found
 
 
 def tariff(name: str, model: ModelConfig, context: str = STANDARD, at: float | None = None) -> Tariff:

@@ -61,11 +61,12 @@ def replay(told: Receipt, ledger: Iterable[LedgerEntry], outcomes: Iterable[Outc
         gaps=told.gaps,
         budget=told.budget,
     )
+    said = set(told.model_fields_set)  # an earlier version's receipt says less
     complaints = [
         *_complaints("stands twice in the ledger", twice),
         *_complaints("is of another job", foreign),
         *_complaints("costs something else than its usage at its own prices", wrong),
-        *_differences("", told.model_dump(mode="json"), found.model_dump(mode="json")),
+        *_differences("", *(one.model_dump(mode="json", include=said) for one in (told, found))),
     ]
     return Replayed(found, tuple(complaints))
 

@@ -55,3 +55,43 @@ def test_escalation_is_seen_and_every_link_resolves(documented: tuple[str, Path]
     assert receipt["failed"] == 0
     assert check_links(documented[1]) == []
     assert "`Celery`" in "".join(page.read_text() for page in (documented[1] / "packages").glob("*.md"))
+
+
+def test_the_receipt_shows_all_of_it_in_80_columns(documented: tuple[str, Path]) -> None:
+    text = documented[0]
+    shown = text[text.index("Receipt: ") : text.index("written: ")].splitlines()
+    assert all(len(line) <= 80 for line in shown)
+    assert not any("…" in line for line in shown)
+    for line in (
+        "tier",
+        "total",
+        "Outcomes",
+        "Per accepted outcome",
+        "Cost of",
+        "By lane",
+        "By step",
+        "From the vendor's",
+    ):
+        assert any(one.startswith(line) for one in shown), line
+    said = " ".join(" ".join(shown).split())
+    assert "100% accepted" in said
+
+
+def test_the_ledger_alone_gives_the_receipt_again(documented: tuple[str, Path]) -> None:
+    out = documented[1]
+    folder = Folder(out.parent, {})
+    again = folder.fleet("jobs", "cost", "--from", "out", "-o", "json")
+    assert again.code == 0, again.err
+    assert json.loads(again.out) == json.loads((out / "receipt.json").read_text())
+    for row in lines(out / "ledger.jsonl"):
+        assert row["price"]["source"].startswith("genai-prices")
+        assert row["attempt"] >= 1
+        assert row["reserved_nano_usd"] > 0
+    ledger = (out / "ledger.jsonl").read_text()
+    (out / "ledger.jsonl").write_text(ledger.partition("\n")[2])
+    try:
+        short = folder.fleet("jobs", "cost", "--from", "out")
+    finally:
+        (out / "ledger.jsonl").write_text(ledger)
+    assert short.code == 1
+    assert "calls: the receipt says" in short.err

@@ -214,6 +214,13 @@ def test_books_that_were_changed_do_not_agree(changes: dict[str, Any], complaint
         assert any(complaint in one for one in found), found
 
 
+def test_an_earlier_versions_receipt_is_not_blamed_for_what_it_does_not_say() -> None:
+    told = receipt_of([a_row()], [])
+    earlier = Receipt.model_validate(told.model_dump(exclude={"lanes", "steps", "cache_saved_nano_usd", "quality"}))
+    assert replay(earlier, [a_row()], [], CONFIG).complaints == ()
+    assert replay(earlier, [], [], CONFIG).complaints != ()
+
+
 def test_missing_lines_and_missing_results_show() -> None:
     told = receipt_of(
         [a_row(), a_row(call_id="j/a/2.1.1", subtask="j/a/2")], [Outcome(step="a", status="ok", tier="nano")]

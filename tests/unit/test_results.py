@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,13 +11,15 @@ from typing import Any
 import pytest
 
 from fleet.config import load_config
-from fleet.errors import BadInputError
+from fleet.errors import BadInputError, FleetError
 from fleet.jobs import JobSpec, JobStatus, Outcome, Step
 from fleet.ledger import LedgerEntry
 from fleet.receipt import Receipt, Tally
 from fleet.recipes.document_codebase import document_codebase
 from fleet.recipes.pages import check_links
-from fleet.results import ResultNotWrittenError, check_out, write_results
+from fleet.replay import replay
+from fleet.results import ResultNotWrittenError, check_out, read_books, write_results
+from fleet.session import raise_unless_closed
 
 SPEC = JobSpec(name="triage", steps=(Step(id="a", prompt="x"),))
 OUTCOMES = [
@@ -73,7 +76,8 @@ def write(out: Path, result: Any = "Briefing.", **changes: Any) -> list[Path]:
 
 
 def names(out: Path) -> set[str]:
-    return {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()}
+    """The files below `out`, but for the one that is there where pyarrow is."""
+    return {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()} - {"ledger.parquet"}
 
 
 def test_what_the_folder_holds(tmp_path: Path) -> None:
@@ -166,6 +170,54 @@ def test_a_write_that_fails_leaves_whole_files(tmp_path: Path) -> None:
         write(tmp_path, outcomes=cut())
     assert (tmp_path / "results.jsonl").read_bytes() == before
     check_out(tmp_path)
+
+
+def test_the_ledger_is_a_parquet_file_too_where_that_can_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = importlib.util.find_spec("pyarrow") is not None
+    assert (tmp_path / "ledger.parquet" in write(tmp_path)) is there is (tmp_path / "ledger.parquet").exists()
+    (tmp_path / "ledger.parquet").write_text("an earlier one")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    assert tmp_path / "ledger.parquet" not in write(tmp_path)
+    assert not (tmp_path / "ledger.parquet").exists(), "what an earlier result left would belie this one's ledger"
+
+
+def books(out: Path) -> Receipt:
+    return replay(*read_books(out), CONFIG).receipt
+
+
+def test_the_books_of_a_folder_are_read_again(tmp_path: Path) -> None:
+    write(tmp_path, ledger=[entry(1)])
+    assert books(tmp_path) == receipt()
+    with (tmp_path / "ledger.jsonl").open("a") as file:
+        file.write(entry(2).model_dump_json(exclude={"tenant"}).replace('"attempt"', '"later_field"') + "\n")
+    assert books(tmp_path).calls == 2, "another version's line is read tolerantly"
+    told = (tmp_path / "receipt.json").read_text()
+    with pytest.raises(FleetError, match=r"(?s)do not agree:\n- .*\n- calls: the receipt says 1, the books say 2"):
+        raise_unless_closed(tmp_path, replay(*read_books(tmp_path), CONFIG))
+    assert (tmp_path / "receipt.json").read_text() == told
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("ledger.jsonl", None, "has no ledger.jsonl; give a folder that `fleet run --out`"),
+        ("results.jsonl", "{}", r"results.jsonl, line 1, is no Outcome: Field required"),
+        ("ledger.jsonl", "nonsense", r"ledger.jsonl, line 1, is no LedgerEntry: Invalid JSON"),
+        ("receipt.json", "\ud83d", r"receipt.json, line 1, is no Receipt: no UTF-8"),
+    ],
+)
+def test_a_folder_that_holds_no_books_says_what_is_wrong(
+    tmp_path: Path, name: str, text: str | None, message: str
+) -> None:
+    write(tmp_path)
+    if text is None:
+        (tmp_path / name).unlink()
+    else:
+        (tmp_path / name).write_bytes(text.encode("utf-8", "surrogatepass"))
+    with pytest.raises(BadInputError, match=message):
+        books(tmp_path)
 
 
 def test_a_recipe_writes_its_pages(tmp_path: Path) -> None:
