@@ -1,6 +1,6 @@
 """Owns the measurement of how hard budgets are and how much of them is used: `python -m benchmarks.budgets`.
 
-A real Valkey, coordinator and two workers of 500 calls each against the simulated provider, over HTTP, whose answers are of
+A real Valkey, coordinator and two workers of 600 calls each against the simulated provider, over HTTP, whose answers are of
 unequal length. Three budgets are used up at the same time: a job's, a tenant's of a day, by two jobs, and the fleet's of a
 day, by what a third tenant runs beside them. All of it is looked at many times a second, in one script each, so that what is
 settled and what is held are of one instant. In the end, when every job is paused, it is compared with the charge log.
@@ -34,7 +34,7 @@ from fleet.prices import NANO_PER_USD
 from fleet.runtime import NAMESPACE, Runtime
 from fleet.sim.settings import Latency, SimSettings
 
-WORKERS, CONCURRENCY = 2, 500
+WORKERS, CONCURRENCY = 2, 600
 MODEL, KEY = "model", "sk-benchmark"
 #: A call may write so much, and writes a quarter of it, more or less.
 MOST_OUTPUT = 700
@@ -151,7 +151,7 @@ def _start(folder: Path, processes: Processes) -> tuple[Runtime, Path]:
         port=port,
         api_key=KEY,
         charges=charges,
-        latency={MODEL: Latency(base_s=2.5, per_output_token_s=0.002, per_1k_input_s=0)},
+        latency={MODEL: Latency(base_s=4, per_output_token_s=0.002, per_1k_input_s=0)},
         invalid_output={MODEL: 0},
     )
     sim = (sys.executable, "-m", "fleet.sim", settings.model_dump_json(), str(folder / "fleet.yaml"))
