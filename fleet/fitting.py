@@ -32,9 +32,9 @@ from fleet.providers.base import Completion
 from fleet.tenants import tenant_of
 from queues.subtasks import Refused
 
-#: How long to wait for others to free a part of a budget before the subtask goes back to its backlog, how often to look
-#: meanwhile, and how often it may come back.
-PATIENCE_S = 2.0
+#: How long to wait for others to free a part of a budget before the subtask goes back to its backlog, the first time and at
+#: most, how often to look meanwhile, and how often it may come back.
+PATIENCE_S, MOST_PATIENCE_S = 2.0, 10.0
 LOOK_S = 0.2
 CLAIMS = 300
 #: Vendors take no lower limit.
@@ -124,7 +124,7 @@ class Fitting:
         if short.others == 0 or self._purpose.claim.claims >= CLAIMS:
             raise exceeded(self._purpose.job, short, self._amount(name))
         if self._until is None:
-            self._until = time.monotonic() + PATIENCE_S
+            self._until = time.monotonic() + min(MOST_PATIENCE_S, PATIENCE_S * max(1, self._purpose.claim.claims))
         try:
             if self._line is None:
                 line = (short.whom or self._purpose.job, short.per, self._purpose.tier)

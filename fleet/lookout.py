@@ -10,14 +10,15 @@ import asyncio
 
 from prometheus_client.registry import Collector
 
+from fleet.caps import caps_of
 from fleet.choices import account_of, allowance_of
 from fleet.config import FleetConfig
 from fleet.metrics import AccountMetrics, AdmissibleMetrics, Metrics, OpenJobMetrics
-from fleet.prices import NANO_PER_USD
 from fleet.scaling import admissible, lanes_of
 from fleet.tenants import DEFAULT
 from queues.limits import Limiter, Standing
-from queues.survey import MOST_TENANTS, NEARLY, Surveyor
+from queues.shared import EVERYBODY
+from queues.survey import MOST_TENANTS, Surveyor
 
 
 class Lookout:
@@ -43,10 +44,7 @@ class Lookout:
         return dict(zip(names, await asyncio.gather(*looks), strict=True))
 
     async def _jobs(self) -> OpenJobMetrics:
-        configured = self._config.tenants
-        jobs = await self._surveyor.open_jobs(list(dict.fromkeys((DEFAULT, *configured)))[:MOST_TENANTS])
-        limits = {name: tenant.usd_per_day for name, tenant in configured.items() if tenant.usd_per_day is not None}
-        nearly = sum(
-            jobs.used_today.get(name, 0) >= NEARLY * float(limit) * NANO_PER_USD for name, limit in limits.items()
-        )
-        return OpenJobMetrics(jobs, nearly)
+        tenants = list(dict.fromkeys((EVERYBODY, DEFAULT, *self._config.tenants)))[:MOST_TENANTS]
+        jobs = await self._surveyor.open_jobs(tenants)
+        caps = {cap for tenant in tenants[1:] for cap in caps_of(self._config, tenant)}
+        return OpenJobMetrics(jobs, caps)

@@ -7,14 +7,15 @@ prompts and keys has no way in. All coordinators of a fleet show the same number
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from queues.limits import Standing
-from queues.survey import OpenJobs, Righted, Survey
+from queues.shared import EVERYBODY, Cap
+from queues.survey import NEARLY, OpenJobs, Righted, Survey
 
 #: Why the reconciler puts something back: the values of the label `reason`.
 REASONS = (Righted.CLAIM_EXPIRED, Righted.MESSAGE_LOST, Righted.GATE_SWEPT)
@@ -60,6 +61,14 @@ BUDGETS = (
     ("tierfleet_budget_spent_dollars", "used", "What the open jobs have spent of these budgets."),
     ("tierfleet_budget_held_dollars", "held", "What running calls hold of these budgets."),
 )
+FLEETS = (
+    (
+        "tierfleet_fleet_budget_dollars",
+        "What the whole fleet may spend in a day and in a month; not shown where there is no cap.",
+    ),
+    ("tierfleet_fleet_spent_dollars", "What the whole fleet has spent in this day and month (UTC)."),
+)
+PERS = ("day", "month")
 NANO = 1_000_000_000
 
 
@@ -140,10 +149,10 @@ class AccountMetrics(Collector):
 class OpenJobMetrics(Collector):
     """The jobs that have not ended and their money, in total: no label tells of whom."""
 
-    def __init__(self, jobs: OpenJobs, nearly_spent_tenants: int) -> None:
-        """`nearly_spent_tenants`: those that have spent nine tenths of what they may in a day."""
+    def __init__(self, jobs: OpenJobs, caps: Iterable[Cap]) -> None:
+        """`caps`: of tenants and of all; of whom `jobs` has what was used."""
         self._jobs = jobs
-        self._tenants = nearly_spent_tenants
+        self._caps = list(caps)
 
     def collect(self) -> Iterator[Metric]:
         jobs = self._jobs
@@ -151,21 +160,33 @@ class OpenJobMetrics(Collector):
             yield GaugeMetricFamily(name, text, value=getattr(jobs, field))
         paused = GaugeMetricFamily(
             "tierfleet_paused_jobs",
-            "Open jobs that are paused: asked for by somebody, or halted by the fleet because somebody has to mend something.",
+            "Open jobs that are paused: asked for by somebody, at a cap on what may be spent (budget), or halted by the fleet "
+            "because somebody has to mend something.",
             labels=["reason"],
         )
         paused.add_metric(["asked"], jobs.paused - jobs.halted)
-        paused.add_metric(["halted"], jobs.halted)
+        paused.add_metric(["budget"], jobs.at_cap)
+        paused.add_metric(["halted"], jobs.halted - jobs.at_cap)
         yield paused
         for name, field, text in BUDGETS:
             yield GaugeMetricFamily(name, text, value=getattr(jobs, field) / NANO)
         left = max(0, jobs.caps - jobs.used - jobs.held)
         yield GaugeMetricFamily("tierfleet_budget_left_dollars", "What is left of these budgets.", value=left / NANO)
+        used = {(cap.whom, cap.per): jobs.used_by[cap.whom][PERS.index(cap.per)] for cap in self._caps}
+        near = {cap.whom for cap in self._caps if used[cap.whom, cap.per] >= NEARLY * cap.most}
         yield GaugeMetricFamily(
             "tierfleet_nearly_spent_tenants",
-            "Tenants that have spent nine tenths of what the configuration lets them spend in a day (UTC).",
-            value=self._tenants,
+            "Tenants that have spent nine tenths of what the configuration lets them spend in this day or month (UTC).",
+            value=len(near - {EVERYBODY}),
         )
+        budget, spent = (GaugeMetricFamily(name, text, labels=["per"]) for name, text in FLEETS)
+        for cap in self._caps:
+            if cap.whom == EVERYBODY:
+                budget.add_metric([cap.per], cap.most / NANO)
+        for per, amount in zip(PERS, jobs.used_by[EVERYBODY], strict=True):
+            spent.add_metric([per], amount / NANO)
+        yield budget
+        yield spent
 
 
 class StoreMetrics(Collector):

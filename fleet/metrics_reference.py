@@ -19,6 +19,7 @@ from fleet.meter import OUTCOMES, Meter
 from fleet.metrics import AccountMetrics, AdmissibleMetrics, Metrics, OpenJobMetrics, StoreMetrics
 from fleet.store import COORDINATOR
 from queues.limits import Standing
+from queues.shared import EVERYBODY, Cap
 from queues.survey import OpenJobs, Survey, TierSurvey
 
 HEAD = """\
@@ -76,7 +77,7 @@ def rows() -> dict[str, list[Row]]:
                 Metrics(survey),
                 AdmissibleMetrics({"nano": 0}),
                 AccountMetrics({"m": standing}),
-                OpenJobMetrics(OpenJobs(0, 0, 0, 0, 0, 0, 0, {}), 0),
+                OpenJobMetrics(OpenJobs(0, 0, 0, 0, 0, 0, 0, 0, {EVERYBODY: (0, 0)}), [Cap(EVERYBODY, "day", 1)]),
             ]
         ),
         "The API": _rows([Traffic().registry]),

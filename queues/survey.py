@@ -86,14 +86,16 @@ class OpenJobs:
     paused: int
     #: Of the paused ones, those that nobody asked to pause: somebody has to mend something first.
     halted: int
+    #: Of those, the ones that are paused at a cap.
+    at_cap: int
     #: Caps of the jobs that have one, and what is used and held of these.
     caps: int
     used: int
     held: int
     #: Jobs that have used `NEARLY` all of their cap.
     nearly_used_up: int
-    #: By tenant that was asked about, what was used today (UTC), by jobs that have ended, too.
-    used_today: Mapping[str, int]
+    #: By tenant that was asked about ('*': all of them), what was used in this day and month (UTC), by jobs that have ended, too.
+    used_by: Mapping[str, tuple[int, int]]
 
 
 class Surveyor:
@@ -128,11 +130,12 @@ class Surveyor:
 
         Raises RedisError when the store does not answer.
         """
-        open_, paused, halted, caps, used, held, nearly, *used_today = await self._link.call(
+        reply = await self._link.call(
             "survey_jobs", [self._namespace], [MOST_JOBS, NEARLY, MOST_TENANTS, *tenants], idempotent=True
         )
-        by_tenant = dict(zip(tenants, used_today, strict=True))
-        return OpenJobs(open_, paused, halted, caps, used, held, nearly, by_tenant)
+        numbers, used = reply[:8], reply[8:]
+        by_tenant = dict(zip(tenants, zip(used[::2], used[1::2], strict=True), strict=True))
+        return OpenJobs(*numbers, by_tenant)
 
     async def states(self, ids: Sequence[str]) -> list[str]:
         """Where each subtask stands: its state, its status once it is final; '' for one that is not in the store."""

@@ -2,19 +2,22 @@
 -- a bounded number of jobs, the oldest of each tenant first.
 -- KEYS[1] namespace   ARGV[1] most jobs   ARGV[2] share of a cap from which it is nearly used up
 -- ARGV[3] most tenants: those given, and of the others those of the latest jobs   ARGV[4…] tenants that are known by name
--- Reply: {open, paused, paused by nobody's wish, caps, what is used and what is held of those, how many caps are nearly used up,
---         then what each tenant that was given has used today}. What is open beyond the most is counted as open and otherwise not
+-- Reply: {open, paused, paused by nobody's wish, of those at a cap, caps, what is used and what is held of those, how many caps are
+--         nearly used up, then what each tenant that was given ('*': all) has used today, and in this month}. What is open beyond the most is counted as open and otherwise not
 --         looked at.
 local left, nearly = tonumber(ARGV[1]), tonumber(ARGV[2])
-local open, paused, halted, caps, used_of, held_of, near, today_of = 0, 0, 0, 0, 0, 0, 0, {}
+local open, paused, halted, at_cap, caps, used_of, held_of, near, used_by = 0, 0, 0, 0, 0, 0, 0, 0, {}
 local function look(job)
   local created, finished = unpack(redis.call('HMGET', key('job', job), 'created_at', 'finished_at'))
   if not created or finished then return end -- an earlier version ended it
   open = open + 1
-  local stop, why = unpack(redis.call('HMGET', key('j', job), 'stop', 'why'))
+  local stop, why, short = unpack(redis.call('HMGET', key('j', job), 'stop', 'why', 'short'))
   if stop == 'paused' then
     paused = paused + 1
-    if why and why ~= '' then halted = halted + 1 end
+    if why and why ~= '' then
+      halted = halted + 1
+      if short then at_cap = at_cap + 1 end
+    end
   end
   local cap, used, held = unpack(redis.call('HMGET', key('q', job), 'cap', 'used', 'held'))
   if not cap then return end
@@ -33,7 +36,10 @@ local function look_at(tenant)
 end
 for i = 4, #ARGV do
   look_at(ARGV[i])
-  today_of[#today_of + 1] = tonumber(redis.call('HGET', key('day', 'used', ARGV[i]), today()) or 0)
+  for _, per in ipairs({'day', 'month'}) do
+    local of_it = table.concat({PERIODS[per].base, 'used', ARGV[i]}, ':')
+    used_by[#used_by + 1] = tonumber(redis.call('HGET', of_it, int(PERIODS[per].now)) or 0)
+  end
 end
-for _, tenant in ipairs(redis.call('ZRANGE', key('tenants'), 0, math.max(0, ARGV[3] - #today_of - 1), 'REV')) do look_at(tenant) end
-return {open, paused, halted, caps, used_of, held_of, near, unpack(today_of)}
+for _, tenant in ipairs(redis.call('ZRANGE', key('tenants'), 0, math.max(0, ARGV[3] - #used_by / 2 - 1), 'REV')) do look_at(tenant) end
+return {open, paused, halted, at_cap, caps, used_of, held_of, near, unpack(used_by)}

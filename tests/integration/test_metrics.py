@@ -234,7 +234,7 @@ def test_the_money_of_the_open_jobs_is_added_up_and_that_of_ended_ones_is_not(
         before = await surveyor.open_jobs(["default"])
         assert (before.open, before.paused, before.halted, before.nearly_used_up) == (3, 0, 0, 0)
         assert (before.caps, before.used, before.held) == (5_000_000_000, 0, 0)
-        assert before.used_today["default"] == (await fleet.money(ended.id))[0] > 0
+        assert before.used_by["default"] == (used := (await fleet.money(ended.id))[0], used)
         await store.link.execute("HSET", f"fleet:q:{jobs[0]}", "used", 1_800_000_000, "held", 100_000_000)
         tiers = list(fleet.runtime.tiers)
         await store.stop(jobs[1], "paused", tiers)
@@ -242,7 +242,10 @@ def test_the_money_of_the_open_jobs_is_added_up_and_that_of_ended_ones_is_not(
         after = await surveyor.open_jobs(["default", "nobody"])
         assert (after.open, after.paused, after.halted, after.nearly_used_up) == (3, 2, 1, 1)
         assert (after.caps, after.used, after.held) == (5_000_000_000, 1_800_000_000, 100_000_000)
-        assert after.used_today["nobody"] == 0
+        assert after.used_by["nobody"] == (0, 0)
+        await store.stop(free, "paused", tiers, why="a cap", short=1)
+        capped = await surveyor.open_jobs([])
+        assert (capped.halted, capped.at_cap) == (1, 0), "who was paused already stays so"
 
     on_bench(scenario, valkey, tmp_path, config(), sim=sim.url)
 

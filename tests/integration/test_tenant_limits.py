@@ -1,4 +1,4 @@
-"""What a tenant may have: jobs under way, bytes sent in a day, dollars spent in a day; and what was noted of who did what."""
+"""What a tenant may have: jobs under way, bytes sent in a day (dollars: test_budgets); and what was noted of who did what."""
 
 from __future__ import annotations
 
@@ -68,20 +68,6 @@ def test_so_many_bytes_in_a_day(valkey: Valkey, tmp_path: Path, sim: RunningSim)
         }
 
     on_api(scenario, valkey, tmp_path, sim, **_tenants(bytes_per_day=1_000))
-
-
-def test_so_many_dollars_in_a_day(valkey: Valkey, tmp_path: Path, sim: RunningSim) -> None:
-    async def scenario(api: Api) -> None:
-        key = await api.key("acme")
-        job_id = (await api.ask("POST", "/v1/jobs", key, json=JOB))[1]["id"]
-        await api.fleet.run(job_id)
-        used = await api.fleet.runtime.link.execute("HVALS", "fleet:day:used:acme")
-        assert [int(value) for value in used] == [(await api.fleet.money(job_id))[0]]
-        assert (await api.ask("POST", "/v1/jobs", key, json=JOB))[0] == 429
-        status, problem, _ = await api.ask("POST", f"/v1/jobs/{job_id}/retry", key)
-        assert (status, "nothing runs again" in problem["detail"]) == (429, True)
-
-    on_api(scenario, valkey, tmp_path, sim, **_tenants(usd_per_day=0.000001))
 
 
 def test_who_did_what_is_noted_and_nothing_of_what_was_sent(valkey: Valkey, tmp_path: Path, sim: RunningSim) -> None:

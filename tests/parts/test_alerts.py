@@ -141,6 +141,17 @@ CASES: dict[str, Case] = {
     "TenantNearlySpent": Case(
         {"tierfleet_nearly_spent_tenants": "0x50 1x20"}, {"tierfleet_nearly_spent_tenants": "0x60"}
     ),
+    "FleetNearlySpent": Case(
+        {
+            'tierfleet_fleet_spent_dollars{per="month"}': "50x10 95x50",
+            'tierfleet_fleet_budget_dollars{per="month"}': "100x60",
+        },
+        {
+            'tierfleet_fleet_spent_dollars{per="month"}': "85x60",
+            'tierfleet_fleet_budget_dollars{per="month"}': "100x60",
+        },
+        {"per": "month"},
+    ),
 }
 
 

@@ -14,6 +14,7 @@ from fleet.errors import BadInputError
 from fleet.metrics import REASONS, AccountMetrics, Metrics, OpenJobMetrics, StoreMetrics
 from fleet.metrics_endpoint import Together
 from queues.limits import Standing
+from queues.shared import Cap
 from queues.survey import OpenJobs, Righted, Survey, TierSurvey
 
 IDLE = TierSurvey(ready=0, out=0, workers=0, capacity=0)
@@ -34,13 +35,15 @@ SURVEY = Survey(
 OPEN = OpenJobs(
     open=5,
     paused=3,
-    halted=1,
+    halted=2,
+    at_cap=1,
     caps=7_000_000_000,
     used=4_000_000_000,
     held=1_500_000_000,
     nearly_used_up=2,
-    used_today={"acme": 1},
+    used_by={"acme": (95, 95), "*": (2_000_000_000, 3_000_000_000)},
 )
+CAPS = [Cap("acme", "day", 100), Cap("acme", "month", 1_000), Cap("*", "month", 5_000_000_000)]
 FREE = Standing(None, None, None, requests=9, tokens=900, calls=3, next_s=0.0, paused_s=0.0, outage_s=None)
 BUSY = Standing(100, 1_000, 4, requests=50, tokens=250, calls=1, next_s=1.5, paused_s=2.5, outage_s=0.0)
 
@@ -49,7 +52,7 @@ def samples(*collectors: Collector) -> dict[tuple[str, ...], float]:
     """(name, values of labels) -> value."""
     families = text_string_to_metric_families(generate_latest(Together(collectors)).decode())
     found = [sample for family in families for sample in family.samples]
-    names = ("tier", "model", "reason", "limit")
+    names = ("tier", "model", "reason", "limit", "per")
     shown = {(s.name, *(s.labels[name] for name in names if name in s.labels)): s.value for s in found}
     assert len(shown) == len(found)
     return shown
@@ -91,28 +94,32 @@ def test_an_account_is_shown_with_its_use_of_the_limits_that_it_has() -> None:
 
 
 def test_money_is_shown_in_dollars_and_in_total() -> None:
-    assert samples(OpenJobMetrics(OPEN, 4)) == {
+    assert samples(OpenJobMetrics(OPEN, CAPS)) == {
         ("tierfleet_open_jobs",): 5,
         ("tierfleet_nearly_spent_jobs",): 2,
-        ("tierfleet_paused_jobs", "asked"): 2,
+        ("tierfleet_paused_jobs", "asked"): 1,
+        ("tierfleet_paused_jobs", "budget"): 1,
         ("tierfleet_paused_jobs", "halted"): 1,
         ("tierfleet_budget_dollars",): 7,
         ("tierfleet_budget_spent_dollars",): 4,
         ("tierfleet_budget_held_dollars",): 1.5,
         ("tierfleet_budget_left_dollars",): 1.5,
-        ("tierfleet_nearly_spent_tenants",): 4,
+        ("tierfleet_nearly_spent_tenants",): 1,
+        ("tierfleet_fleet_budget_dollars", "month"): 5,
+        ("tierfleet_fleet_spent_dollars", "day"): 2,
+        ("tierfleet_fleet_spent_dollars", "month"): 3,
     }
 
 
 def test_names_follow_one_scheme_and_every_metric_says_what_it_is() -> None:
-    every = [StoreMetrics(answers=True), Metrics(SURVEY), AccountMetrics({"busy": BUSY}), OpenJobMetrics(OPEN, 0)]
+    every = [StoreMetrics(answers=True), Metrics(SURVEY), AccountMetrics({"busy": BUSY}), OpenJobMetrics(OPEN, CAPS)]
     for family in text_string_to_metric_families(generate_latest(Together(every)).decode()):
         assert re.fullmatch(r"tierfleet_[a-z]+(_[a-z]+)*", family.name)
         assert family.documentation.endswith(".")
         assert family.type in ("counter", "gauge")
         for sample in family.samples:
             assert (family.type == "counter") == sample.name.endswith("_total")
-            assert sample.labels.keys() <= {"tier", "reason", "model", "limit"}
+            assert sample.labels.keys() <= {"tier", "reason", "model", "limit", "per"}
 
 
 @pytest.mark.parametrize(
