@@ -13,6 +13,7 @@ import pytest
 
 from fleet import lines, vendor_batches
 from fleet.control import Control
+from fleet.errors import ProviderError
 from fleet.janitor import Janitor
 from fleet.jobs import JobStatus
 from fleet.store import Job
@@ -264,7 +265,7 @@ def test_whatever_dies_at_whatever_step_no_line_is_lost_or_paid_twice(
         assert {(entry.lane, entry.status) for entry in ledger} == {("batch", "ok")}
         await check_books(fleet, vendor, job.id)
 
-    _with(scenario, valkey, tmp_path, vendor, claim_s=0.4)
+    _with(scenario, valkey, tmp_path, vendor, claim_s=0.4, lanes={"lines": len(TICKETS), "gather_s": 20})
 
 
 def test_bad_connections_cost_time_and_no_line(valkey: Valkey, tmp_path: Path, vendor: LanesSim) -> None:
@@ -325,7 +326,7 @@ def test_a_vendor_without_batches_is_asked_at_once(valkey: Valkey, tmp_path: Pat
         await check_books(fleet, vendor, job.id)
 
     async def refuse(*_: object) -> str:
-        raise vendor_batches.ProviderError("It knows no such route.", kind="not_found", retryable=False)
+        raise ProviderError("It knows no such route.", kind="not_found", retryable=False)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("fleet.providers.vendor_batches.VendorBatches.upload", refuse)
