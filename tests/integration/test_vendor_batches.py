@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
+import subprocess
+import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
@@ -20,6 +23,7 @@ from fleet.store import Job
 from queues.subtasks import Claim
 from tests.support.bench import BREAKS, Bench, books, on_bench
 from tests.support.lanes import LanesSim, lanes_config, lanes_sim, price_of
+from tests.support.sim import ROOT
 from tests.support.valkey import Valkey
 from tests.support.worker import eventually
 
@@ -358,3 +362,37 @@ def _with(
     **others: Any,
 ) -> None:
     on_bench(scenario, valkey, folder, lanes_config(lanes=lanes, **others), sim=vendor.sim.url)
+
+
+def test_worker_and_coordinator_are_killed_again_and_again_and_the_books_agree(
+    valkey: Valkey, tmp_path: Path, vendor: LanesSim
+) -> None:
+    config = lanes_config(nano=BREAKS, claim_s=1, lanes={"lines": 4, "gather_s": 0.5})
+    (tmp_path / "fleet.json").write_text(config.model_dump_json())
+    job: list[str] = []
+
+    async def submit(fleet: Bench) -> None:
+        job.append(await fleet.submit(items=TICKETS + TICKETS[:3], steps=[SORT], deadline="24h", budget_usd=1))
+
+    async def check(fleet: Bench) -> None:
+        assert (await fleet.runtime.jobs.load(job[0])).status is JobStatus.COMPLETED
+        ledger = await fleet.ledger(job[0])
+        assert {entry.lane for entry in ledger} == {"batch"}
+        assert sorted(entry.status for entry in ledger) == ["ok"] * 8 + ["rejected"] * 8
+        await check_books(fleet, vendor, job[0])
+
+    on_bench(submit, valkey, tmp_path, config, sim=vendor.sim.url)
+    armed = ("joined=3,finished=3", "uploaded=2,batched=2,collected=2,settled=2")
+    about = (valkey.url, str(tmp_path), vendor.sim.url, str(tmp_path / "fleet.json"), job[0])
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.support.dying", *about, *armed],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    deaths = json.loads(done.stdout)
+    assert deaths["worker"] >= 3
+    assert deaths["coordinator"] >= 4
+    on_bench(check, valkey, tmp_path, config, sim=vendor.sim.url)
