@@ -15,6 +15,7 @@ import os
 import signal
 import sys
 import time
+import traceback
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -22,6 +23,7 @@ from typing import Any, cast
 from fleet.config import FleetConfig
 from fleet.store import COORDINATOR
 from queues import failpoints
+from queues.claims import ClaimLost
 from tests.support.bench import Bench, bench
 
 MOST_S = 100.0
@@ -35,7 +37,8 @@ async def _work(fleet: Bench, tiers: list[str], job_id: str) -> None:
             released = await store.release(tier, 200)
             await store.sent([one.id for one in released])
             for one in released:
-                await fleet.perform(one, tier)
+                with contextlib.suppress(ClaimLost):
+                    await fleet.perform(one, tier)
         if COORDINATOR in tiers:
             await store.reconcile()
             job = await fleet.runtime.jobs.load(job_id)
@@ -66,6 +69,9 @@ def _fork(armed: str, *what: Any) -> int:
         failpoints._passed = dict.fromkeys(failpoints._EVERY, 0)
         asyncio.run(_process(*what))
         code = 0
+    except BaseException:
+        traceback.print_exc()
+        sys.stderr.flush()
     finally:
         os._exit(code)
 
