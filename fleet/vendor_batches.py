@@ -45,6 +45,8 @@ MOST_TRIES, LONGEST_WAIT_S = 8, 300.0
 CLOCKS_APART_S = 3_600.0
 #: Processes that may die looking at a lot without one look in between that went well, before it is given up.
 MOST_KILLS = 10
+#: What befell a line of which the vendor says nothing although nobody cancelled its batch: that was not taken, or was no good.
+NOT_RUN = ProviderError("The vendor did not run it in a batch.", kind="server", retryable=True)
 #: Charges written in one script.
 SHARD = 200
 
@@ -135,7 +137,7 @@ class _Look:
             answers = await self._batches.answers(standing, self._route.route)
         except ProviderError as error:
             return await self._failed(error)
-        return await self._close(answers, standing)
+        return await self._close(answers, standing, None if standing.cancelled else NOT_RUN)
 
     async def _standing(self, batches: BatchProvider) -> BatchStanding | None:
         """The batch as it stands, begun if it was not yet; None: it is not to be begun. Raises ProviderError."""
@@ -201,9 +203,7 @@ class _Look:
 
     def _unsent(self) -> ProviderError | None:
         """Why no batch was begun; None: it was not wanted any more."""
-        if self._state.failed < MOST_TRIES:
-            return None
-        return ProviderError("The vendor took no batch.", kind="unavailable", retryable=True)
+        return None if self._state.failed < MOST_TRIES else NOT_RUN
 
     async def _close(
         self,

@@ -109,6 +109,8 @@ class BatchStanding:
     handle: str
     #: Its answers can be read: those of all lines, or of as many as were run before it was cancelled or expired.
     ended: bool
+    #: It was cancelled before all lines were run.
+    cancelled: bool = False
     #: The vendor's ids of the files it was sent and has written.
     files: tuple[str, ...] = ()
     #: The files with answers and errors.

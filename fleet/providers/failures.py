@@ -146,16 +146,6 @@ def failed_line(provider: str, code: str, request_id: str | None) -> ProviderErr
     )
 
 
-def lost_line(provider: str) -> ProviderError:
-    """The error of a line of which nobody can say any more what became of it."""
-    return ProviderError(
-        f"{provider} cannot be asked any more what became of a batch.",
-        kind="not_found",
-        retryable=False,
-        maybe_billed=True,
-    )
-
-
 def unknown_handle(provider: str, handle: str) -> ProviderError:
     return ProviderError(
         f"{provider} no longer knows a call that was begun in the background; its answer is lost.",

@@ -161,6 +161,7 @@ class VendorBatches:
             return BatchStanding(
                 self._id(said),
                 said["status"] in ENDED,
+                cancelled=said["status"] == "cancelled",
                 files=tuple(filter(None, known)),
                 answers=tuple(filter(None, known[1:])),
                 answered=int((said.get("request_counts") or {}).get("completed") or 0),

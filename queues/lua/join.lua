@@ -35,6 +35,7 @@ if not fits() then
   redis.call('PEXPIRE', lots, LOTS_KEPT_MS)
   redis.call('HSET', key('s', lot), 'task', ARGV[6], 'payload', ARGV[8], 'cost', 1, 'needs', 0, 'kills', 0, 'sends', 0,
     'fence', int(clock[1] * 1000000 + clock[2]), 'trail', '', 'size', 0, 'snoozed', 1, 'ready_at', now)
+  redis.call('PEXPIRE', key('s', lot), LOTS_KEPT_MS)
   move(lot, tier, nil, 'queued')
   redis.call('ZADD', key('watch'), now + ARGV[11], lot)
 end

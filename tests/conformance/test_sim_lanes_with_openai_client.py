@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import openai
@@ -11,29 +13,19 @@ import pytest
 from openai import OpenAI
 from openai.types import Batch
 
-from fleet.config import FleetConfig
-from fleet.prices import Usage, cost_nano_usd
-from fleet.sim.settings import Faults, SimSettings
-from tests.conformance.conftest import Sims
-from tests.support.sim import MODELS, RunningSim
+from tests.support.bench import DEAR, GOOD
+from tests.support.lanes import PLAIN, LanesSim, lanes_sim, price_of
+from tests.support.sim import RunningSim
 
 PROMPT = "Summarise: The pump in hall 3 leaks. It was repaired in May."
 LONG = "Rules of the house. " + " ".join(f"Rule {number}: keep valve {number} shut." for number in range(400))
-CONFIG = FleetConfig.model_validate(
-    {
-        "models": {name: {"context_tokens": 400_000, "service_tiers": ["flex"], "batch": True} for name in MODELS[:2]}
-        | {MODELS[2]: {"context_tokens": 400_000}},
-        "tiers": {"nano": {"model": MODELS[0]}, "mini": {"model": MODELS[1]}, "flagship": {"model": MODELS[2]}},
-    }
-)
-QUICK = SimSettings(speed=100, batch_s=30, invalid_output=dict.fromkeys(MODELS, 0.0))
 
 
 def client_of(sim: RunningSim) -> OpenAI:
     return OpenAI(base_url=sim.url, api_key="any", max_retries=0)
 
 
-def line(custom_id: str, prompt: str = PROMPT, model: str = MODELS[0], **more: Any) -> bytes:
+def line(custom_id: str, prompt: str = PROMPT, model: str = GOOD, **more: Any) -> bytes:
     body = {"model": model, "messages": [{"role": "user", "content": prompt}], **more}
     asked = {"custom_id": custom_id, "method": "POST", "url": "/v1/chat/completions", "body": body}
     return json.dumps(asked).encode() + b"\n"
@@ -60,70 +52,74 @@ def content(client: OpenAI, file: str | None) -> list[dict[str, Any]]:
     return [] if file is None else [json.loads(one) for one in client.files.content(file).text.splitlines()]
 
 
-def half(charge: dict[str, Any]) -> int:
-    usage = Usage.model_validate({name: charge[name] for name in Usage.model_fields})
-    model = CONFIG.models[charge["model"]]
-    halved = cost_nano_usd(charge["model"], model, usage, "batch")
-    assert 2 * halved - cost_nano_usd(charge["model"], model, usage) in (0, 1)
-    return halved
+@pytest.fixture(scope="module")
+def vendor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LanesSim]:
+    with lanes_sim(tmp_path_factory.mktemp("vendor"), batch_s=300) as running:
+        yield running
 
 
-def test_flex_is_slower_half_the_price_and_says_so_on_both_wires(sims: Sims) -> None:
-    sim = sims(QUICK, CONFIG)
+@pytest.fixture(scope="module")
+def slow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LanesSim]:
+    """Its batches take ten seconds."""
+    with lanes_sim(tmp_path_factory.mktemp("slow"), batch_s=10_000) as running:
+        yield running
+
+
+def test_flex_is_slower_half_the_price_and_says_so_on_both_wires(vendor: LanesSim) -> None:
+    sim = vendor.sim
     with client_of(sim) as client:
         said = client.chat.completions.with_raw_response.create(
-            model=MODELS[0],
+            model=GOOD,
             messages=[{"role": "user", "content": PROMPT}],
             service_tier="flex",
             extra_headers={"X-Client-Request-Id": "flex-chat"},
         ).parse()
         answered = client.responses.create(
-            model=MODELS[0], input=PROMPT, service_tier="flex", extra_headers={"X-Client-Request-Id": "flex-responses"}
+            model=GOOD, input=PROMPT, service_tier="flex", extra_headers={"X-Client-Request-Id": "flex-responses"}
         )
-        usual = client.responses.create(model=MODELS[0], input=PROMPT, service_tier="auto")
+        usual = client.responses.create(model=GOOD, input=PROMPT, service_tier="auto")
         with pytest.raises(openai.BadRequestError) as unfit:
-            client.responses.create(model=MODELS[2], input=PROMPT, service_tier="flex")
+            client.responses.create(model=PLAIN, input=PROMPT, service_tier="flex")
         with pytest.raises(openai.BadRequestError) as unknown:
-            client.responses.create(model=MODELS[0], input=PROMPT, extra_body={"service_tier": "cheap"})
+            client.responses.create(model=GOOD, input=PROMPT, extra_body={"service_tier": "cheap"})
     assert (said.service_tier, answered.service_tier, usual.service_tier) == ("flex", "flex", "default")
     assert unfit.value.param == unknown.value.param == "service_tier"
     for call in ("flex-chat", "flex-responses"):
         charge = sim.charge_of(call)
-        assert (charge["lane"], charge["cost_nano_usd"]) == ("flex", half(charge))
+        assert (charge["lane"], charge["cost_nano_usd"]) == ("flex", price_of(charge, "flex"))
+        assert 2 * charge["cost_nano_usd"] - price_of(charge, "standard") in (0, 1)
 
 
-def test_flex_without_room_is_refused_for_nothing_and_may_be_served_as_the_standard(sims: Sims) -> None:
-    full = sims(QUICK.model_copy(update={"faults": Faults(flex_unavailable=1)}), CONFIG)
-    with client_of(full) as client:
-        with pytest.raises(openai.RateLimitError) as refused:
-            client.responses.create(model=MODELS[0], input=PROMPT, service_tier="flex")
-        client.responses.create(model=MODELS[0], input=PROMPT)
+def test_flex_without_room_is_refused_for_nothing_and_may_be_served_as_the_standard(vendor: LanesSim) -> None:
+    before = len(vendor.sim.charges())
+    with client_of(vendor.sim) as client:
+        with vendor.faults(flex_unavailable=1):
+            with pytest.raises(openai.RateLimitError) as refused:
+                client.responses.create(model=GOOD, input=PROMPT, service_tier="flex")
+            client.responses.create(model=GOOD, input=PROMPT)
+        with vendor.faults(flex_as_standard=1):
+            assert client.responses.create(model=GOOD, input=PROMPT, service_tier="flex").service_tier == "default"
     assert refused.value.code == "resource_unavailable"
-    assert [charge["lane"] for charge in full.charges()] == ["standard"]
-
-    lent = sims(QUICK.model_copy(update={"faults": Faults(flex_as_standard=1)}), CONFIG)
-    with client_of(lent) as client:
-        assert client.responses.create(model=MODELS[0], input=PROMPT, service_tier="flex").service_tier == "default"
-    assert [charge["lane"] for charge in lent.charges()] == ["standard"]
+    assert [charge["lane"] for charge in vendor.sim.charges()[before:]] == ["standard"] * 2
 
 
-def test_a_prefix_is_cached_among_calls_with_the_same_key(sims: Sims) -> None:
+def test_a_prefix_is_cached_among_calls_with_the_same_key(vendor: LanesSim) -> None:
     def cached(client: OpenAI, number: int, key: str) -> int:
         answer = client.responses.create(
-            model=MODELS[0], instructions=LONG, input=f"Which rule is number {number}?", prompt_cache_key=key
+            model=GOOD, instructions=LONG, input=f"Which rule is number {number}?", prompt_cache_key=key
         )
         assert answer.usage is not None
         return answer.usage.input_tokens_details.cached_tokens
 
-    with client_of(sims(QUICK, CONFIG)) as client:
+    with client_of(vendor.sim) as client:
         assert cached(client, 1, "a") == 0
         assert cached(client, 2, "a") >= 1024
         assert cached(client, 3, "b") == 0
         assert cached(client, 4, "b") >= 1024
 
 
-def test_a_batch_from_upload_to_answers(sims: Sims) -> None:
-    sim = sims(QUICK, CONFIG)
+def test_a_batch_from_upload_to_answers(vendor: LanesSim) -> None:
+    sim = vendor.sim
     with client_of(sim) as client:
         data = b"".join(line(f"call-{number}", f"{PROMPT} Part {number}.") for number in range(5))
         batch = begin(client, data + line("call-bad", max_tokens=-1), metadata={"ours": "1"})
@@ -147,12 +143,12 @@ def test_a_batch_from_upload_to_answers(sims: Sims) -> None:
             client.batches.cancel(batch.id)
     for one in outputs:
         charge = sim.charge_of(one["custom_id"])
-        assert (charge["lane"], charge["cost_nano_usd"]) == ("batch", half(charge))
+        assert (charge["lane"], charge["cost_nano_usd"]) == ("batch", price_of(charge, "batch"))
 
 
-def test_a_batch_of_responses(sims: Sims) -> None:
-    with client_of(sims(QUICK, CONFIG)) as client:
-        body = {"model": MODELS[1], "input": PROMPT, "max_output_tokens": 100}
+def test_a_batch_of_responses(vendor: LanesSim) -> None:
+    with client_of(vendor.sim) as client:
+        body = {"model": DEAR, "input": PROMPT, "max_output_tokens": 100}
         asked = {"custom_id": "one", "method": "POST", "url": "/v1/responses", "body": body}
         batch = ended(client, begin(client, json.dumps(asked).encode(), endpoint="/v1/responses"))
         (said,) = content(client, batch.output_file_id)
@@ -164,16 +160,16 @@ def test_a_batch_of_responses(sims: Sims) -> None:
     [
         (b"no json\n", "invalid_json_line"),
         (line("a") + line("a"), "duplicate_custom_id"),
-        (line("a") + line("b", model=MODELS[1]), "mismatched_model"),
+        (line("a") + line("b", model=DEAR), "mismatched_model"),
         (line("a", model="gpt-0"), "model_not_found"),
-        (line("a", model=MODELS[2]), "model_not_supported"),
+        (line("a", model=PLAIN), "model_not_supported"),
         (line("a", colour="red"), "unknown_parameter"),
         (line("a", stream=True), "invalid_request"),
         (b"", "empty_file"),
     ],
 )
-def test_a_batch_with_a_bad_line_is_not_begun(sims: Sims, data: bytes, code: str) -> None:
-    sim = sims(QUICK, CONFIG)
+def test_a_batch_with_a_bad_line_is_not_begun(vendor: LanesSim, data: bytes, code: str) -> None:
+    sim = vendor.sim
     before = len(sim.charges())
     with client_of(sim) as client:
         batch = ended(client, begin(client, data))
@@ -184,8 +180,8 @@ def test_a_batch_with_a_bad_line_is_not_begun(sims: Sims, data: bytes, code: str
     assert (batch.output_file_id, len(sim.charges())) == (None, before)
 
 
-def test_a_batch_that_is_cancelled_keeps_what_was_done(sims: Sims) -> None:
-    sim = sims(QUICK.model_copy(update={"batch_s": 100}), CONFIG)
+def test_a_batch_that_is_cancelled_keeps_what_was_done(slow: LanesSim) -> None:
+    sim = slow.sim
     with client_of(sim) as client:
         batch = begin(client, b"".join(line(f"cut-{number}") for number in range(100)))
         while not (seen := client.batches.retrieve(batch.id)).request_counts or seen.request_counts.completed < 3:
@@ -200,20 +196,19 @@ def test_a_batch_that_is_cancelled_keeps_what_was_done(sims: Sims) -> None:
     assert {charge["call_id"] for charge in sim.charges()} == {one["custom_id"] for one in outputs}
 
 
-def test_a_batch_that_takes_too_long_expires_and_says_which_lines(sims: Sims) -> None:
+def test_a_batch_that_takes_too_long_expires_and_says_which_lines(tmp_path: Path) -> None:
     # A day is 0.2 s; the lines would take three times as long.
-    sim = sims(QUICK.model_copy(update={"speed": 432_000, "batch_s": 3 * 86_400}), CONFIG)
-    with client_of(sim) as client:
+    with lanes_sim(tmp_path, speed=432_000, batch_s=3 * 86_400) as hasty, client_of(hasty.sim) as client:
         batch = ended(client, begin(client, b"".join(line(f"late-{number}") for number in range(60))))
         outputs, errors = content(client, batch.output_file_id), content(client, batch.error_file_id)
+        charges = hasty.sim.charges()
     assert batch.status == "expired"
     assert {one["error"]["code"] for one in errors} == {"batch_expired"}
     assert len(outputs) + len(errors) == 60
     assert 0 < len(outputs) < 60
-    assert len(sim.charges()) == len(outputs)
+    assert len(charges) == len(outputs)
 
 
-def test_faults_befall_requests_about_batches_too(sims: Sims) -> None:
-    sim = sims(QUICK.model_copy(update={"faults": Faults(reset=1)}), CONFIG)
-    with client_of(sim) as client, pytest.raises(openai.APIConnectionError):
+def test_faults_befall_requests_about_batches_too(vendor: LanesSim) -> None:
+    with client_of(vendor.sim) as client, vendor.faults(reset=1), pytest.raises(openai.APIConnectionError):
         client.files.create(file=("lines.jsonl", line("a")), purpose="batch")

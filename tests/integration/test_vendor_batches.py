@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
+import subprocess
+import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from fleet import lines, vendor_batches
+from fleet import lines, runner, vendor_batches
 from fleet.control import Control
 from fleet.errors import ProviderError
 from fleet.janitor import Janitor
@@ -19,7 +23,8 @@ from fleet.jobs import JobStatus
 from fleet.store import Job
 from queues.subtasks import Claim
 from tests.support.bench import BREAKS, Bench, books, on_bench
-from tests.support.lanes import LanesSim, lanes_config, lanes_sim, price_of
+from tests.support.lanes import PLAIN, LanesSim, lanes_config, lanes_sim, price_of
+from tests.support.sim import ROOT
 from tests.support.valkey import Valkey
 from tests.support.worker import eventually
 
@@ -45,9 +50,19 @@ def vendor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LanesSim]:
 
 @pytest.fixture(scope="module")
 def slow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LanesSim]:
-    """Its batches take 100 s of the clock."""
-    with lanes_sim(tmp_path_factory.mktemp("slow"), batch_s=100_000) as running:
+    """Its batches take 20 s of the clock."""
+    with lanes_sim(tmp_path_factory.mktemp("slow"), batch_s=20_000) as running:
         yield running
+
+
+@pytest.fixture
+def late(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """By so many seconds the fleet's clock is ahead."""
+    seconds = [0.0]
+    clock = SimpleNamespace(time=lambda: time.time() + seconds[0])
+    monkeypatch.setattr(vendor_batches, "time", clock)
+    monkeypatch.setattr(runner, "time", clock)
+    return seconds
 
 
 @contextlib.asynccontextmanager
@@ -143,7 +158,7 @@ def test_lines_are_gathered_by_number_and_by_size(valkey: Valkey, tmp_path: Path
 def test_lines_that_fail_or_expire_are_asked_at_once(valkey: Valkey, tmp_path: Path, vendor: LanesSim) -> None:
     async def scenario(fleet: Bench) -> None:
         with vendor.faults(error_5xx=0.4, refusal=0.1):
-            job = await run(fleet, items=TICKETS * 6)
+            job = await run(fleet, items=TICKETS * 3)
         assert job.status is JobStatus.COMPLETED
         ledger = await fleet.ledger(job.id)
         failed = {entry.subtask for entry in ledger if entry.lane == "batch" and entry.reason == "server"}
@@ -156,7 +171,7 @@ def test_lines_that_fail_or_expire_are_asked_at_once(valkey: Valkey, tmp_path: P
 
 def test_a_batch_that_expires_is_asked_at_once_but_for_what_was_done(valkey: Valkey, tmp_path: Path) -> None:
     async def scenario(fleet: Bench) -> None:
-        job = await run(fleet, items=TICKETS * 8)
+        job = await run(fleet, items=TICKETS * 4)
         assert job.status is JobStatus.COMPLETED
         ledger = await fleet.ledger(job.id)
         expired = {entry.subtask for entry in ledger if entry.reason == "expired"}
@@ -172,31 +187,31 @@ def test_a_batch_that_expires_is_asked_at_once_but_for_what_was_done(valkey: Val
 
 
 def test_what_is_not_back_in_time_is_taken_back_and_asked_at_once(
-    valkey: Valkey, tmp_path: Path, slow: LanesSim
+    valkey: Valkey, tmp_path: Path, slow: LanesSim, late: list[float]
 ) -> None:
     async def scenario(fleet: Bench) -> None:
-        began = time.time()
-        job = await run(fleet, deadline=62)
+        job_id = await fleet.submit(items=TICKETS, steps=[SORT], deadline="24h")
+        async with working(fleet):
+            await eventually(lambda: _at_the_vendor(fleet, job_id), "a batch that runs")
+            late[0] = 86_400 - 299  # it is taken back 300 s before it is due
+            job = await ended(fleet, job_id)
         assert job.status is JobStatus.COMPLETED
-        assert time.time() < began + 62
-        lanes_of = {(entry.lane, entry.reason, entry.cost_nano_usd > 0) for entry in await fleet.ledger(job.id)}
-        assert lanes_of == {("batch", "cancelled", False), ("standard", None, True)}
+        told = {(entry.lane, entry.reason, entry.cost_nano_usd > 0) for entry in await fleet.ledger(job.id)}
+        assert told == {("batch", "cancelled", False), ("standard", None, True)}
         await check_books(fleet, slow, job.id)
 
-    # Two seconds at the vendor.
-    lanes = {"batch_from_s": 61, "back_s": 60, "flex_from_s": 3_600}
-    _with(scenario, valkey, tmp_path, slow, lanes=lanes)
+    _with(scenario, valkey, tmp_path, slow, lanes={"flex_from_s": 3_600})
 
 
 @pytest.mark.parametrize("what", ["cancel", "pause"])
 def test_a_job_that_is_stopped_takes_its_batch_back_and_books_what_was_done(
-    valkey: Valkey, tmp_path: Path, what: str
+    valkey: Valkey, tmp_path: Path, slow: LanesSim, late: list[float], what: str
 ) -> None:
     async def scenario(fleet: Bench) -> None:
         control = Control(fleet.runtime)
-        job_id = await fleet.submit(items=TICKETS * 20, steps=[SORT], deadline="24h", budget_usd=1)
+        job_id = await fleet.submit(items=TICKETS * 4, steps=[SORT], deadline="24h", budget_usd=1)
         async with working(fleet), asyncio.timeout(60):
-            await eventually(lambda: _true(len(half.charges(job_id)) >= 5), "lines that are done")
+            await eventually(lambda: _true(len(slow.charges(job_id)) >= 2), "lines that are done")
             if what == "cancel":
                 await control.cancel(job_id)
                 await eventually(lambda: Janitor(fleet.context).wind_up(job_id), "nothing left of the job")
@@ -204,17 +219,16 @@ def test_a_job_that_is_stopped_takes_its_batch_back_and_books_what_was_done(
                 await control.pause(job_id)
                 await eventually(lambda: _taken_back(fleet, job_id), "its batch to end")
             used, held = await fleet.money(job_id)
-            assert (used, held) == (sum(charge["cost_nano_usd"] for charge in half.charges(job_id)), 0)
-            assert 5 <= len(half.charges(job_id)) < len(TICKETS) * 20
+            assert (used, held) == (sum(charge["cost_nano_usd"] for charge in slow.charges(job_id)), 0)
+            assert 2 <= len(slow.charges(job_id)) < len(TICKETS) * 4
             if what == "pause":
+                late[0] = 86_400  # what was not done is not sent again
                 assert (await fleet.runtime.jobs.load(job_id)).status is JobStatus.PAUSED
                 await control.resume(job_id)
                 assert (await ended(fleet, job_id)).status is JobStatus.COMPLETED
-        await check_books(fleet, half, job_id)
+        await check_books(fleet, slow, job_id)
 
-    # 100 lines take a second.
-    with lanes_sim(tmp_path / "sim", batch_s=1_000) as half:
-        _with(scenario, valkey, tmp_path, half)
+    _with(scenario, valkey, tmp_path, slow)
 
 
 @pytest.mark.parametrize("place", ["joined", "uploaded", "batched", "collected", "settled", "answered_line"])
@@ -265,7 +279,7 @@ def test_whatever_dies_at_whatever_step_no_line_is_lost_or_paid_twice(
         assert {(entry.lane, entry.status) for entry in ledger} == {("batch", "ok")}
         await check_books(fleet, vendor, job.id)
 
-    _with(scenario, valkey, tmp_path, vendor, claim_s=0.4)
+    _with(scenario, valkey, tmp_path, vendor, claim_s=0.4, lanes={"lines": len(TICKETS), "gather_s": 20})
 
 
 def test_bad_connections_cost_time_and_no_line(valkey: Valkey, tmp_path: Path, vendor: LanesSim) -> None:
@@ -317,6 +331,21 @@ def test_a_budget_that_is_short_holds_for_lines_too(valkey: Valkey, tmp_path: Pa
     _with(scenario, valkey, tmp_path, vendor)
 
 
+def test_a_batch_that_the_vendor_finds_no_good_is_asked_at_once(
+    valkey: Valkey, tmp_path: Path, vendor: LanesSim
+) -> None:
+    async def scenario(fleet: Bench) -> None:
+        job = await run(fleet)
+        assert job.status is JobStatus.COMPLETED
+        ledger = await fleet.ledger(job.id)
+        told = {(entry.lane, entry.status, entry.reason) for entry in ledger}
+        assert told == {("batch", "failed", "server"), ("standard", "ok", None)}
+        assert len(ledger) == 2 * len(TICKETS)
+        await check_books(fleet, vendor, job.id)
+
+    _with(scenario, valkey, tmp_path, vendor, nano=PLAIN)
+
+
 def test_a_vendor_without_batches_is_asked_at_once(valkey: Valkey, tmp_path: Path, vendor: LanesSim) -> None:
     async def scenario(fleet: Bench) -> None:
         job = await run(fleet)
@@ -335,6 +364,13 @@ def test_a_vendor_without_batches_is_asked_at_once(valkey: Valkey, tmp_path: Pat
 
 async def _true(value: bool) -> bool:
     return value
+
+
+async def _at_the_vendor(fleet: Bench, job_id: str) -> bool:
+    """Whether the one lot of a job has a batch, and all its lines."""
+    lots = await fleet.context.lines.lots.unended(job_id)
+    trails = [(await fleet.runtime.store.fields(lot, "trail"))[0] for lot in lots]
+    return bool(trails) and all(vendor_batches.State.of(trail or "").handle for trail in trails)
 
 
 async def _taken_back(fleet: Bench, job_id: str) -> bool:
@@ -358,3 +394,37 @@ def _with(
     **others: Any,
 ) -> None:
     on_bench(scenario, valkey, folder, lanes_config(lanes=lanes, **others), sim=vendor.sim.url)
+
+
+def test_worker_and_coordinator_are_killed_again_and_again_and_the_books_agree(
+    valkey: Valkey, tmp_path: Path, vendor: LanesSim
+) -> None:
+    config = lanes_config(nano=BREAKS, claim_s=1, lanes={"lines": 4, "gather_s": 0.5})
+    (tmp_path / "fleet.json").write_text(config.model_dump_json())
+    job: list[str] = []
+
+    async def submit(fleet: Bench) -> None:
+        job.append(await fleet.submit(items=TICKETS + TICKETS[:3], steps=[SORT], deadline="24h", budget_usd=1))
+
+    async def check(fleet: Bench) -> None:
+        assert (await fleet.runtime.jobs.load(job[0])).status is JobStatus.COMPLETED
+        ledger = await fleet.ledger(job[0])
+        assert {entry.lane for entry in ledger} == {"batch"}
+        assert sorted(entry.status for entry in ledger) == ["ok"] * 8 + ["rejected"] * 8
+        await check_books(fleet, vendor, job[0])
+
+    on_bench(submit, valkey, tmp_path, config, sim=vendor.sim.url)
+    armed = ("joined=3,finished=3", "uploaded=2,batched=2,collected=2,settled=2")
+    about = (valkey.url, str(tmp_path), vendor.sim.url, str(tmp_path / "fleet.json"), job[0])
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.support.dying", *about, *armed],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    deaths = json.loads(done.stdout)
+    assert deaths["worker"] >= 3
+    assert deaths["coordinator"] >= 4
+    on_bench(check, valkey, tmp_path, config, sim=vendor.sim.url)

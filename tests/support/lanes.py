@@ -14,6 +14,8 @@ from fleet.sim.settings import Faults, SimSettings
 from tests.support.bench import BREAKS, DEAR, GOOD, config
 from tests.support.sim import RunningSim, running_sim
 
+#: A model that is neither served as flex nor in batches.
+PLAIN = "plain"
 #: What a day is worth: everything that depends on time is quick.
 LANES = {
     "flex_from_s": 60,
@@ -24,13 +26,19 @@ LANES = {
 }
 
 
-def lanes_config(*, batch: bool = True, lanes: dict[str, Any] | None = None, **others: Any) -> FleetConfig:
+def lanes_config(
+    *, nano: str = GOOD, batch: bool = True, lanes: dict[str, Any] | None = None, **others: Any
+) -> FleetConfig:
     """`config` with models that are served as flex and in batches, and have cached input at a tenth."""
     plain = config(**others).model_dump(mode="json")
+    plain["tiers"]["nano"]["model"] = nano
     for name in (GOOD, DEAR, BREAKS):
         model = plain["models"][name]
         model["price"]["cached_input"] = str(float(model["price"]["input"]) / 10)
         model |= {"service_tiers": ["flex"], "batch": batch}
+    plain["models"][PLAIN] = {"context_tokens": 400_000, "price": {"input": "1", "output": "1"}}
+    # The fleet may be told that a model is taken in batches although it is not.
+    plain["models"][PLAIN]["batch"] = nano == PLAIN
     return FleetConfig.model_validate(plain | {"lanes": LANES | (lanes or {})})
 
 
@@ -61,7 +69,7 @@ def lanes_sim(folder: Path, **settings: Any) -> Iterator[LanesSim]:
     given: dict[str, Any] = {
         "speed": 1000,
         "batch_s": 100,
-        "invalid_output": {GOOD: 0.0, DEAR: 0.0, BREAKS: 1.0},
+        "invalid_output": {GOOD: 0.0, DEAR: 0.0, PLAIN: 0.0, BREAKS: 1.0},
     } | settings
     with running_sim(folder, SimSettings(**given, faults_file=faults), lanes_config()) as running:
         yield LanesSim(running, faults)
