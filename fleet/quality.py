@@ -125,9 +125,9 @@ def below_floor(right: float, audited: float, floor: float | None) -> bool:
 
     It is asked after every audit, and an interval that is looked at so often is left by chance in the end. So the evidence is
     what a fair wager against the floor has won: where the floor is kept, it multiplies its stake by 1 / FALSE_ALARM with no more
-    than that chance, however long it goes on (Ville's inequality; H. Robbins, "Statistical Methods Related to the Law of the Iterated
-    Logarithm", Annals of Mathematical Statistics 41, 1970). The stake is spread over all shares below the floor, evenly by the
-    logarithm of what is wrong.
+    than that chance, however long it goes on (Ville's inequality; H. Robbins, "Statistical Methods Related to the Law of the
+    Iterated Logarithm", Annals of Mathematical Statistics 41, 1970). The stake is spread over all shares below the floor, evenly
+    by the logarithm of what is wrong.
     """
     wrong = audited - right
     if floor is None or floor <= 0 or wrong < LEAST_WRONG:

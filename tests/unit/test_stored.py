@@ -54,7 +54,8 @@ TRAIL = Trail(
     1,
     Usage(input_tokens=3),
     9,
-    Kept("x", "small", "nano"), ANSWER,
+    Kept("x", "small", "nano"),
+    ANSWER,
 )
 END = TRAIL.document(Kept("done", "small"), error=None)
 OUTCOME = outcome_of("j/note/0", "nano", "ok", END)
