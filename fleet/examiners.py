@@ -48,13 +48,15 @@ class Examiners:
         """The reason why an answer will not do, None where it does.
 
         Raises:
-            BrokenCheckError: the check raised, returned something else, or took too long.
+            BrokenCheckError: the check raised, returned something else, or took too long, or there was no process for it.
         """
         async with self._turn:
             try:
                 reply = await self._asked(question)
             except _EndedError:
                 reply = await self._asked(question)  # that may have been somebody else's doing
+            except OSError as error:
+                raise BrokenCheckError(f"no process could be started for it: {error.strerror or error}") from error
         if "broken" in reply:
             raise BrokenCheckError(reply["broken"])
         reason: str | None = reply["reason"]

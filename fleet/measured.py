@@ -116,9 +116,9 @@ class MeasuredStore(Store):
         self, claim: Claim, status: Status, output: str, charges: Sequence[Charge] = (), *, quarantined: bool = False
     ) -> bool:
         written = await super().finish(claim, status, output, charges, quarantined=quarantined)
-        self._booked(charges)
+        answered = self._booked(charges)
         if written and _of_a_plan(claim.id):
-            self._meter.ended(claim.tier, status)
+            self._meter.ended(answered or claim.tier, status)
         return written
 
     async def hand_on(self, claim: Claim, tier: str, trail: str, charges: Sequence[Charge] = ()) -> bool:
@@ -143,28 +143,33 @@ class MeasuredStore(Store):
             if entry["role"] == "work" and entry["status"] == "rejected":
                 self._meter.escalated(entry["tier"])
 
-    def _booked(self, charges: Sequence[Charge]) -> None:
+    def _booked(self, charges: Sequence[Charge]) -> str | None:
+        """Count what was written; the tier of the last answer to the work itself, which may be looked at on another."""
+        answered = None
         for charge in charges:
             # As `fleet.entries.charge` wrote it: cheaper than a model that checks it again.
             entry = json.loads(charge.body)
             if charge.provisional and entry["reason"] != WORKER_LOST:
                 continue  # its verdict is still to come, and is booked then
+            if entry["role"] == "work":
+                answered = entry["tier"]
             usage = entry["usage"]
             self._meter.booked(
                 entry["tier"],
                 entry["model"],
-                _outcome(entry["status"], entry["reason"], entry["flaw"]),
+                _outcome(entry["role"], entry["status"], entry["reason"], entry["flaw"]),
                 uncached=usage["input_tokens"] - usage["cached_tokens"],
                 cached=usage["cached_tokens"],
                 output=usage["output_tokens"],
                 nano_usd=charge.amount,
             )
+        return answered
 
 
-def _outcome(status: str, reason: str | None, flaw: str | None) -> str:
+def _outcome(role: str, status: str, reason: str | None, flaw: str | None) -> str:
     """The reason of a rejected answer is a sentence, that of a call without one is a kind."""
     if status != "failed":
-        return status
+        return "ok" if role in ("check", "audit") else status  # a verdict, whatever it was
     if flaw is not None:
         return "rejected"  # answered, but by no verdict
     return "worker_lost" if reason == WORKER_LOST else reason or ""

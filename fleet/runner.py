@@ -166,6 +166,10 @@ class Runner:
             why = f"its check could not be made: {problem}"
             charges = [call.charge("rejected", why, "check_broken")]
             return await self._end(claim, "failed", trail, error=why, kind="check_broken", charges=charges)
+        except asyncio.CancelledError:
+            # While a check ran the claim was lost, or the job cancelled: what was paid for is booked all the same.
+            await self._context.store.settle([call.charge("rejected", "it was not checked any more", "check_broken")])
+            raise
         return await self._accepted(claim, job, step, trail, Answer.of(call, output))
 
     async def _checked(

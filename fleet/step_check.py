@@ -12,8 +12,9 @@ from typing import Any
 from fleet import named_checks, rules
 from fleet.checks import Rejected
 from fleet.config import FleetConfig
-from fleet.examiners import Examiners
+from fleet.examiners import BrokenCheckError, Examiners
 from fleet.jobs import Step
+from fleet.rules import Check
 
 
 def prepare(step: Step, config: FleetConfig) -> None:
@@ -29,9 +30,20 @@ async def hold(step: Step, output: Any, values: Mapping[str, Any], config: Fleet
         Rejected: it will not do.
         BrokenCheckError: the check failed, and nobody knows.
     """
-    check = step.check
-    if check is None or check.judge is not None:
+    if step.check is None or step.check.judge is not None:
         return
+    try:
+        await _hold(step.check, step, output, values, config, examiners)
+    except (Rejected, BrokenCheckError):
+        raise
+    except Exception as error:
+        # Whatever it is: the answer was paid for, and its entry is still to be written.
+        raise BrokenCheckError(f"internal error: {type(error).__name__}") from error
+
+
+async def _hold(
+    check: Check, step: Step, output: Any, values: Mapping[str, Any], config: FleetConfig, examiners: Examiners
+) -> None:
     if check.call is not None:
         target = named_checks.target_of(check.call, config)
         needs = {need: values[need] for need in step.needs}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter, defaultdict
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -102,6 +103,30 @@ def test_calls_without_an_answer_are_counted_by_what_the_vendor_did(valkey: Valk
             assert outcomes == {"server": 1, "rate_limit": 1, "ok": 1, "bad_request": 1}
             assert of(fleet, "tierfleet_call_seconds_count") == {(GOOD,): 1}, "only what was answered is timed"
             assert of(fleet, "tierfleet_subtasks_total") == {("ok", "nano"): 1, ("failed", "nano"): 1}
+
+    asyncio.run(scenario())
+
+
+def test_looks_at_answers_are_calls_of_their_own_and_no_escalations(valkey: Valkey, tmp_path: Path) -> None:
+    async def scenario() -> None:
+        wrong, right = {"reason": "no", "accept": False}, {"reason": "yes", "accept": True}
+        judge = {"tier": "flagship", "prompt": "{{ output }}?"}
+        replies: list[str | dict[str, Any]] = ["a line", wrong, "a better line", "no verdict", right]
+        async with scripted(*replies) as server, bench(valkey, tmp_path, config(), openai_base_url=server.url) as fleet:
+            job = await fleet.run(await fleet.submit(items=["a"], steps=[WRITE | {"check": {"judge": judge}}]))
+            assert job.status is JobStatus.COMPLETED
+            ledger = await fleet.ledger(job.id)
+            assert sum(of(fleet, "tierfleet_spent_dollars_total").values()) == pytest.approx(
+                sum(entry.cost_nano_usd for entry in ledger) / 1e9
+            ), "an answer that waits for a verdict counts once"
+            assert of(fleet, "tierfleet_calls_total") == {
+                (GOOD, "rejected", "nano"): 1,
+                (GOOD, "ok", "mini"): 1,
+                (DEAR, "ok", "flagship"): 2,
+                (DEAR, "rejected", "flagship"): 1,
+            }
+            assert of(fleet, "tierfleet_escalations_total") == {("nano",): 1}
+            assert of(fleet, "tierfleet_subtasks_total") == {("ok", "mini"): 1}, "it ended at the judge's"
 
     asyncio.run(scenario())
 

@@ -17,6 +17,7 @@ from fleet.ledger import LedgerEntry
 from tests.support.bench import bench, config
 from tests.support.scripted import Reply, scripted
 from tests.support.valkey import Valkey
+from tests.support.worker import eventually
 
 ROOT = Path(__file__).resolve().parents[2]
 WRITE: dict[str, Any] = {"id": "write", "each": "items", "tier": "nano", "prompt": "Write {{ item }}."}
@@ -159,5 +160,33 @@ def test_a_job_whose_steps_are_not_checked_starts_no_examiner(valkey: Valkey, tm
         async with scripted("short") as script, bench(valkey, tmp_path, config(), openai_base_url=script.url) as fleet:
             await fleet.run(await fleet.submit(items=["it"], steps=[WRITE]))
             assert fleet.runtime.examiners._all == set()
+
+    asyncio.run(scenario())
+
+
+def test_what_was_paid_for_is_booked_when_its_worker_is_stopped_in_the_middle_of_a_check(
+    valkey: Valkey, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "path", [str(ROOT), *sys.path])
+
+    async def scenario() -> None:
+        async with (
+            scripted("an answer") as script,
+            bench(valkey, tmp_path, config(checks=CHECKS), openai_base_url=script.url) as fleet,
+        ):
+            job_id = await fleet.submit(items=["it"], steps=[WRITE | {"check": "sleeps"}])
+            message = await fleet.run_until(job_id, "fleet.run_subtask.v1")
+            running = asyncio.create_task(fleet.runner.run(message.id, "nano"))
+
+            async def checking() -> bool:
+                return bool(fleet.runtime.examiners._all)
+
+            await eventually(checking, "the check to begin")
+            running.cancel()
+            await asyncio.wait([running])
+            assert running.cancelled()
+            (entry,) = await fleet.ledger(job_id)
+            assert (entry.status, entry.flaw) == ("rejected", "check_broken")
+            assert await fleet.money(job_id) == (entry.cost_nano_usd, 0)
 
     asyncio.run(scenario())
