@@ -131,6 +131,17 @@ class OutsideConfig(Frozen):
         return frozenset(endpoint(text) for text in self.allow)
 
 
+class RoutingConfig(Frozen):
+    """How `tier: auto` is decided."""
+
+    #: Decide by what is known and learn nothing: the same kind always starts on the same tier.
+    frozen: bool = False
+    #: Of the dice that are thrown for each subtask.
+    seed: int = 0
+    #: Outcomes of a kind after which one counts half: fewer follow a change sooner and try more.
+    half_life: Annotated[float, Field(ge=10, le=1_000_000)] = 700
+
+
 class FleetConfig(Frozen):
     #: Accounts with vendors, by name; left out: one called `openai`.
     providers: dict[str, ProviderConfig] = {"openai": ProviderConfig()}
@@ -142,6 +153,8 @@ class FleetConfig(Frozen):
     tenants: dict[str, TenantConfig] = {}
     #: Addresses that users name.
     outside: OutsideConfig = OutsideConfig()
+    #: How `tier: auto` finds the cheapest way to an accepted outcome.
+    routing: RoutingConfig = RoutingConfig()
     #: Other names by which callers of the OpenAI-compatible API may ask a tier, or `auto`: those of the models they used before.
     aliases: dict[str, str] = {}
     #: Members of one chord; a gate over more is a tree.

@@ -14,6 +14,7 @@ from fleet.blobs import Blobs
 from fleet.config import FleetConfig
 from fleet.executor import Executor
 from fleet.rounds import Rounds
+from fleet.routes import Routes
 from fleet.store import JobStore
 from fleet.task_events import TaskEvents
 from queues.claims import Claims
@@ -41,6 +42,7 @@ class Context:
     blobs: Blobs
     rounds: Rounds
     archive: Archive
+    routes: Routes
     executor: Executor
     claims: Claims
     events: TaskEvents = field(default_factory=TaskEvents)

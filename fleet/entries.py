@@ -13,7 +13,7 @@ from fleet.ledger import WORKER_LOST, CallStatus, LedgerEntry, Role
 from fleet.prices import Usage
 from fleet.providers.base import Completion
 from fleet.stored import read
-from queues.subtasks import Charge, Claim, Intent
+from queues.subtasks import Charge, Claim, Intent, Lesson
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,8 +122,10 @@ class Call:
     entry: LedgerEntry
     record: str
 
-    def charge(self, status: CallStatus, reason: str | None = None) -> Charge:
-        return charge(self.entry.model_copy(update={"status": status, "reason": reason}), self.record)
+    def charge(
+        self, status: CallStatus, reason: str | None = None, lessons: tuple[Lesson, ...] | None = None
+    ) -> Charge:
+        return charge(self.entry.model_copy(update={"status": status, "reason": reason}), self.record, lessons)
 
 
 def draft(purpose: Purpose, call_id: str, *, model: str, provider: str, waited_ms: int, worst: Worst) -> Draft:
@@ -149,7 +151,7 @@ def draft(purpose: Purpose, call_id: str, *, model: str, provider: str, waited_m
     return Draft(entry, worst, purpose.record, purpose.claim.id)
 
 
-def charge(entry: LedgerEntry, record: str) -> Charge:
+def charge(entry: LedgerEntry, record: str, lessons: tuple[Lesson, ...] | None = None) -> Charge:
     """The entry as the store takes it; that of a lost call is a guess until its worker turns up."""
     return Charge(
         record=record,
@@ -161,4 +163,5 @@ def charge(entry: LedgerEntry, record: str) -> Charge:
         tally={"calls": 1, "tokens": entry.usage.total},
         lane=entry.tier,
         provisional=entry.reason == WORKER_LOST,
+        lessons=lessons,
     )

@@ -120,7 +120,7 @@ class MeasuredStore(Store):
     async def hand_on(self, claim: Claim, tier: str, trail: str, charges: Sequence[Charge] = ()) -> bool:
         written = await super().hand_on(claim, tier, trail, charges)
         self._booked(charges)
-        if written and tier != claim.tier:
+        if written and charges and tier != claim.tier:  # without an answer it was only routed anew
             self._meter.escalated(claim.tier)
         return written
 

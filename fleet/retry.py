@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from fleet.archive import Archive
-from fleet.config import FleetConfig
 from fleet.context import Context
 from fleet.errors import BadInputError
 from fleet.rounds import Again
-from fleet.router import start_tier
+from fleet.routes import Routes
 from fleet.shards import Place
 from fleet.store import Job
 from queues.store import Store
@@ -20,7 +19,7 @@ PLAN_AGAIN = "plan"
 MAX_GIVEN_UP = 100
 
 
-async def failed_again(job: Job, archive: Archive, config: FleetConfig) -> list[Again]:
+async def failed_again(job: Job, archive: Archive, routes: Routes) -> list[Again]:
     """The failed subtasks of a job and those skipped because of them, item by item and needs before what needs them."""
     again: dict[str, Again] = {}
     async for place, outcome in archive.outcomes(job):
@@ -29,7 +28,7 @@ async def failed_again(job: Job, archive: Archive, config: FleetConfig) -> list[
         behind = tuple(need for need in needs if need in again)
         if outcome.status == "failed" or (outcome.status == "skipped" and behind):
             id_ = place.id_in(job.id)
-            again[id_] = Again(id=id_, tier=start_tier(step, config), needs=behind)
+            again[id_] = Again(id=id_, tier=await routes.start(step, job.tenant, id_), needs=behind)
     return list(again.values())
 
 
@@ -48,7 +47,7 @@ async def retry(job: Job, round_: int, context: Context, claim: Claim) -> bool:
         # What a plan that broke off left behind would otherwise be taken for the subtasks of the new round.
         async for shard, ids, _ in context.archive.unclosed(job):
             await context.archive.close(job, shard, ids)
-        again = await failed_again(job, context.archive, context.config)
+        again = await failed_again(job, context.archive, context.routes)
         # A rework that its review asked for before it failed is not what is retried.
         context.rounds.write(job, round_, again, replaces=True)
         # The job first: once the round is open, its gate may fire at any time.

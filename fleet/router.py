@@ -31,12 +31,18 @@ def runs_in_background(tier: TierConfig, max_output_tokens: int, worst_nano_usd:
 
 
 def start_tier(step: Step, config: FleetConfig) -> str:
-    """The step's own tier; for `auto` nano for bulk work (by its kind) and mini for the rest, never above `max_tier`."""
+    """The step's own tier; for `auto`, where nothing was learned (`fleet.routes` knows what was), nano for bulk work (by its
+    kind) and mini for the rest, never above `max_tier`."""
     if step.tier != AUTO:
         return step.tier
     if _BULK.search(step.label):
         return "nano"
     return "mini" if "mini" in config.ladder("nano", step.max_tier) else "nano"
+
+
+def ladder_of(step: Step, config: FleetConfig) -> tuple[str, ...]:
+    """The tiers that a step may use, in rising order."""
+    return config.ladder("nano" if step.tier == AUTO else step.tier, step.max_tier)
 
 
 def next_tier(step: Step, tier: str, config: FleetConfig) -> str | None:

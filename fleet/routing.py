@@ -6,10 +6,10 @@ to give up earlier is for whoever wrote the job to say (`max_tier`).
 
 A ladder is a choice of the tiers below the last. It costs what its first tier costs, and, with the chance that this one's
 answer is rejected, what comes after it. The chances are not known. Each is a Beta posterior over discounted counts, and each
-decision is taken as if one draw from the posteriors were true (Thompson sampling: Thompson 1933; Russo et al. 2018, "A Tutorial on
-Thompson Sampling"), so a ladder is chosen as often as it is likely to be the best, which keeps looking where looking is cheap
-and stops where it is dear. With many subtasks under way, whose outcomes nobody has seen, the draws differ (batched Thompson
-sampling), so not all of them follow one guess.
+decision is taken as if one draw from the posteriors were true (Thompson sampling: Thompson 1933; Russo et al. 2018, "A
+Tutorial on Thompson Sampling"). So a ladder is chosen as often as it is likely to be the best, which keeps looking where looking
+is cheap and stops where it is dear. With many subtasks under way, whose outcomes nobody has seen, the draws differ (batched
+Thompson sampling), so not all of them follow one guess.
 
 An item that a tier was wrong about is a harder one. So what a tier does with what it was handed on is counted apart, by the tier
 it came from, and the counts of both sides tie each other: for what starts at a higher tier the prior is the law of total
@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 from random import Random
 
@@ -135,11 +135,8 @@ def beliefs(
         barred=frozenset(i for i, tier in enumerate(tiers) if tier in barred and i != last),
         ladders=_ladders(len(tiers), frozenset(i for i, tier in enumerate(tiers) if tier in barred and i != last)),
     )
-    draw = Draw(found, None)
-    worth = min((draw.ratio(ladder) for ladder in found.ladders[-1]), default=0.0)
-    return Beliefs(
-        found.tiers, found.starts, found.moved, found.ties, found.cost, found.barred, found.ladders, worth
-    )
+    means = Draw(found, None)
+    return replace(found, worth=min(means.ratio(ladder) for ladder in found.ladders[-1]))
 
 
 class Draw:
@@ -152,12 +149,12 @@ class Draw:
         self._moved = {where: _sample(of_it, dice) for where, of_it in known.moved.items()}
         starts: list[float] = []
         for i, (good, bad) in enumerate(known.starts):
+            weight, whole = 0.0, 0.0
             if (tie := known.ties[i]) is not None:
                 lower, weight = tie
                 at = starts[lower]
                 whole = at * AGREES + (1 - at) * self._moved[lower, i]
-                good, bad = good + weight * whole, bad + weight * (1 - whole)
-            starts.append(_sample((good, bad), dice))
+            starts.append(_sample((good + weight * whole, bad + weight * (1 - whole)), dice))
         self._starts = starts
 
     def ratio(self, ladder: Sequence[int]) -> float:
@@ -191,7 +188,7 @@ def choose(known: Beliefs, came_from: str, dice: Random | None) -> str | None:
     draw = Draw(known, dice)
 
     def loss(ladder: tuple[int, ...]) -> float:
-        # An accepted outcome is worth what one costs elsewhere in the kind (Dinkelbach 1967, "On Nonlinear Fractional Programming").
+        # An accepted outcome is worth what one costs in the kind (Dinkelbach 1967, "On Nonlinear Fractional Programming").
         cost, accepted = draw.outlook(at, ladder)
         return cost - known.worth * accepted
 

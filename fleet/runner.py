@@ -17,6 +17,7 @@ from pydantic import ValidationError
 
 from fleet import checks, templates, traces
 from fleet.blobs import BlobError
+from fleet.config import AUTO
 from fleet.context import Context, passes
 from fleet.conversation import Conversation
 from fleet.drain import GiveBack
@@ -27,12 +28,11 @@ from fleet.items import ItemReader
 from fleet.jobs import Attempt, JobStatus, Step
 from fleet.outcomes import Trail
 from fleet.providers.base import Image, ask
-from fleet.router import next_tier
 from fleet.shards import Place
 from fleet.store import Job
 from queues.failpoints import failpoint
 from queues.limits import PermitError
-from queues.subtasks import Charge, Claim, Refusal, Status
+from queues.subtasks import Charge, Claim, Lesson, Refusal, Status
 
 logger = logging.getLogger(__name__)
 
@@ -153,6 +153,7 @@ class Runner:
             values[need] = outcome.output
         if step.when is not None and not templates.holds(step.when, values):
             return await self._end(claim, "skipped", trail, error=f"when: {step.when}")
+        await self._route(claim, job, step, trail)
         conversation = _conversation(step, values.get("item"))
         if conversation is None:
             request = ask(
@@ -177,17 +178,40 @@ class Runner:
                 else:
                     output = checks.check_reply(call.completion, conversation)
         except checks.Rejected as rejection:
-            return await self._rejected(claim, step, trail, call, str(rejection))
+            return await self._rejected(claim, job, step, trail, call, str(rejection))
         return await self._end(
-            claim, "ok", trail, output=output, model=call.completion.model, charges=[call.charge("ok")]
+            claim,
+            "ok",
+            trail,
+            output=output,
+            model=call.completion.model,
+            charges=[call.charge("ok", lessons=self._lessons(job, step, trail, call, accepted=True))],
         )
 
-    async def _rejected(self, claim: Claim, step: Step, trail: Trail, call: Call, reason: str) -> dict[str, str]:
-        charge = call.charge("rejected", reason)
+    async def _route(self, claim: Claim, job: Job, step: Step, trail: Trail) -> None:
+        """Ask again where a subtask starts, once, before any call: hundreds are sent on their way before one has ended."""
+        if step.tier == AUTO and claim.claims == 1 and not trail.attempts:
+            chosen = await self._context.routes.start(step, job.tenant, claim.id)
+            if chosen != claim.tier:
+                await self._context.store.hand_on(claim, chosen, claim.trail)
+                raise NotOurs(f"routed to {chosen}")
+
+    def _lessons(self, job: Job, step: Step, trail: Trail, call: Call, *, accepted: bool) -> tuple[Lesson, ...] | None:
+        """What routing learns from an answer; the trail has what was rejected before it."""
+        came_from = trail.attempts[-1].tier if trail.attempts else None
+        cost = call.entry.cost_nano_usd
+        return self._context.routes.lessons(
+            job.tenant, step.label, call.entry.tier, came_from, accepted=accepted, cost=cost
+        )
+
+    async def _rejected(
+        self, claim: Claim, job: Job, step: Step, trail: Trail, call: Call, reason: str
+    ) -> dict[str, str]:
+        charge = call.charge("rejected", reason, self._lessons(job, step, trail, call, accepted=False))
         trail.attempts.append(
             Attempt(tier=claim.tier, model=call.completion.model, answer=call.completion.text[:8_000], reason=reason)
         )
-        above = next_tier(step, claim.tier, self._context.config)
+        above = await self._context.routes.next(step, claim.tier, job.tenant, claim.id)
         if above is None:
             error = f"no valid answer up to tier {claim.tier}: {reason}"
             return await self._end(claim, "failed", trail, error=error, charges=[charge])

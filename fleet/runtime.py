@@ -28,6 +28,7 @@ from fleet.prices import Usage, cost_nano_usd
 from fleet.providers.base import Provider
 from fleet.providers.traced import Traced
 from fleet.rounds import Rounds
+from fleet.routes import Routes
 from fleet.shelf import Shelf
 from fleet.signing import Secrets
 from fleet.store import COORDINATOR, JobStore
@@ -36,6 +37,7 @@ from queues.app import QueueSettings, build_app
 from queues.claims import Claims
 from queues.dispatcher import Dispatcher
 from queues.gate import Gates
+from queues.lessons import Lessons
 from queues.limits import Limiter
 from queues.link import Link
 from queues.messages import Publisher
@@ -158,7 +160,11 @@ class Runtime:
 
     @cached_property
     def rounds(self) -> Rounds:
-        return Rounds(self.config, self.store, self.gates, self.blobs)
+        return Rounds(self.routes, self.store, self.gates, self.blobs)
+
+    @cached_property
+    def routes(self) -> Routes:
+        return Routes(self.config, Lessons(self.link, NAMESPACE))
 
     @cached_property
     def archive(self) -> Archive:
@@ -172,7 +178,8 @@ class Runtime:
             address = providers.address_of(provider, self.environment, simulated)
             self.providers[name] = MeasuredProvider(Traced(inner, provider, name, address), self.meter)
         executor = Executor(self.config, self.providers, self.store, self.limiter)
-        return Context(self.config, self.store, self.jobs, self.blobs, self.rounds, self.archive, executor, claims)
+        shared = (self.config, self.store, self.jobs, self.blobs, self.rounds, self.archive, self.routes)
+        return Context(*shared, executor, claims)
 
     def claims(self, tiers: list[str], capacity: Callable[[], int]) -> Claims:
         return Claims(self.store, tiers, capacity)

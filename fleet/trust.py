@@ -19,9 +19,11 @@ from math import exp, lgamma, log, log1p
 FLOOR, SURE = 0.95, 0.9
 #: What is thought before anything was audited: a Beta with the floor for its mean, most of it near 1.
 PRIOR_WEIGHT = 5.0
-#: Audits of the first answers, the share of answers that they and those after a finding are taken from, and how likely it has
-#: to be that the floor is missed for that.
-FIRST, MANY, DOUBT = 6.0, 0.2, 0.3
+#: Audits of a kind's first answers: as many as cost what so many of its outcomes do, but at least and at most so many.
+FIRST, FEWEST, MOST_FIRST = 10.0, 4.0, 16.0
+#: The share of answers that those, and the audits after a finding, are taken from, and how likely it has to be that the floor is
+#: missed for that.
+MANY, DOUBT = 0.2, 0.3
 #: What audits may cost besides, of what the kind costs; and the least and the most of its answers.
 SPENT, LEAST, MOST = 0.01, 0.002, 0.02
 
@@ -39,12 +41,14 @@ def below_floor(counts: Mapping[str, Audits], tiers: Sequence[str], floor: float
     return frozenset(tier for tier in tiers[:-1] if tier in counts and misses(counts[tier], floor) > SURE)
 
 
-def audit_share(counts: Audits, worth: float, floor: float = FLOOR) -> float:
+def audit_share(counts: Audits, part: float, worth: float, floor: float = FLOOR) -> float:
     """The share of a tier's accepted answers to audit, 0 to 1.
 
-    `worth`: what an accepted outcome of the kind costs, over what an audit does.
+    `part`: of the kind's accepted outcomes those that are this tier's. `worth`: what an outcome of the kind costs, over what an
+    audit does.
     """
-    if counts.audited < FIRST or (counts.right < counts.audited - 0.2 and misses(counts, floor) > DOUBT):
+    first = part * min(MOST_FIRST, max(FEWEST, FIRST * worth))
+    if counts.audited < first or (counts.right < counts.audited - 0.2 and misses(counts, floor) > DOUBT):
         return MANY
     return min(MOST, max(LEAST, SPENT * worth))
 
