@@ -20,12 +20,12 @@ FLOOR, SURE = 0.95, 0.9
 #: What is thought before anything was audited: a Beta with the floor for its mean, most of it near 1.
 PRIOR_WEIGHT = 5.0
 #: Audits of a kind's first answers: as many as cost what so many of its outcomes do, but at least and at most so many.
-FIRST, FEWEST, MOST_FIRST = 10.0, 4.0, 16.0
+FIRST, FEWEST, MOST_FIRST = 8.0, 4.0, 12.0
 #: The share of answers that those, and the audits after a finding, are taken from, and how likely it has to be that the floor is
 #: missed for that.
-MANY, DOUBT = 0.2, 0.3
+MANY, DOUBT = 0.2, 0.5
 #: What audits may cost besides, of what the kind costs; and the least and the most of its answers.
-SPENT, LEAST, MOST = 0.01, 0.002, 0.02
+SPENT, LEAST, MOST = 0.005, 0.002, 0.01
 
 
 @dataclass(frozen=True, slots=True)

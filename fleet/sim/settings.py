@@ -107,6 +107,8 @@ class SimSettings(_Frozen):
     rework: Rate = 0
     #: How long a call in the background is queued before its answer begins (and is billed), in the model's time.
     queued_s: NotNegative = 0.2
+    #: A correctness table (`fleet.sim.table`): prompts that name a case of it are answered as it says.
+    table: Path | None = None
     #: Refuse parameters that are unknown or not simulated, as the vendor refuses unknown ones; else they are ignored.
     strict: bool = True
 
