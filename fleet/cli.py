@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from fleet import cli_top, processes
+from fleet import cli_routes, cli_top, processes
 from fleet.accounts import AccountLimits, limits_table
 from fleet.blobs import Blobs
 from fleet.cli_jobs import jobs
@@ -50,7 +50,11 @@ app = typer.Typer(
 app.add_typer(jobs, name="jobs")
 app.add_typer(keys, name="keys")
 app.add_typer(webhooks, name="webhooks")
-app.registered_commands += [*cli_top.commands.registered_commands, *processes.commands.registered_commands]
+app.registered_commands += [
+    *cli_routes.commands.registered_commands,
+    *cli_top.commands.registered_commands,
+    *processes.commands.registered_commands,
+]
 
 JobFile = Annotated[Path, typer.Argument(help="A job in YAML.", metavar="JOB.yaml")]
 Out = Annotated[Path | None, typer.Option("--out", help="Folder for result, receipt and ledger.", metavar="DIR")]
