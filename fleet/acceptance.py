@@ -18,7 +18,8 @@ from yarl import URL
 from fleet import traces
 from fleet.addresses import endpoint_of
 from fleet.caps import caps_of, used_up
-from fleet.config import FleetConfig, TenantConfig
+from fleet.config import FleetConfig
+from fleet.entitlements import TenantConfig
 from fleet.errors import KeyReusedError, NotAcceptedError, StoreUnavailableError, TenantLimitError
 from fleet.items import NO_ITEMS, ItemIndex
 from fleet.jobs import JobSpec, JobStatus, Step

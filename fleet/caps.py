@@ -10,7 +10,8 @@ import datetime
 from dataclasses import replace
 from decimal import Decimal
 
-from fleet.config import Budgets, FleetConfig, TenantConfig
+from fleet.config import FleetConfig
+from fleet.entitlements import Budgets, TenantConfig
 from fleet.errors import BudgetExceededError
 from fleet.prices import NANO_PER_USD
 from fleet.tenants import tenant_of

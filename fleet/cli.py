@@ -14,7 +14,7 @@ from redis.exceptions import RedisError
 from rich.console import Console
 from rich.table import Table
 
-from fleet import cli_audit, cli_plan, cli_prices, cli_top, processes
+from fleet import cli_audit, cli_plan, cli_prices, cli_routes, cli_top, processes
 from fleet.accounts import AccountLimits, limits_table
 from fleet.cli_jobs import jobs
 from fleet.cli_keys import keys
@@ -46,7 +46,7 @@ app.add_typer(keys, name="keys")
 app.add_typer(webhooks, name="webhooks")
 app.registered_commands += [
     command
-    for part in (cli_audit, cli_plan, cli_prices, cli_top, processes)
+    for part in (cli_audit, cli_plan, cli_prices, cli_routes, cli_top, processes)
     for command in part.commands.registered_commands
 ]
 

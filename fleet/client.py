@@ -15,7 +15,8 @@ from fleet.acceptance import Submission, within
 from fleet.accounts import AccountLimits, account_limits, accounts_of
 from fleet.addresses import check_address
 from fleet.choices import paces
-from fleet.config import FleetConfig, TenantConfig
+from fleet.config import FleetConfig
+from fleet.entitlements import TenantConfig
 from fleet.errors import AddressRefusedError, BadInputError, NotAcceptedError, TenantLimitError
 from fleet.feasible import check_feasible
 from fleet.items import NO_ITEMS, ItemIndex, ItemReader, pack_items

@@ -5,7 +5,6 @@ It owns `config/fleet.yaml` and the `FLEET_*` / `OPENAI_*` environment; it opens
 
 from __future__ import annotations
 
-from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
@@ -15,9 +14,10 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from fleet.addresses import Endpoint, endpoint
 from fleet.documents import nearest, parse, read_yaml
+from fleet.entitlements import Budgets, TenantConfig
 from fleet.errors import BadInputError
 from fleet.lane_settings import LanesConfig
-from fleet.quality_config import AuditConfig, CheckTargets, KindConfig
+from fleet.quality_config import AuditConfig, CheckTargets, HoldoutConfig, KindConfig, RoutingConfig, Share
 from fleet.tariffs import Price as Price  # noqa: PLC0414  part of what a configuration is made of
 
 SIMULATED = "simulated"
@@ -100,39 +100,6 @@ class TierConfig(Frozen):
     fallback: str | None = None
 
 
-#: US dollars. More than this the store cannot count to the nano-dollar.
-Usd = Annotated[Decimal, Field(gt=0, le=9_000_000)]
-
-
-class Budgets(Frozen):
-    """What may be spent at most: hard caps. A call belongs to the day and the month, of UTC, in which it begins."""
-
-    #: Dollars in a day.
-    usd_per_day: Usd | None = None
-    #: Dollars in a month.
-    usd_per_month: Usd | None = None
-
-
-class TenantConfig(Budgets):
-    """What a tenant is entitled to; what it may spend in a day and in a month, too."""
-
-    #: Its part of the fleet where several want all of it, to that of one with 1; of jobs that are submitted from now on.
-    weight: Annotated[float, Field(ge=0.01, le=100)] = 1.0
-    #: Jobs, and calls that wait for their answers, that it may have under way at a time; None: any number.
-    open_jobs: Count | None = None
-    #: Bytes of items and conversations that it may send in a day; days are UTC's.
-    bytes_per_day: Count | None = None
-
-
-class HoldoutConfig(Frozen):
-    """Which accepted subtasks are also asked of the flagship, to measure what it alone would cost (`fleet.holdout`)."""
-
-    #: Of the subtasks of each step, about.
-    share: Annotated[float, Field(gt=0, le=1)] = 0.01
-    #: Of a step, however many subtasks it has.
-    at_most: Count = 20
-
-
 class OutsideConfig(Frozen):
     """What users may have asked: webhooks, and whatever else is at an address that they name."""
 
@@ -166,6 +133,8 @@ class FleetConfig(Frozen):
     holdout: HoldoutConfig | None = None
     #: Addresses that users name.
     outside: OutsideConfig = OutsideConfig()
+    #: How `tier: auto` finds the cheapest way to an accepted outcome.
+    routing: RoutingConfig = RoutingConfig()
     #: Other names by which callers of the OpenAI-compatible API may ask a tier, or `auto`: those of the models they used before.
     aliases: dict[str, str] = {}
     #: How what has time is asked for less.
@@ -230,7 +199,7 @@ class FleetConfig(Frozen):
         models = (tier.model for tier in self.tiers.values())
         return tuple(dict.fromkeys((*self.tiers, AUTO, *self.aliases, *models)))
 
-    def audit_share(self, kind: str) -> float:
+    def audit_share(self, kind: str) -> Share | Literal["auto"]:
         """Share of the accepted outputs of a kind that is audited."""
         its = self.kinds.get(kind)
         return self.audit.share if its is None or its.audit_share is None else its.audit_share

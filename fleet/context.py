@@ -17,6 +17,7 @@ from fleet.examiners import Examiners
 from fleet.executor import Executor
 from fleet.lines import Lines
 from fleet.rounds import Rounds
+from fleet.routes import Routes
 from fleet.store import COORDINATOR, JobStore, not_ended
 from fleet.task_events import TaskEvents
 from queues.claims import Claims
@@ -44,6 +45,7 @@ class Context:
     blobs: Blobs
     rounds: Rounds
     archive: Archive
+    routes: Routes
     executor: Executor
     claims: Claims
     lines: Lines

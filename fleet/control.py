@@ -64,7 +64,7 @@ class Control:
         await self._runtime.store.resume(job_id, self._tiers)
         await check_ended(job, self._runtime.archive)
         await self._check_dollars(job.tenant)
-        again = await failed_again(job, self._runtime.archive, self._runtime.config)
+        again = await failed_again(job, self._runtime.archive, self._runtime.routes)
         if not again and job.status is JobStatus.COMPLETED:
             raise BadInputError(f"No subtask of the job {job_id} failed; there is nothing to retry.")
         await self._new_cap(job_id, budget_usd)

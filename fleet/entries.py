@@ -15,7 +15,7 @@ from fleet.prices import Rates, Usage
 from fleet.providers.base import Completion
 from fleet.stored import read
 from fleet.tenants import tenant_of
-from queues.subtasks import Charge, Claim, Intent
+from queues.subtasks import Charge, Claim, Intent, Lesson
 
 
 @dataclass(slots=True)
@@ -199,10 +199,12 @@ def draft(
     return Draft(entry, worst, purpose.record, purpose.claim.id)
 
 
-def charge(entry: LedgerEntry, record: str, *, provisional: bool = False) -> Charge:
+def charge(
+    entry: LedgerEntry, record: str, *, provisional: bool = False, lessons: tuple[Lesson, ...] | None = None
+) -> Charge:
     """The entry as the store takes it; that of a lost call is a guess until its worker turns up.
 
-    `provisional`: so is this one, until somebody has looked at its answer.
+    `provisional`: so is this one, until somebody has looked at its answer. `lessons`: what routing learns from it.
     """
     return Charge(
         record=record,
@@ -214,4 +216,5 @@ def charge(entry: LedgerEntry, record: str, *, provisional: bool = False) -> Cha
         tally={"calls": 1, "tokens": entry.usage.total},
         lane=entry.tier,
         provisional=provisional or entry.reason == WORKER_LOST,
+        lessons=lessons,
     )

@@ -15,7 +15,7 @@ from dataclasses import replace
 from hashlib import blake2b
 
 from fleet.checks import Rejected
-from fleet.config import FLAGSHIP, HoldoutConfig
+from fleet.config import FLAGSHIP
 from fleet.context import Context
 from fleet.drain import GiveBack
 from fleet.entries import Purpose
@@ -25,6 +25,7 @@ from fleet.executor import JobCancelled
 from fleet.jobs import Step
 from fleet.outcomes import Answer, Trail
 from fleet.providers.base import Completion, ModelRequest
+from fleet.quality_config import HoldoutConfig
 from fleet.shards import Place
 from fleet.store import Job
 from queues.limits import PermitError

@@ -15,13 +15,14 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, Field, ValidationInfo, field_validator, model_validator
 
 from fleet import templates
-from fleet.config import AUTO, Count, Frozen, HoldoutConfig
+from fleet.config import AUTO, Count, Frozen
 from fleet.conversation import Conversation
 from fleet.deadlines import Deadline
 from fleet.documents import nearest, parse, read_yaml
 from fleet.errors import BadInputError
 from fleet.flaws import Flaw
 from fleet.prices import NANO_PER_USD, Usage
+from fleet.quality_config import HoldoutConfig
 from fleet.rules import StepCheck
 from fleet.schemas import check_schema
 from fleet.stored import KEPT

@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from fleet import checks, judging
-from fleet.config import FleetConfig
 from fleet.context import Context
-from fleet.entries import Purpose, charge, judged
+from fleet.entries import Call, Purpose, charge, judged
 from fleet.errors import BadInputError, BudgetExceededError, ProviderError
 from fleet.jobs import Step
+from fleet.ledger import LedgerEntry
 from fleet.outcomes import Answer, Look, Trail
 from fleet.providers.base import ModelRequest
 from fleet.store import Job
@@ -45,7 +45,7 @@ class Seen:
     tier: str = ""
 
 
-def due(job: Job, step: Step, subtask_id: str, trail: Trail, answer: Answer, config: FleetConfig) -> Look | None:
+async def due(job: Job, step: Step, subtask_id: str, trail: Trail, answer: Answer, context: Context) -> Look | None:
     """The next look at an answer; None: it is accepted as it is.
 
     Of a subtask one answer is audited: what is asked for because of an audit is not of the sample that its tier is measured by.
@@ -53,13 +53,16 @@ def due(job: Job, step: Step, subtask_id: str, trail: Trail, answer: Answer, con
     """
     judge = step.check.judge if step.check is not None else None
     # The configuration may have lost the judge's tier since.
-    judges = judge is not None and judge.tier in config.tiers and judging.chosen(subtask_id, judge.share, "judge")
+    judges = (
+        judge is not None and judge.tier in context.config.tiers and judging.chosen(subtask_id, judge.share, "judge")
+    )
     if answer.look is None and judges:
         return "check"
     audited = answer.look == "audit" or any(attempt.flaw == "audit" for attempt in trail.attempts)
-    if audited or job.asked is not None or not judging.chosen(subtask_id, config.audit_share(step.label), "audit"):
+    if audited or job.asked is not None:
         return None
-    return "audit"
+    share = await context.routes.audit_share(step, job.tenant, answer.tier)
+    return "audit" if judging.chosen(subtask_id, share, "audit") else None
 
 
 def looker(look: Look, step: Step) -> str:
@@ -120,9 +123,13 @@ class Looks:
             unusable = charge(judged(entry, "failed", f"no verdict: {problem}", problem.flaw), call.record)
             return self._unseen(claim, answer, str(problem), (unusable,))
         if accepted:
-            return Seen("right", reason, (charge(judged(entry, "ok"), call.record),))
+            return Seen("right", reason, (self._booked(judged(entry, "ok"), call),))
         flaw: Literal["judge", "audit"] = "judge" if answer.look == "check" else "audit"
-        return Seen("wrong", reason, (charge(judged(entry, "rejected", reason, flaw), call.record),))
+        return Seen("wrong", reason, (self._booked(judged(entry, "rejected", reason, flaw), call),))
+
+    def _booked(self, entry: LedgerEntry, call: Call) -> Charge:
+        """The entry of a look with its verdict, and what routing learns from it."""
+        return charge(entry, call.record, lessons=self._context.routes.taught(entry))
 
     async def _not_made(self, claim: Claim, answer: Answer, why: str) -> Seen:
         # Nobody makes a call in the place of one that an earlier worker may have made.

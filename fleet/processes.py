@@ -53,12 +53,15 @@ def sim(
     charges: Annotated[Path | None, typer.Option(help="File that gets a line per billed call.")] = None,
     speed: Annotated[float, typer.Option(help="How many times faster than life.", min=0.01)] = 1.0,
     seed: Annotated[int, typer.Option(help="Seed of its faults.")] = 0,
+    table: Annotated[
+        Path | None, typer.Option(help="Correctness table by which prompts that name a case are answered.")
+    ] = None,
 ) -> None:
     """The simulated provider: OpenAI-compatible, with limits, latency, faults and a charge log."""
     environment = Environment()
     logs.set_up(environment.fleet_log_format)
     config = checked_config(environment)
-    serve(SimSettings(host=host, port=port, charges=charges, speed=speed, seed=seed), config)
+    serve(SimSettings(host=host, port=port, charges=charges, speed=speed, seed=seed, table=table), config)
 
 
 @commands.command()

@@ -1,4 +1,4 @@
-"""What the configuration says of quality: checks by name, the share that is audited, floors, and what holds for one kind only.
+"""What the configuration says of quality and of what is learned from it: checks by name, audits, floors, the holdout, routing.
 
 Data and its rules; it knows no tier and imports no check.
 """
@@ -6,7 +6,7 @@ Data and its rules; it knows no tier and imports no check.
 from __future__ import annotations
 
 import re
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
@@ -22,8 +22,9 @@ class _Frozen(BaseModel):
 class AuditConfig(_Frozen):
     """How the true quality of what was accepted is found out: by the flagship's look at a sample."""
 
-    #: Share of the accepted outputs that the flagship looks at; 0: none.
-    share: Share = 0.0
+    #: Share of the accepted outputs that the flagship looks at; 0: none; `auto`: some of a kind's first on each tier but the
+    #: last, then few, and again more where wrong ones were found (`fleet.trust`).
+    share: Share | Literal["auto"] = 0.0
     #: Share of the accepted outputs that has to be right: a tier that is surely below it for a kind is not started on; left out:
     #: any will do.
     floor: Share | None = None
@@ -35,7 +36,27 @@ class KindConfig(_Frozen):
     #: Instead of `audit.floor`.
     floor: Share | None = None
     #: Instead of `audit.share`.
-    audit_share: Share | None = None
+    audit_share: Share | Literal["auto"] | None = None
+
+
+class HoldoutConfig(_Frozen):
+    """Which accepted subtasks are also asked of the flagship, to measure what it alone would cost (`fleet.holdout`)."""
+
+    #: Of the subtasks of each step, about.
+    share: Annotated[float, Field(gt=0, le=1)] = 0.01
+    #: Of a step, however many subtasks it has.
+    at_most: Annotated[int, Field(gt=0)] = 20
+
+
+class RoutingConfig(_Frozen):
+    """How `tier: auto` is decided."""
+
+    #: Decide by what is known and learn nothing: the same kind always starts on the same tier.
+    frozen: bool = False
+    #: Of the dice that are thrown for each subtask.
+    seed: int = 0
+    #: Outcomes of a kind after which one counts half: fewer follow a change sooner and try more.
+    half_life: Annotated[float, Field(ge=10, le=1_000_000)] = 700
 
 
 def _named(targets: dict[str, str]) -> dict[str, str]:

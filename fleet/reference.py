@@ -17,7 +17,7 @@ from pydantic import BaseModel
 from pydantic_settings import BaseSettings
 from typer.main import get_command
 
-from fleet import config, jobs, metrics_reference, quality_config, rules, tariffs
+from fleet import config, entitlements, jobs, metrics_reference, quality_config, rules, tariffs
 from fleet.api.server import build
 from fleet.cli import app
 from fleet.config import Environment, shipped_file
@@ -35,7 +35,7 @@ CONFIGURATION: Mapping[str, type[BaseModel]] = {
     "models.NAME.price.long_context": tariffs.LongContext,
     "models.NAME.price.lanes.LANE": tariffs.LanePrice,
     "tiers.NAME": config.TierConfig,
-    "tenants.NAME": config.TenantConfig,
+    "tenants.NAME": entitlements.TenantConfig,
     "outside": config.OutsideConfig,
     "audit": quality_config.AuditConfig,
     "kinds.NAME": quality_config.KindConfig,

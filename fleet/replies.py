@@ -20,13 +20,12 @@ from typing import Any
 from redis.exceptions import RedisError
 
 from fleet.acceptance import Submission, within
-from fleet.config import TenantConfig
 from fleet.conversation import Conversation
+from fleet.entitlements import TenantConfig
 from fleet.errors import FleetError
 from fleet.jobs import JobSpec, Outcome, Step
 from fleet.outcomes import output_of
 from fleet.rounds import RUN_TASK
-from fleet.router import start_tier
 from fleet.runtime import NAMESPACE, Runtime
 from fleet.shards import Place, Shard
 from fleet.tenants import new_job_id
@@ -122,7 +121,7 @@ class Replies:
         start = NewSubtask(
             id=_subtask(job_id),
             task=RUN_TASK,
-            tier=start_tier(step, config),
+            tier=await runtime.routes.start(step, tenant, _subtask(job_id)),
             payload=json.dumps({"step": STEP, "item": None, "record": shard.record_in(job_id)}),
             cost=request.conversation.input_estimate() + step.max_output_tokens,
         )

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from fleet.archive import Archive
-from fleet.config import FleetConfig
 from fleet.context import Context
 from fleet.entries import Asked
 from fleet.errors import BadInputError
 from fleet.outcomes import Trail
 from fleet.rounds import Again
-from fleet.router import start_tier
+from fleet.routes import Routes
 from fleet.shards import Place
 from fleet.store import Job
 from queues.store import Store
@@ -22,7 +21,7 @@ PLAN_AGAIN = "plan"
 MAX_GIVEN_UP = 100
 
 
-async def failed_again(job: Job, archive: Archive, config: FleetConfig) -> list[Again]:
+async def failed_again(job: Job, archive: Archive, routes: Routes) -> list[Again]:
     """The failed subtasks of a job and those skipped because of them, item by item and needs before what needs them."""
     again: dict[str, Again] = {}
     async for place, outcome in archive.outcomes(job):
@@ -32,7 +31,8 @@ async def failed_again(job: Job, archive: Archive, config: FleetConfig) -> list[
         if outcome.status == "failed" or (outcome.status == "skipped" and behind):
             id_ = place.id_in(job.id)
             trail = Trail(asked=Asked(outcome.asked)).dump() if outcome.asked else ""
-            again[id_] = Again(id=id_, tier=start_tier(step, config), needs=behind, trail=trail)
+            tier = await routes.start(step, job.tenant, id_)
+            again[id_] = Again(id=id_, tier=tier, needs=behind, trail=trail)
     return list(again.values())
 
 
@@ -51,7 +51,7 @@ async def retry(job: Job, round_: int, context: Context, claim: Claim) -> bool:
         # What a plan that broke off left behind would otherwise be taken for the subtasks of the new round.
         async for shard, ids, _ in context.archive.unclosed(job):
             await context.archive.close(job, shard, ids)
-        again = await failed_again(job, context.archive, context.config)
+        again = await failed_again(job, context.archive, context.routes)
         # A rework that its review asked for before it failed is not what is retried.
         context.rounds.write(job, round_, again, replaces=True)
         # The job first: once the round is open, its gate may fire at any time.

@@ -14,10 +14,10 @@ from typing import Any
 
 from fleet import templates
 from fleet.blobs import Blobs
-from fleet.config import FleetConfig, Frozen
+from fleet.config import Frozen
 from fleet.conversation import DEFAULT_OUTPUT_TOKENS
 from fleet.items import sizes
-from fleet.router import start_tier
+from fleet.routes import Routes
 from fleet.shards import Phase, Place, Shard, shard_of
 from fleet.store import COORDINATOR, Job, at_round, not_ended
 from fleet.stored import read
@@ -61,8 +61,8 @@ class _Later:
 class Rounds:
     """Opens phases, shards and rounds."""
 
-    def __init__(self, config: FleetConfig, store: Store, gates: Gates, blobs: Blobs) -> None:
-        self._config = config
+    def __init__(self, routes: Routes, store: Store, gates: Gates, blobs: Blobs) -> None:
+        self._routes = routes
         self._store = store
         self._gates = gates
         self._blobs = blobs
@@ -155,7 +155,7 @@ class Rounds:
         root = self._root(job, shard)
         gate, index = self._gates.place(root.id, len(beside), shard.number - beside[0], width=job.width)
         body_id = shard.body_in(job.id)
-        subtasks = self._planned(job, shard) if shard.round == 1 else self._again(job, shard)
+        subtasks = await self._planned(job, shard) if shard.round == 1 else self._again(job, shard)
         body = NewSubtask(
             id=body_id,
             task=SHARD_TASK,
@@ -201,13 +201,13 @@ class Rounds:
             return NewSubtask(id=job.review_id(round_), task=REVIEW_TASK, tier="flagship", payload="")
         return NewSubtask(id=f"{job.id}/end.{round_}", task=END_TASK, tier=COORDINATOR, payload="")
 
-    def _planned(self, job: Job, shard: Shard) -> list[NewSubtask]:
+    async def _planned(self, job: Job, shard: Shard) -> list[NewSubtask]:
         phase = job.phases[shard.phase]
         return self._costed(
             job,
             shard,
             [
-                Again(id=place.id_in(job.id), tier=self._tier(job, place), needs=_needs(job, phase, place))
+                Again(id=place.id_in(job.id), tier=await self._tier(job, place), needs=_needs(job, phase, place))
                 for place in phase.places(shard.number)
             ],
         )
@@ -264,8 +264,8 @@ class Rounds:
             gate_index=index,
         )
 
-    def _tier(self, job: Job, place: Place) -> str:
-        return start_tier(job.step(place.step), self._config)
+    async def _tier(self, job: Job, place: Place) -> str:
+        return await self._routes.start(job.step(place.step), job.tenant, place.id_in(job.id))
 
 
 def phase_id(job_id: str, number: int) -> str:

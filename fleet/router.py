@@ -43,7 +43,8 @@ def ladder_of(step: Step, config: FleetConfig) -> tuple[str, ...]:
 
 
 def start_tier(step: Step, config: FleetConfig) -> str:
-    """The step's own tier; for `auto` nano for bulk work (by its kind) and mini for the rest, as far as its ladder has them."""
+    """The step's own tier; for `auto`, where nothing was learned (`fleet.routes` knows what was), nano for bulk work (by its
+    kind) and mini for the rest, as far as its ladder has them."""
     if step.tier != AUTO:
         return step.tier
     rungs = ladder_of(step, config)

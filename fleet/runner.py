@@ -19,9 +19,10 @@ from typing import Any
 from fleet import checks, looks, step_check, templates, traces
 from fleet.asking import Asking, followed_by, rejections
 from fleet.blobs import BlobError
+from fleet.config import AUTO
 from fleet.context import Context, passes
 from fleet.drain import GiveBack
-from fleet.entries import Purpose
+from fleet.entries import Purpose, charge, judged
 from fleet.errors import BadInputError, BudgetExceededError, ProviderError
 from fleet.examiners import BrokenCheckError
 from fleet.executor import JobCancelled
@@ -29,10 +30,10 @@ from fleet.flaws import Flaw
 from fleet.holdout import Holdout
 from fleet.jobs import JobStatus, Step
 from fleet.lane_calls import LaneCalls
+from fleet.ledger import CallStatus
 from fleet.looks import Looks
 from fleet.outcomes import Answer, Kept, Trail
 from fleet.providers.base import Completion, ModelRequest
-from fleet.router import next_tier
 from fleet.store import Job
 from queues.failpoints import failpoint
 from queues.limits import PermitError
@@ -151,6 +152,7 @@ class Runner:
         request = self._asking.request(job, step, values)
         if trail.held is not None:
             return await self._compared(claim, job, step, trail, values, request, payload["record"])
+        await self._route(claim, job, step, trail)
         request = followed_by(request, rejections(trail))
         call = await self._calls.call(claim, job, step, trail, request, payload["record"])
         if call is None:
@@ -160,7 +162,7 @@ class Runner:
             with traces.inside("check"):
                 output = await self._checked(call.completion, request, step, values)
         except checks.Rejected as rejection:
-            return await self._rejected(claim, step, trail, Answer.of(call, None), str(rejection), rejection.flaw)
+            return await self._rejected(claim, job, step, trail, Answer.of(call, None), str(rejection), rejection.flaw)
         except BrokenCheckError as problem:
             # No other tier's answer could be checked either, and one that nobody has checked is not passed on.
             why = f"its check could not be made: {problem}"
@@ -227,7 +229,7 @@ class Runner:
             case "wrong":
                 flaw: Flaw = "judge" if answer.look == "check" else "audit"
                 return await self._rejected(
-                    claim, step, trail, answer, f"the {flaw}: {seen.reason}", flaw, charges=seen.charges
+                    claim, job, step, trail, answer, f"the {flaw}: {seen.reason}", flaw, charges=seen.charges
                 )
             case "unseen" if answer.look == "check":
                 answer = replace(answer, note=f"it was not judged: {seen.reason}")
@@ -237,10 +239,10 @@ class Runner:
         self, claim: Claim, job: Job, step: Step, trail: Trail, answer: Answer, *, charges: Sequence[Charge] = ()
     ) -> dict[str, str]:
         """End with an answer, or have another model look at it first."""
-        look = looks.due(job, step, claim.id, trail, answer, self._context.config)
+        look = await looks.due(job, step, claim.id, trail, answer, self._context)
         if look is None:
             trail.pending = None
-            paid = [*charges, answer.charge("ok")]
+            paid = [*charges, self._booked(answer, "ok")]
             if self._holdout.draws(job, step, claim.id, trail, answer):
                 await self._holdout.send(claim, trail, answer, paid)
                 raise NotOurs("accepted, and asked of the flagship for comparison")
@@ -253,6 +255,7 @@ class Runner:
     async def _rejected(
         self,
         claim: Claim,
+        job: Job,
         step: Step,
         trail: Trail,
         answer: Answer,
@@ -263,11 +266,11 @@ class Runner:
     ) -> dict[str, str]:
         trail.pending = None
         trail.attempts.append(answer.rejected(reason, flaw))
-        above = next_tier(step, answer.tier, self._context.config)
+        above = await self._context.routes.next(step, answer.tier, job.tenant, claim.id)
         if above is None and flaw == "audit":
             answer = replace(answer, note=f"{reason} (there is no tier above {answer.tier})")
-            return await self._end(claim, "ok", trail, answer=answer, charges=[*charges, answer.charge("ok")])
-        paid = [*charges, answer.charge("rejected", reason, flaw)]
+            return await self._end(claim, "ok", trail, answer=answer, charges=[*charges, self._booked(answer, "ok")])
+        paid = [*charges, self._booked(answer, "rejected", reason, flaw)]
         if above is None:
             error = f"no valid answer up to tier {answer.tier}: {reason}"
             return await self._end(claim, "failed", trail, error=error, kind=flaw, charges=paid)
@@ -275,6 +278,21 @@ class Runner:
             trail.kept = answer.given  # wrong is better than nothing, should nothing better come
         await self._context.store.hand_on(claim, above, trail.dump(), paid)
         raise NotOurs(f"handed on to {above}")
+
+    async def _route(self, claim: Claim, job: Job, step: Step, trail: Trail) -> None:
+        """Ask again where a subtask starts, once, before any call: hundreds are sent on their way before one has ended."""
+        if step.tier == AUTO and claim.claims == 1 and not trail.attempts:
+            chosen = await self._context.routes.start(step, job.tenant, claim.id)
+            if chosen != claim.tier:
+                await self._context.store.hand_on(claim, chosen, claim.trail)
+                raise NotOurs(f"routed to {chosen}")
+
+    def _booked(
+        self, answer: Answer, status: CallStatus, reason: str | None = None, flaw: Flaw | None = None
+    ) -> Charge:
+        """The entry of an answer with its verdict, and what routing learns from it."""
+        entry = judged(answer.entry, status, reason, flaw)
+        return charge(entry, answer.record, lessons=self._context.routes.taught(entry))
 
     async def _end(
         self,
@@ -294,7 +312,7 @@ class Runner:
         failed = status != "ok"
         given = given if answer is None else answer.given
         if failed and (left := trail.pending) is not None:
-            charges = [*charges, left.charge("ok")]
+            charges = [*charges, self._booked(left, "ok")]
             if left.look == "audit" and status == "failed":
                 # It was accepted, and nobody but an auditor has still to look at it: that fails nothing.
                 status, given, error, kind = "ok", left.given, left.note, None

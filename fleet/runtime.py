@@ -30,6 +30,7 @@ from fleet.prices import Usage, cost_nano_usd
 from fleet.providers.base import Provider
 from fleet.providers.traced import Traced
 from fleet.rounds import Rounds
+from fleet.routes import Routes
 from fleet.shelf import Shelf
 from fleet.signing import Secrets
 from fleet.store import COORDINATOR, JobStore
@@ -38,6 +39,7 @@ from queues.app import QueueSettings, build_app
 from queues.claims import Claims
 from queues.dispatcher import Dispatcher
 from queues.gate import Gates
+from queues.lessons import Lessons
 from queues.limits import Limiter
 from queues.link import Link
 from queues.lots import Lots
@@ -166,7 +168,11 @@ class Runtime:
 
     @cached_property
     def rounds(self) -> Rounds:
-        return Rounds(self.config, self.store, self.gates, self.blobs)
+        return Rounds(self.routes, self.store, self.gates, self.blobs)
+
+    @cached_property
+    def routes(self) -> Routes:
+        return Routes(self.config, Lessons(self.link, NAMESPACE))
 
     @cached_property
     def examiners(self) -> Examiners:
@@ -185,8 +191,8 @@ class Runtime:
             self.providers[name] = MeasuredProvider(Traced(inner, provider, name, address), self.meter)
         executor = Executor(self.config, self.providers, self.store, self.limiter)
         lines = Lines(self.config, executor, Lots(self.store), self.blobs)
-        parts = (self.store, self.jobs, self.blobs, self.rounds, self.archive, executor, claims, lines, self.examiners)
-        return Context(self.config, *parts)
+        shared = (self.config, self.store, self.jobs, self.blobs, self.rounds, self.archive, self.routes)
+        return Context(*shared, executor, claims, lines, self.examiners)
 
     def claims(self, tiers: list[str], capacity: Callable[[], int]) -> Claims:
         return Claims(self.store, tiers, capacity)

@@ -87,6 +87,19 @@ class Refusal:
 
 
 @dataclass(frozen=True, slots=True)
+class Lesson:
+    """What is learned from something that happened: added to the discounted sums of a book (`queues.lessons`)."""
+
+    #: Whose books these are; of too many on a shelf the one that was not written for longest is dropped.
+    shelf: str
+    book: str
+    #: Lessons of the book after which one counts half; for each a clock and sums of its own.
+    half_lives: tuple[float, ...]
+    #: For each half-life what is added to which sum; nothing: its clock goes on alone.
+    sums: tuple[Mapping[str, float], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Charge:
     """An entry written once by id, and what it means for a quota: `amount` is used and the `hold` is free again."""
 
@@ -102,6 +115,8 @@ class Charge:
     lane: str | None = None
     #: A guess about something whose end nobody saw; a true entry under the same id takes its place.
     provisional: bool = False
+    #: What is learned from it, once, when it is written and no guess.
+    lessons: tuple[Lesson, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +205,13 @@ def document(data: Charge | NewSubtask) -> dict[str, Any]:
     `asdict`, which copies what is in them too, takes ten times as long.
     """
     values = ((name, getattr(data, name)) for name in data.__slots__)
-    return {name: value for name, value in values if value is not None}
+    told = {name: value for name, value in values if value is not None}
+    if "lessons" in told:
+        told["lessons"] = [
+            {"shelf": one.shelf, "book": one.book, "half_lives": one.half_lives, "sums": one.sums}
+            for one in told["lessons"]
+        ]
+    return told
 
 
 def result_of(id_: str, reply: Sequence[bytes | None]) -> Result | None:

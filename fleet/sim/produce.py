@@ -15,6 +15,7 @@ from fleet.sim import functions
 from fleet.sim.answers import answer
 from fleet.sim.asked import Asked
 from fleet.sim.settings import Faults, Latency, Manner
+from fleet.sim.tabled import Said
 from fleet.tokens import estimate_tokens
 
 Fault = Literal[
@@ -95,8 +96,12 @@ def produce(
     tokens_in: int,
     tokens_cached: int,
     max_output_tokens: int,
+    said: Said | None = None,
 ) -> Produced:
-    """The answer to a request; `tokens_in` and `tokens_cached` are what its input counts as."""
+    """The answer to a request; `tokens_in` and `tokens_cached` are what its input counts as.
+
+    `said`: what it is, where a correctness table has it; it is billed as the tokens that the table says.
+    """
     # A vendor's model can spend all its output on reasoning; here three quarters are left for the answer.
     reasoning = min(REASONING.get(asked.effort or "", 0), max_output_tokens // 4)
     room = max_output_tokens - reasoning
@@ -108,7 +113,7 @@ def produce(
     elif calls := functions.calls(asked, room):
         finish = "tool_calls"
     else:
-        text = _text(asked, room, manner, rework, dice)
+        text = _text(asked, room, manner, rework, dice) if said is None else said.text
     if fault == "truncation":
         text, calls, finish = text[: len(text) // 2], functions.halved(calls), "length"
     if estimate_tokens(text) > room:
@@ -116,6 +121,8 @@ def produce(
     while functions.tokens_of(calls) > room:
         calls, finish = functions.halved(calls), "length"
     written = estimate_tokens(text) + functions.tokens_of(calls)
+    if said is not None and finish == "stop":
+        written = max(written, min(said.tokens, room))
     usage = Usage(
         input_tokens=tokens_in,
         cached_tokens=tokens_cached,

@@ -115,6 +115,8 @@ class SimSettings(_Frozen):
     flex_slower: Annotated[float, Field(ge=1)] = 4
     #: How long a batch takes from its validation until all its lines are done, in the model's time.
     batch_s: NotNegative = 60
+    #: A correctness table (`fleet.sim.table`): prompts that name a case of it are answered as it says.
+    table: Path | None = None
     #: Refuse parameters that are unknown or not simulated, as the vendor refuses unknown ones; else they are ignored.
     strict: bool = True
 

@@ -20,6 +20,8 @@ from fleet.sim.caching import PrefixCache
 from fleet.sim.charges import ChargeLog, Line
 from fleet.sim.produce import Fault, Produced, dice_for, fault_of, input_tokens, produce
 from fleet.sim.settings import Faults, SimSettings
+from fleet.sim.table import load_table
+from fleet.sim.tabled import Tabled
 from fleet.sim.window import Refused, SlidingMinute
 
 SUFFIX = "-simulated"
@@ -84,6 +86,7 @@ class Vendor:
         self._manners = settings.manners(config)
         self._windows = {name: SlidingMinute(model.limits) for name, model in config.models.items()}
         self._cache = PrefixCache()
+        self._tabled = None if settings.table is None else Tabled(load_table(settings.table), config)
         self._charges = charges
         self._seen: OrderedDict[tuple[str | None, int], int] = OrderedDict()
 
@@ -186,6 +189,7 @@ class Vendor:
             tokens_in=call.tokens_in,
             tokens_cached=min(cached, call.tokens_in),
             max_output_tokens=asked.max_output_tokens or call.model.max_output_tokens,
+            said=None if self._tabled is None else self._tabled.answer(name, asked),
         )
         call.line = self._charges.bill(
             call_id=call.call_id,

@@ -18,6 +18,7 @@
 --       caps:WHOM what of that it may have, as was last said, until when that counts (hash)
 --       sh holds that count there too, and since when: intent, amount, day, month, tenant (hash)
 --       short jobs that were paused at a cap (set)
+--       learned:SHELF books by when they were last written (zset) · learned:SHELF:BOOK discounted sums and their clocks (hash)
 --       spent: what all entries add up to since the store is there, by lane: its tallies and its amount (hash)
 --       told:WHOM subtasks that ended, for whoever waits for them: id, tier, status and output, a line each (list)
 --       m:JOB what was written down for a job, by name (hash) · ev:JOB what happened to it (stream)
@@ -265,6 +266,49 @@ local function need_met(id, grace_ms)
   end
 end
 
+-- A lesson is added to the sums of its book. To let every sum count half after a half-life, a new lesson counts twice as much as
+-- one of a half-life ago: by 2^age, where the clock of each half-life goes on by its inverse with every lesson. What sums are
+-- worth now is what is kept, over 2^age; before that is too large for a number, all are written anew.
+local MOST_BOOKS, UNUSED_S, OLDEST = 500, 90 * 86400, 60
+local function exact(n) return string.format('%.17g', n) end
+local function learn(shelf, name, half_lives, sums)
+  local books, book = key('learned', shelf), key('learned', shelf, name)
+  local fields = {}
+  for i in ipairs(half_lives) do
+    fields[#fields + 1] = 'age:' .. i
+    for sum in pairs(sums[i]) do fields[#fields + 1] = i .. ':' .. sum end
+  end
+  local kept, changed, at = redis.call('HMGET', book, unpack(fields)), {}, 1
+  for i, half_life in ipairs(half_lives) do
+    local age = tonumber(kept[at] or 0) + 1 / half_life
+    if age > OLDEST then
+      local all = redis.call('HGETALL', book)
+      for field = 1, #all, 2 do
+        if string.match(all[field], '^(%d+):') == tostring(i) then
+          redis.call('HSET', book, all[field], exact(all[field + 1] * 2 ^ -age))
+        end
+      end
+      for field = at + 1, #fields do
+        if kept[field] and string.match(fields[field], '^(%d+):') == tostring(i) then kept[field] = kept[field] * 2 ^ -age end
+      end
+      age = 0
+    end
+    changed[#changed + 1], changed[#changed + 2] = fields[at], exact(age)
+    at = at + 1
+    for _, value in pairs(sums[i]) do
+      changed[#changed + 1], changed[#changed + 2] = fields[at], exact(tonumber(kept[at] or 0) + value * 2 ^ age)
+      at = at + 1
+    end
+  end
+  redis.call('HSET', book, unpack(changed))
+  redis.call('EXPIRE', book, UNUSED_S)
+  redis.call('ZADD', books, now, name)
+  redis.call('EXPIRE', books, UNUSED_S)
+  if redis.call('ZCARD', books) > MOST_BOOKS then
+    redis.call('DEL', key('learned', shelf, redis.call('ZPOPMIN', books)[1]))
+  end
+end
+
 -- Entries are written once by id whatever the fence says: what was used was used, in the period in which it was held, whenever
 -- that is known. A settled hold is freed, with the intent that was journalled under it. A provisional entry, a guess about a call
 -- whose end nobody saw, gives way to a true one.
@@ -297,6 +341,9 @@ local function apply_charges(json)
       else
         redis.call('HSET', record, c.id, c.body)
         redis.call('HDEL', guesses, c.id, c.id .. '\n')
+      end
+      if not c.provisional then
+        for _, l in ipairs(c.lessons or {}) do learn(l.shelf, l.book, l.half_lives, l.sums) end
       end
     end
     free_hold(c.quota, c.hold, c.id)

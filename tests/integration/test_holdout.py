@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from fleet.config import HoldoutConfig
 from fleet.counterfactual import Counterfactual
 from fleet.holdout import drawn
 from fleet.jobs import JobStatus, Outcome
 from fleet.ledger import WORKER_LOST, LedgerEntry
+from fleet.quality_config import HoldoutConfig
 from fleet.results import write_results
 from fleet.runner import MAX_KILLS, NotOurs
 from tests.integration.test_lost_workers import Vanishing, a_lease_passes, lease

@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fleet.config import HoldoutConfig
 from fleet.holdout import drawn
+from fleet.quality_config import HoldoutConfig
 
 shares = st.floats(min_value=0.0001, max_value=1)
 

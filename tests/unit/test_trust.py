@@ -1,0 +1,43 @@
+"""`fleet.trust`: how sure audits make one that a tier misses its floor, and how many of its answers are audited."""
+
+from __future__ import annotations
+
+from random import Random
+
+import pytest
+
+from fleet.trust import FEWEST, LEAST, MANY, MOST, Audits, audit_share, below, below_floor
+
+TIERS = ("nano", "mini", "flagship")
+
+
+@pytest.mark.parametrize(
+    ("x", "a", "b"), [(0.5, 2, 2), (0.3, 2, 5), (0.95, 9.75, 1.25), (0.95, 60, 2), (0.1, 0.5, 0.5)]
+)
+def test_the_incomplete_beta_function_is_what_draws_say(x: float, a: float, b: float) -> None:
+    dice = Random(1)
+    drawn = sum(dice.betavariate(a, b) < x for _ in range(20_000)) / 20_000
+    assert below(x, a, b) == pytest.approx(drawn, abs=0.015)
+
+
+def test_known_values_and_ends() -> None:
+    assert below(0.5, 3, 3) == pytest.approx(0.5)
+    assert below(0.7, 1, 1) == pytest.approx(0.7)
+    assert below(0.7, 2, 1) == pytest.approx(0.49)
+    assert (below(0, 2, 3), below(1, 2, 3)) == (0, 1)
+
+
+def test_a_tier_is_barred_once_audits_leave_little_doubt_and_the_last_never() -> None:
+    counts = {"nano": Audits(20, 14), "mini": Audits(20, 20), "flagship": Audits(20, 2)}
+    assert below_floor(counts, TIERS) == {"nano"}
+    assert below_floor({"nano": Audits(1, 0)}, TIERS, floor=0.5) == frozenset()
+    assert below_floor({}, TIERS) == frozenset()
+
+
+def test_many_are_audited_at_first_and_in_doubt_and_few_when_all_is_well() -> None:
+    assert audit_share(Audits(), 1.0, 0.1) == MANY
+    calm = audit_share(Audits(40, 40), 1.0, 0.1)
+    assert LEAST <= calm <= MOST
+    assert audit_share(Audits(10, 8), 1.0, 0.1) == MANY
+    # A tier that few answers come from is worth few audits.
+    assert audit_share(Audits(FEWEST / 2, FEWEST / 2), 0.1, 0.1) <= MOST
