@@ -219,9 +219,8 @@ class Runner:
             error = f"no valid answer up to tier {answer.tier}: {reason}"
             return await self._end(claim, "failed", trail, error=error, kind=flaw, charges=paid)
         if flaw == "audit":
-            trail.kept = Kept(
-                answer.output, answer.model, answer.tier
-            )  # wrong is better than nothing, should nothing better come
+            # Wrong is better than nothing, should nothing better come.
+            trail.kept = Kept(answer.output, answer.model, answer.tier)
         await self._context.store.hand_on(claim, above, trail.dump(), paid)
         raise NotOurs(f"handed on to {above}")
 
