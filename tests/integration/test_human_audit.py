@@ -109,22 +109,22 @@ def test_a_list_does_nothing_to_a_terminal(job: str) -> None:
         assert not acting(output)
 
 
-@pytest.mark.parametrize(
-    ("lines", "error"),
-    [
-        ('{"subtask": "sort/9", "right": true}', "sort/9 is no accepted output of"),
-        ('{"subtask": "sort/0", "right": "yes"}', "line 1: right: Input should be a valid boolean"),
-        ('\n{"subtask": "sort/0", "right": true, "by": "me"}', "line 2: by: Extra inputs are not permitted"),
-        ("yes", "line 1: the line: Invalid JSON"),
-        ('{"subtask": "sort/0", "right": true}\n{"subtask": "sort/0", "right": false}', "to be right and to be wrong"),
-    ],
-)
-def test_verdicts_that_cannot_be_are_refused_whole(job: str, tmp_path: Path, lines: str, error: str) -> None:
-    good = sample(job)[0]["subtask"]
+REFUSED = {
+    '{"subtask": "sort/9", "right": true}': "sort/9 is no accepted output of",
+    '{"subtask": "sort/0", "right": "yes"}': "line 1: right: Input should be a valid boolean",
+    '\n{"subtask": "sort/0", "right": true, "by": "me"}': "line 2: by: Extra inputs are not permitted",
+    "yes": "line 1: the line: Invalid JSON",
+    '{"subtask": "sort/0", "right": true}\n{"subtask": "sort/0", "right": false}': "to be right and to be wrong",
+}
+
+
+def test_verdicts_that_cannot_be_are_refused_whole(job: str, tmp_path: Path) -> None:
+    good = json.dumps({"subtask": sample(job)[0]["subtask"], "right": True})
     file = tmp_path / "verdicts.jsonl"
-    file.write_text(lines + "\n" + json.dumps({"subtask": good, "right": True}))
-    with pytest.raises(BadInputError, match=error):
-        said(job, "--verdicts", str(file))
+    for lines, error in REFUSED.items():
+        file.write_text(f"{lines}\n{good}")
+        with pytest.raises(BadInputError, match=error):
+            said(job, "--verdicts", str(file))
     assert len(sample(job)) == 4, "nothing was kept"
 
 
