@@ -20,6 +20,7 @@ from fleet.client import FleetClient
 from fleet.config import Environment, FleetConfig
 from fleet.runtime import NAMESPACE, Runtime
 from fleet.sim.settings import Faults, SimSettings
+from fleet.tenants import DEFAULT
 from tests.chaos.books import Books, JobEnd, read_charges
 from tests.chaos.crew import Crew
 from tests.chaos.history import History
@@ -49,6 +50,8 @@ def config(background: str, in_flight: int | None) -> FleetConfig:
                 "mini": {"model": MODELS[1], "escalate_to": "flagship", "timeout_s": 8, "background": background},
                 "flagship": {"model": MODELS[2], "timeout_s": 12, "background": background},
             },
+            # Never reached, but held and counted.
+            "tenants": {DEFAULT: {"usd_per_day": 1_000}},
             "claim_s": LEASE_S,
             "gate_width": 20,
         }
@@ -101,11 +104,12 @@ class Arena:
     async def books(self) -> Books:
         """Read what the store has, end everything, and judge. The arena is over after this."""
         jobs = await self._ends()
+        shared = await self._shared()
         await self.crew.stop()
         await self.client.aclose()
         self.valkey.stop()
         history = History.read(self.valkey.folder, round(LEASE_S * 1000))
-        return Books(history, read_charges(self.sim.charges_path), jobs, self.crew.history)
+        return Books(history, read_charges(self.sim.charges_path), jobs, self.crew.history, shared)
 
     @contextlib.asynccontextmanager
     async def runtime(self) -> AsyncIterator[Runtime]:
@@ -115,6 +119,14 @@ class Arena:
             yield runtime
         finally:
             await runtime.aclose()
+
+    async def _shared(self) -> tuple[int, int]:
+        """What the tenant has used and holds by day, all days together; without what only an earlier version has left held."""
+        async with self.runtime() as runtime:
+            if len(set(self.crew.roots)) > 1:
+                await runtime.quotas.free_lost()
+        used, held = [await self.client.hvals(f"{NAMESPACE}:day:{what}:{DEFAULT}") for what in ("used", "held")]
+        return sum(map(int, used)), sum(map(int, held))
 
     async def _ends(self) -> dict[str, JobEnd]:
         ends = {}
@@ -133,7 +145,9 @@ class Arena:
                     for number in range(phase.shards)
                     for place in phase.places(number)
                 )
-                ends[id_] = JobEnd(job.status.value, job.error or "", cap, used, held, members, winding=id_ in winding)
+                at_cap = id_ in await self.load.at_cap()
+                money = (cap, used, held)
+                ends[id_] = JobEnd(job.status.value, job.error or "", *money, members, id_ in winding, at_cap)
         return ends
 
 

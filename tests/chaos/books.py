@@ -12,8 +12,8 @@ other. The most over all kills; a process cannot lose more than it had in flight
 a call that ran when its claim was lost or its job cancelled.
 `recovery_p99_over_lease_s`: from the expiry of a killed process's claim to the next claim on the same subtask, whatever else
 happened meanwhile, less the time for which the store itself was away: without it nobody can claim anything.
-`jobs_given_up`: failed because three workers died at their plan or review; `jobs_cancelled`: a user did, so their subtasks
-and gates need not end, but their money is judged as ever.
+`jobs_given_up`: failed because three workers died at their plan or review; `jobs_cancelled`: a user did, `jobs_at_cap`: paused at
+their budget, so their subtasks and gates need not end, but their money is judged as ever.
 `stale_writes`: accepted outputs whose entry was made under another fence than the current one, background calls collected
 by the next worker aside, and intents journalled under another fence than the current one.
 `calls_by_wrong_clocks`: ledger entries dated far from the charge of the same call.
@@ -53,10 +53,17 @@ class JobEnd:
     members: tuple[str, ...]
     #: It was cancelled, and something of it may still be left to be done.
     winding: bool
+    #: It is paused at its cap, and nobody gives it more.
+    at_cap: bool = False
 
     @property
     def final(self) -> bool:
-        return self.status in ("completed", "failed", "cancelled")
+        return self.at_cap or self.status in ("completed", "failed", "cancelled")
+
+    @property
+    def stopped(self) -> bool:
+        """Its subtasks and gates need not end."""
+        return self.at_cap or self.cancelled
 
     @property
     def cancelled(self) -> bool:
@@ -71,8 +78,15 @@ class Books:
     """One fleet's end, judged."""
 
     def __init__(
-        self, history: History, charges: list[dict[str, Any]], jobs: Mapping[str, JobEnd], crew: dict[str, Incarnation]
+        self,
+        history: History,
+        charges: list[dict[str, Any]],
+        jobs: Mapping[str, JobEnd],
+        crew: dict[str, Incarnation],
+        shared: tuple[int, int] | None = None,
     ) -> None:
+        """`shared`: what the tenant of all jobs has used and holds, whatever the day."""
+        self._shared = shared
         self._history = history
         self._charges = charges
         self._jobs = jobs
@@ -108,6 +122,7 @@ class Books:
             "jobs_failed": sum(job.status == "failed" for job in self._jobs.values()),
             "jobs_given_up": sum(job.given_up for job in self._jobs.values()),
             "jobs_cancelled": sum(job.cancelled for job in self._jobs.values()),
+            "jobs_at_cap": sum(job.at_cap for job in self._jobs.values()),
             "calls_charged": len(self._charges),
             "calls_paid_twice": sum(map(len, lost.values())),
             "paid_without_answer": self._without_answer() - sum(map(len, lost.values())),
@@ -154,14 +169,14 @@ class Books:
 
     def _unplanned(self, job: str) -> bool:
         """Whether the job has no plan to tell its subtasks by, and none of them may be left."""
-        return not self._planned(job) and not self._jobs[job].cancelled
+        return not self._planned(job) and not self._jobs[job].stopped
 
     def _subtasks_lost(self) -> int:
         lives = self._history.lives
         missing = [
             f"{id_} {lives[id_].state if id_ in lives else 'never written'}"
             for job, end in self._jobs.items()
-            if self._planned(job) and not end.cancelled
+            if self._planned(job) and not end.stopped
             for id_ in end.members
             if id_ not in lives or lives[id_].state != "final"
         ]
@@ -181,7 +196,7 @@ class Books:
 
     def _gate_counts(self, gate: str) -> bool:
         job = gate.split("/", 1)[0]
-        return self._planned(job) and not self._jobs[job].cancelled
+        return self._planned(job) and not self._jobs[job].stopped
 
     def _by_wrong_clocks(self) -> int:
         charged = {charge["call_id"]: charge["at"] for charge in self._charges}
@@ -271,6 +286,12 @@ class Books:
             if booked < charged if not entry["usage_reported"] else booked != charged:
                 wrong.append(f"{id_} {entry['status']} {entry['reason']}: booked {booked}, charged {charged}")
         held = [f"{id_} still holds {job.held}" for id_, job in self._jobs.items() if job.held]
+        if self._shared is not None:
+            booked = sum(entry["cost_nano_usd"] for entry in self._history.ledger.values())
+            held += [f"the tenant still holds {self._shared[1]}"] if self._shared[1] else []
+            wrong += (
+                [f"the tenant has used {self._shared[0]}, the ledger {booked}"] if self._shared[0] != booked else []
+            )
         sums: dict[str, int] = defaultdict(int)
         for entry in self._history.ledger.values():
             sums[entry["job"]] += entry["cost_nano_usd"]

@@ -1,7 +1,8 @@
 """Budgets under any order of intents, ends, guesses, late truths and midnights, by workers that live, died or are zombies.
 
 What is settled and held never passes a cap: that of the job, or those of its tenant's and of everybody's day and month; only
-who holds the claim may begin to pay; and under a fair schedule what the dead have left is settled from what they journalled, until nothing is held.
+who holds the claim may begin to pay; and under a fair schedule what the dead have left is settled from what they journalled,
+until nothing is held.
 """
 
 from __future__ import annotations

@@ -19,10 +19,10 @@ from queues.quotas import Quotas
 from queues.shared import Cap, ends_at, number_at, words
 from queues.subtasks import Charge, Intent, Refused
 from tests.integration.test_openai_chat import SAY, client
-from tests.integration.test_store import open_store
 from tests.support.api import JOB, Api, on_api
 from tests.support.bench import Bench, books, config, on_bench
 from tests.support.sim import RunningSim
+from tests.support.stores import open_store
 from tests.support.valkey import Valkey
 
 WRITE = {
@@ -168,7 +168,7 @@ def test_what_a_tenant_or_the_fleet_has_spent_lets_nothing_new_in(
             await runtime.link.execute("HINCRBY", f"fleet:month:used:{whom}", number, -(10**9))
         assert (await api.ask("POST", "/v1/jobs", key, json=JOB))[0] == 202
 
-    limits = {"tenants": {"acme": {"usd_per_month": 1}}, "budgets": {"usd_per_month": 1}}
+    limits: dict[str, Any] = {"tenants": {"acme": {"usd_per_month": 1}}, "budgets": {"usd_per_month": 1}}
     on_api(scenario, valkey, tmp_path, sim, **limits)
 
 

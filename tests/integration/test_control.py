@@ -136,7 +136,7 @@ def test_a_job_paused_at_its_budget_goes_on_with_a_higher_one(valkey: Valkey, tm
         assert "Resume it with a higher budget_usd." in str(job.error)
         used, held = await fleet.money(job_id)
         assert held == 0
-        with pytest.raises(BadInputError, match="has spent .* already; give it a budget above that"):
+        with pytest.raises(BadInputError, match=r"has spent .* already; give it a budget above that"):
             await control.resume(job_id, budget_usd=Decimal(used - 1) / 10**9)
         await control.resume(job_id, budget_usd=Decimal("1"))
         job = await fleet.run(job_id)
