@@ -27,10 +27,12 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from fleet.ledger import WORKER_LOST
 from fleet.rounds import RUN_TASK
+from fleet.tenants import tenant_of
 from tests.chaos.crew import SLOTS, Incarnation
 from tests.chaos.history import History, Recovery
 
@@ -74,6 +76,15 @@ class JobEnd:
         return self.status == "failed" and GIVEN_UP in self.error
 
 
+@dataclass(frozen=True, slots=True)
+class TenantEnd:
+    """A tenant's days together: what it may spend, and what it has spent and holds."""
+
+    cap: int
+    used: int
+    held: int
+
+
 class Books:
     """One fleet's end, judged."""
 
@@ -83,10 +94,9 @@ class Books:
         charges: list[dict[str, Any]],
         jobs: Mapping[str, JobEnd],
         crew: dict[str, Incarnation],
-        shared: tuple[int, int] | None = None,
+        tenants: Mapping[str, TenantEnd] = MappingProxyType({}),
     ) -> None:
-        """`shared`: what the tenant of all jobs has used and holds, whatever the day."""
-        self._shared = shared
+        self._tenants = tenants
         self._history = history
         self._charges = charges
         self._jobs = jobs
@@ -276,6 +286,10 @@ class Books:
             for id_, job in self._jobs.items()
             if job.cap is not None and max(spent[id_], job.used) > job.cap
         }
+        for name, tenant in self._tenants.items():
+            most = max(tenant.used, sum(nano for id_, nano in spent.items() if tenant_of(id_) == name))
+            if most > tenant.cap:
+                over[name] = most - tenant.cap
         self._complain("over its budget", [f"{id_} by {nano}" for id_, nano in over.items()])
         return sum(over.values())
 
@@ -286,12 +300,10 @@ class Books:
             if booked < charged if not entry["usage_reported"] else booked != charged:
                 wrong.append(f"{id_} {entry['status']} {entry['reason']}: booked {booked}, charged {charged}")
         held = [f"{id_} still holds {job.held}" for id_, job in self._jobs.items() if job.held]
-        if self._shared is not None:
-            booked = sum(entry["cost_nano_usd"] for entry in self._history.ledger.values())
-            held += [f"the tenant still holds {self._shared[1]}"] if self._shared[1] else []
-            wrong += (
-                [f"the tenant has used {self._shared[0]}, the ledger {booked}"] if self._shared[0] != booked else []
-            )
+        for name, tenant in self._tenants.items():
+            booked = sum(e["cost_nano_usd"] for e in self._history.ledger.values() if tenant_of(e["job"]) == name)
+            held += [f"the tenant {name} still holds {tenant.held}"] if tenant.held else []
+            wrong += [f"the tenant {name} has used {tenant.used}, the ledger {booked}"] if tenant.used != booked else []
         sums: dict[str, int] = defaultdict(int)
         for entry in self._history.ledger.values():
             sums[entry["job"]] += entry["cost_nano_usd"]
