@@ -195,7 +195,8 @@ def test_who_has_lost_the_claim_changes_neither_the_plan_nor_how_a_job_ends(
         await store.link.execute("ZADD", "fleet:watch", 0, lost.id)
         await store.reconcile()
         await jobs.set_plan(job_id, spec.steps, width=1, window=1, claim=lost)
-        await jobs.cut_short(job_id, "the budget", claim=lost)
+        guards = [lost.guard]
+        await store.stop(job_id, "paused", list(fleet.runtime.tiers), why="the budget", short=1, guards=guards)
         assert (await jobs.load(job_id)).steps == ()
         job = await fleet.run(job_id)
         assert (job.status, job.error, job.window) == (JobStatus.COMPLETED, None, WINDOW)
