@@ -187,7 +187,7 @@ def _job(path: Path, items: Path | None, budget: float | None) -> JobSpec:
 
 
 def _run(spec: JobSpec, out: Path | None) -> None:
-    """Run `spec` to its end and print its receipt; exits with 1 when it failed or was cut short."""
+    """Run `spec` to its end and print its receipt; exits with 1 when it failed or was paused."""
     console = Console()
     check(spec, checked_config(environment_here()))
     if out is not None:

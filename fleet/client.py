@@ -14,6 +14,7 @@ from typing import Any
 from fleet.acceptance import Submission, within
 from fleet.accounts import AccountLimits, account_limits, accounts_of
 from fleet.addresses import check_address
+from fleet.caps import caps_of
 from fleet.choices import paces
 from fleet.config import FleetConfig
 from fleet.entitlements import TenantConfig
@@ -34,7 +35,7 @@ from fleet.sources import check_source
 from fleet.store import COORDINATOR, Job
 from fleet.tenants import DEFAULT, check_tenant, new_job_id
 from fleet.uploads import Upload
-from fleet.waits import Wait, waits
+from fleet.waits import Quota, Wait, waits
 from queues.admission import Once
 from queues.failpoints import failpoint
 from queues.limits import Standing
@@ -177,7 +178,8 @@ class FleetClient:
         self, job: Job, survey: Survey, look: Callable[[str, Allowance], Awaitable[Standing]]
     ) -> list[Wait]:
         """What the subtasks of a job that runs wait for, by a survey that has its counts; `look`: at an account."""
-        quota, later = await asyncio.gather(self.runtime.store.quota(job.id), self._later(job))
+        asking = (self.runtime.store.quota(job.id), self._later(job), self._shared(job.tenant))
+        quota, later, shared = await asyncio.gather(*asking)
         counts = dict(survey.counts)
         planning = counts.pop(COORDINATOR, {}).get("running", 0) if job.status is JobStatus.PLANNING else 0
         if planning:  # its calls are the flagship's
@@ -187,8 +189,14 @@ class FleetClient:
             if tier in counts or tier in later:
                 standing = await look(pace.account, pace.allowance)
                 about = (tier, counts.get(tier, {}), survey.tiers[tier], pace.account, standing, quota)
-                found += waits(*about, calls=survey.calls, later=later.get(tier, 0))
+                found += waits(*about, calls=survey.calls, later=later.get(tier, 0), shared=shared)
         return found
+
+    async def _shared(self, tenant: str) -> list[Quota]:
+        """How what a tenant's jobs share with others stands, where it is capped."""
+        caps = {(cap.whom, cap.per): cap.most for cap in caps_of(self.runtime.config, tenant)}
+        found = await self.runtime.quotas.shared(tenant) if caps else []
+        return [(caps.get((one.whom, one.per)), one.used, one.held) for one in found]
 
     async def _later(self, job: Job) -> dict[str, int]:
         """By the tier they will start on, the subtasks of phases that are not open yet."""

@@ -20,6 +20,7 @@ import asyncio
 import math
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from types import TracebackType
 
 from fleet.caps import exceeded
@@ -43,24 +44,40 @@ LEAST_OUTPUT = 16
 CUT = "cut off at the output that was reserved where the budget is short; asked again with all of it"
 
 
+@dataclass(slots=True)
+class _Line:
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    #: How many are in it.
+    length: int = 0
+
+
 class Lines:
     """Who waits for which budget, in one process."""
 
     def __init__(self) -> None:
         self.observed = Observed()
-        self._lines: dict[tuple[str, ...], asyncio.Lock] = {}
+        self._lines: dict[tuple[str, ...], _Line] = {}
 
-    async def enter(self, name: tuple[str, ...], until: float) -> asyncio.Lock:
-        """Be the first in a line by then (monotonic). Raises TimeoutError; release what it returns."""
-        lock = self._lines.setdefault(name, asyncio.Lock())
-        async with asyncio.timeout(max(0.0, until - time.monotonic())):
-            await lock.acquire()
-        return lock
+    async def enter(self, name: tuple[str, ...], until: float) -> None:
+        """Be the first in a line by then (monotonic); `leave` it. Raises TimeoutError."""
+        line = self._lines.setdefault(name, _Line())
+        line.length += 1
+        try:
+            async with asyncio.timeout(max(0.0, until - time.monotonic())):
+                await line.lock.acquire()
+        except BaseException:
+            self._shorter(name, line)
+            raise
 
-    def left(self, name: tuple[str, ...]) -> None:
-        """Forget a line that is empty."""
-        lock = self._lines.get(name)
-        if lock is not None and not lock.locked():
+    def leave(self, name: tuple[str, ...]) -> None:
+        """The next one's turn."""
+        line = self._lines[name]
+        line.lock.release()
+        self._shorter(name, line)
+
+    def _shorter(self, name: tuple[str, ...], line: _Line) -> None:
+        line.length -= 1
+        if line.length == 0:
             del self._lines[name]
 
 
@@ -76,7 +93,8 @@ class Fitting:
         self._whole = self.choices = whole
         self._may_cut = True
         self._until: float | None = None
-        self._line: tuple[tuple[str, ...], asyncio.Lock] | None = None
+        #: In which it is the first.
+        self._line: tuple[str, ...] | None = None
         self._asked = 0
 
     def next_id(self) -> str:
@@ -99,10 +117,8 @@ class Fitting:
     def begun(self) -> None:
         """The call has its hold, or is not made: whoever is next in line may look."""
         if self._line is not None:
-            name, lock = self._line
+            self._lines.leave(self._line)
             self._line = None
-            lock.release()
-            self._lines.left(name)
 
     async def after(self, short: Refused, name: str, within: Callable[[int], Sequence[Choice]]) -> None:
         """Have `choices` fit better than those that were refused, or wait a moment.
@@ -128,7 +144,8 @@ class Fitting:
         try:
             if self._line is None:
                 line = (short.whom or self._purpose.job, short.per, self._purpose.tier)
-                self._line = line, await self._lines.enter(line, self._until)
+                await self._lines.enter(line, self._until)
+                self._line = line
                 return
             await asyncio.sleep(LOOK_S)
         except TimeoutError:

@@ -61,7 +61,7 @@ an upload (`{"file": "file-..."}`): the API reads no paths.\
 """
 COMMANDS_HEAD = """\
 Every listing takes `-o json`; progress is a live display on a terminal and plain lines when piped. Exit codes: 0 done, 1 failed
-or cut short (with the reason), 2 bad input (what, and the nearest valid value).\
+or paused, as at a budget's cap (with the reason), 2 bad input (what, and the nearest valid value).\
 """
 ENVIRONMENT_HEAD = """\
 An empty variable counts as not set. What opens something (keys, passwords, addresses with passwords in them) belongs in the

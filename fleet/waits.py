@@ -6,7 +6,7 @@ before what ails the workers, for more workers would not help then. Nothing is s
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from fleet.config import Frozen
@@ -16,7 +16,7 @@ from queues.survey import TierSurvey
 Reason = Literal["dependencies", "outage", "rate", "budget", "workers", "fairness"]
 #: A call that could start this soon does not wait for a limit.
 SOON_S = 1.0
-#: (cap, used, held) of a job, in nano-dollars.
+#: (cap, used, held) of a job, or of a day or month that it shares with others, in nano-dollars.
 Quota = tuple[int | None, int, int]
 
 
@@ -39,24 +39,26 @@ def waits(
     *,
     calls: int,
     later: int = 0,
+    shared: Sequence[Quota] = (),
 ) -> list[Wait]:
     """What a job's subtasks on one tier wait for.
 
     `counts`: of the job, by state; `calls`: of the job that are under way, on whatever tier; `later`: subtasks that are not
-    in the store yet, because all of an earlier phase have to end first.
+    in the store yet, because all of an earlier phase have to end first; `shared`: quotas that the job shares with others.
     """
     found = []
+    budget = _of_the_budget(calls, quota, shared)
     if waiting := counts.get("waiting", 0) + later:
         found.append(Wait(tier=tier, subtasks=waiting, reason="dependencies", text="others of the job come first"))
     ready = counts.get("ready", 0) + counts.get("queued", 0)
     # A worker has them, and they wait there for leave to call.
     held = max(0, counts.get("running", 0) - calls)
-    if held and (said := _of_the_account(account, standing) or _of_the_budget(calls, quota)):
+    if held and (said := _of_the_account(account, standing) or budget):
         ready += held
     elif ready:
-        said = (
-            _of_the_account(account, standing) or _of_the_budget(calls, quota) or _of_the_workers(tier, counts, survey)
-        ) or _of_the_pace(counts, account, standing)
+        said = (_of_the_account(account, standing) or budget or _of_the_workers(tier, counts, survey)) or _of_the_pace(
+            counts, account, standing
+        )
     else:
         said = None
     if said is not None:
@@ -79,10 +81,13 @@ def _of_the_account(account: str, standing: Standing) -> tuple[Reason, str] | No
     return None
 
 
-def _of_the_budget(calls: int, quota: Quota) -> tuple[Reason, str] | None:
-    cap, used, held = quota
-    if cap is not None and calls and cap - used - held < held / calls:
-        return "budget", "running calls hold what is left of the budget until they end"
+def _of_the_budget(calls: int, quota: Quota, shared: Sequence[Quota]) -> tuple[Reason, str] | None:
+    for whose, (cap, used, held) in (
+        ("the budget", quota),
+        *(("a budget shared with other jobs", one) for one in shared),
+    ):
+        if cap is not None and calls and cap - used - held < quota[2] / calls:
+            return "budget", f"running calls hold what is left of {whose} until they end"
     return None
 
 

@@ -6,6 +6,7 @@ frees what an earlier version left held. It knows amounts, not money.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable
 
 from queues.link import Link
@@ -31,16 +32,15 @@ class Quotas:
         """What is used and held now of what a tenant shares: its own day and month, and everybody's."""
         seconds, _ = await self._link.execute("TIME", idempotent=True)
         pers: tuple[Per, ...] = ("day", "month")
-        found = []
-        for whom in (tenant, EVERYBODY):
-            for per in pers:
-                number = number_at(per, int(seconds))
-                names = (f"{self._namespace}:{per}:{what}:{whom}" for what in ("used", "held"))
-                used, held = [
-                    int(await self._link.execute("HGET", name, number, idempotent=True) or 0) for name in names
-                ]
-                found.append(Shared(whom, per, number, used, held))
-        return found
+        which = [(whom, per, number_at(per, int(seconds))) for whom in (tenant, EVERYBODY) for per in pers]
+
+        async def look(whom: str, per: Per, number: int) -> Shared:
+            names = (f"{self._namespace}:{per}:{what}:{whom}" for what in ("used", "held"))
+            looks = (self._link.execute("HGET", name, number, idempotent=True) for name in names)
+            used, held = [int(found or 0) for found in await asyncio.gather(*looks)]
+            return Shared(whom, per, number, used, held)
+
+        return await asyncio.gather(*(look(*one) for one in which))
 
     async def short(self, most: int) -> list[str]:
         """Jobs that are paused at a cap, some of them: any, if there are more."""

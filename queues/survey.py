@@ -133,10 +133,10 @@ class Surveyor:
         reply = await self._link.call(
             "survey_jobs", [self._namespace], [MOST_JOBS, NEARLY, MOST_TENANTS, *tenants], idempotent=True
         )
-        numbers, used_by = reply[:8], reply[8:]
-        by_tenant = dict(zip(tenants, zip(used_by[::2], used_by[1::2], strict=True), strict=True))
-        open_, paused, halted, at_cap, caps, used, held, nearly = numbers
-        return OpenJobs(open_, paused, halted, at_cap, caps, used, held, nearly, by_tenant)
+        used = reply[8:]
+        by_tenant = dict(zip(tenants, zip(used[::2], used[1::2], strict=True), strict=True))
+        open_, paused, halted, at_cap, caps, used_of, held_of, nearly = reply[:8]
+        return OpenJobs(open_, paused, halted, at_cap, caps, used_of, held_of, nearly, by_tenant)
 
     async def states(self, ids: Sequence[str]) -> list[str]:
         """Where each subtask stands: its state, its status once it is final; '' for one that is not in the store."""

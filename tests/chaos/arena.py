@@ -18,18 +18,22 @@ from redis.asyncio import Redis
 
 from fleet.client import FleetClient
 from fleet.config import Environment, FleetConfig
+from fleet.prices import NANO_PER_USD
 from fleet.runtime import NAMESPACE, Runtime
 from fleet.sim.settings import Faults, SimSettings
-from tests.chaos.books import Books, JobEnd, read_charges
+from tests.chaos.books import Books, JobEnd, TenantEnd, read_charges
 from tests.chaos.crew import Crew
 from tests.chaos.history import History
-from tests.chaos.load import Load
+from tests.chaos.load import Load, specs
 from tests.support.processes import ROOT
 from tests.support.proxy import Proxy
 from tests.support.sim import MODELS, RunningSim, running_sim
 from tests.support.valkey import Valkey
 
 LEASE_S = 2.0
+#: Each kind of job has a tenant of its name; dollars that one of them may spend in a day: a few of its jobs, and it is short.
+TENANTS = tuple(str(spec["name"]) for spec in specs())
+CAPS_USD = {"gather": 0.008}
 #: Workers of each tier.
 SEATS = {"nano": 2, "mini": 2, "flagship": 2}
 #: Like the embedded fleet's, but never rewritten: it is the witness.
@@ -49,6 +53,8 @@ def config(background: str, in_flight: int | None) -> FleetConfig:
                 "mini": {"model": MODELS[1], "escalate_to": "flagship", "timeout_s": 8, "background": background},
                 "flagship": {"model": MODELS[2], "timeout_s": 12, "background": background},
             },
+            # Those of the other tenants are never reached, but held and counted.
+            "tenants": {name: {"usd_per_day": CAPS_USD.get(name, 1_000)} for name in TENANTS},
             "claim_s": LEASE_S,
             "gate_width": 20,
         }
@@ -101,11 +107,12 @@ class Arena:
     async def books(self) -> Books:
         """Read what the store has, end everything, and judge. The arena is over after this."""
         jobs = await self._ends()
+        shared = await self._shared()
         await self.crew.stop()
         await self.client.aclose()
         self.valkey.stop()
         history = History.read(self.valkey.folder, round(LEASE_S * 1000))
-        return Books(history, read_charges(self.sim.charges_path), jobs, self.crew.history)
+        return Books(history, read_charges(self.sim.charges_path), jobs, self.crew.history, shared)
 
     @contextlib.asynccontextmanager
     async def runtime(self) -> AsyncIterator[Runtime]:
@@ -115,6 +122,18 @@ class Arena:
             yield runtime
         finally:
             await runtime.aclose()
+
+    async def _shared(self) -> dict[str, TenantEnd]:
+        """What each tenant has used and holds, all days together; without what only an earlier version has left held."""
+        async with self.runtime() as runtime:
+            if len(set(self.crew.roots)) > 1:
+                await runtime.quotas.free_lost()
+        found = {}
+        for name in TENANTS:
+            used, held = [await self.client.hvals(f"{NAMESPACE}:day:{what}:{name}") for what in ("used", "held")]
+            cap = int(CAPS_USD.get(name, 1_000) * NANO_PER_USD) * max(1, len(used))
+            found[name] = TenantEnd(cap, sum(map(int, used)), sum(map(int, held)))
+        return found
 
     async def _ends(self) -> dict[str, JobEnd]:
         ends = {}
@@ -133,7 +152,9 @@ class Arena:
                     for number in range(phase.shards)
                     for place in phase.places(number)
                 )
-                ends[id_] = JobEnd(job.status.value, job.error or "", cap, used, held, members, winding=id_ in winding)
+                at_cap = id_ in await self.load.at_cap()
+                money = (cap, used, held)
+                ends[id_] = JobEnd(job.status.value, job.error or "", *money, members, id_ in winding, at_cap)
         return ends
 
 

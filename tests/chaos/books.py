@@ -12,8 +12,8 @@ other. The most over all kills; a process cannot lose more than it had in flight
 a call that ran when its claim was lost or its job cancelled.
 `recovery_p99_over_lease_s`: from the expiry of a killed process's claim to the next claim on the same subtask, whatever else
 happened meanwhile, less the time for which the store itself was away: without it nobody can claim anything.
-`jobs_given_up`: failed because three workers died at their plan or review; `jobs_cancelled`: a user did, so their subtasks
-and gates need not end, but their money is judged as ever.
+`jobs_given_up`: failed because three workers died at their plan or review; `jobs_cancelled`: a user did, `jobs_at_cap`: paused at
+their budget, so their subtasks and gates need not end, but their money is judged as ever.
 `stale_writes`: accepted outputs whose entry was made under another fence than the current one, background calls collected
 by the next worker aside, and intents journalled under another fence than the current one.
 `calls_by_wrong_clocks`: ledger entries dated far from the charge of the same call.
@@ -28,12 +28,14 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from fleet.ledger import WORKER_LOST, LedgerEntry
 from fleet.replay import adds_up
 from fleet.rounds import RUN_TASK
 from fleet.stored import read
+from fleet.tenants import tenant_of
 from tests.chaos.crew import SLOTS, Incarnation
 from tests.chaos.history import History, Recovery
 
@@ -56,10 +58,17 @@ class JobEnd:
     members: tuple[str, ...]
     #: It was cancelled, and something of it may still be left to be done.
     winding: bool
+    #: It is paused at its cap, and nobody gives it more.
+    at_cap: bool = False
 
     @property
     def final(self) -> bool:
-        return self.status in ("completed", "failed", "cancelled")
+        return self.at_cap or self.status in ("completed", "failed", "cancelled")
+
+    @property
+    def stopped(self) -> bool:
+        """Its subtasks and gates need not end."""
+        return self.at_cap or self.cancelled
 
     @property
     def cancelled(self) -> bool:
@@ -70,12 +79,27 @@ class JobEnd:
         return self.status == "failed" and GIVEN_UP in self.error
 
 
+@dataclass(frozen=True, slots=True)
+class TenantEnd:
+    """A tenant's days together: what it may spend, and what it has spent and holds."""
+
+    cap: int
+    used: int
+    held: int
+
+
 class Books:
     """One fleet's end, judged."""
 
     def __init__(
-        self, history: History, charges: list[dict[str, Any]], jobs: Mapping[str, JobEnd], crew: dict[str, Incarnation]
+        self,
+        history: History,
+        charges: list[dict[str, Any]],
+        jobs: Mapping[str, JobEnd],
+        crew: dict[str, Incarnation],
+        tenants: Mapping[str, TenantEnd] = MappingProxyType({}),
     ) -> None:
+        self._tenants = tenants
         self._history = history
         self._charges = charges
         self._jobs = jobs
@@ -111,6 +135,7 @@ class Books:
             "jobs_failed": sum(job.status == "failed" for job in self._jobs.values()),
             "jobs_given_up": sum(job.given_up for job in self._jobs.values()),
             "jobs_cancelled": sum(job.cancelled for job in self._jobs.values()),
+            "jobs_at_cap": sum(job.at_cap for job in self._jobs.values()),
             "calls_charged": len(self._charges),
             "calls_paid_twice": sum(map(len, lost.values())),
             "paid_without_answer": self._without_answer() - sum(map(len, lost.values())),
@@ -157,14 +182,14 @@ class Books:
 
     def _unplanned(self, job: str) -> bool:
         """Whether the job has no plan to tell its subtasks by, and none of them may be left."""
-        return not self._planned(job) and not self._jobs[job].cancelled
+        return not self._planned(job) and not self._jobs[job].stopped
 
     def _subtasks_lost(self) -> int:
         lives = self._history.lives
         missing = [
             f"{id_} {lives[id_].state if id_ in lives else 'never written'}"
             for job, end in self._jobs.items()
-            if self._planned(job) and not end.cancelled
+            if self._planned(job) and not end.stopped
             for id_ in end.members
             if id_ not in lives or lives[id_].state != "final"
         ]
@@ -184,7 +209,7 @@ class Books:
 
     def _gate_counts(self, gate: str) -> bool:
         job = gate.split("/", 1)[0]
-        return self._planned(job) and not self._jobs[job].cancelled
+        return self._planned(job) and not self._jobs[job].stopped
 
     def _by_wrong_clocks(self) -> int:
         charged = {charge["call_id"]: charge["at"] for charge in self._charges}
@@ -264,6 +289,10 @@ class Books:
             for id_, job in self._jobs.items()
             if job.cap is not None and max(spent[id_], job.used) > job.cap
         }
+        for name, tenant in self._tenants.items():
+            most = max(tenant.used, sum(nano for id_, nano in spent.items() if tenant_of(id_) == name))
+            if most > tenant.cap:
+                over[name] = most - tenant.cap
         self._complain("over its budget", [f"{id_} by {nano}" for id_, nano in over.items()])
         return sum(over.values())
 
@@ -276,6 +305,10 @@ class Books:
             if entry.get("price") is not None and not adds_up(read(LedgerEntry, entry)):
                 wrong.append(f"{id_}: booked {booked}, which is not its usage at its own prices")
         held = [f"{id_} still holds {job.held}" for id_, job in self._jobs.items() if job.held]
+        for name, tenant in self._tenants.items():
+            booked = sum(e["cost_nano_usd"] for e in self._history.ledger.values() if tenant_of(e["job"]) == name)
+            held += [f"the tenant {name} still holds {tenant.held}"] if tenant.held else []
+            wrong += [f"the tenant {name} has used {tenant.used}, the ledger {booked}"] if tenant.used != booked else []
         sums: dict[str, int] = defaultdict(int)
         for entry in self._history.ledger.values():
             sums[entry["job"]] += entry["cost_nano_usd"]

@@ -86,6 +86,7 @@ class Crew:
         self._unreached = unreached
         preload = preloaded() if clocks else None
         self._clocks = clocks if preload is not None else {}
+        self.roots = tuple(roots)
         self._zygotes = {root: Zygote(root, config, self._on_end, {}) for root in roots}
         #: Where the next process of a kind is forked from, where that is not the first checkout.
         self._root_of: dict[str, Path] = {}

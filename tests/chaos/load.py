@@ -96,9 +96,18 @@ class Load:
         found: list[bytes] = await self._client.execute_command("SMEMBERS", f"{NAMESPACE}:winding")
         return {id_.decode() for id_ in found}
 
+    async def at_cap(self) -> set[str]:
+        """Jobs that are paused at their cap."""
+        found: list[bytes] = await self._client.execute_command("SMEMBERS", f"{NAMESPACE}:short")
+        jobs = [id_.decode() for id_ in found]
+        async with self._client.pipeline(transaction=False) as pipe:
+            for job in jobs:
+                pipe.hmget(f"{NAMESPACE}:j:{job}", "stop", "short")
+            return {job for job, how in zip(jobs, await pipe.execute(), strict=True) if how[0] == b"paused" and how[1]}
+
     async def unfinished(self) -> list[str]:
-        """Accepted jobs without a final status."""
-        jobs = sorted(await self.accepted())
+        """Accepted jobs without a final status, that are not paused at their cap either."""
+        jobs = sorted(await self.accepted() - await self.at_cap())
         async with self._client.pipeline(transaction=False) as pipe:
             for job in jobs:
                 pipe.hget(f"{NAMESPACE}:job:{job}", "status")

@@ -168,7 +168,7 @@ def test_what_a_tenant_or_the_fleet_has_spent_lets_nothing_new_in(
             await runtime.link.execute("HINCRBY", f"fleet:month:used:{whom}", number, -(10**9))
         assert (await api.ask("POST", "/v1/jobs", key, json=JOB))[0] == 202
 
-    limits: Any = {"tenants": {"acme": {"usd_per_month": 1}}, "budgets": {"usd_per_month": 1}}
+    limits: dict[str, Any] = {"tenants": {"acme": {"usd_per_month": 1}}, "budgets": {"usd_per_month": 1}}
     on_api(scenario, valkey, tmp_path, sim, **limits)
 
 

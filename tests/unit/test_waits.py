@@ -51,6 +51,12 @@ def test_the_first_reason_that_holds_is_given(
     assert says in wait.text
 
 
+def test_a_budget_that_is_shared_with_other_jobs_is_named_as_such() -> None:
+    shared = [(None, 9_000, 900), (10_000, 9_000, 995)]
+    (wait,) = waits("nano", FULL, BUSY, "openai/m", OPEN, (None, 0, 500), calls=50, shared=shared)
+    assert (wait.reason, "a budget shared with other jobs" in wait.text) == ("budget", True)
+
+
 def test_subtasks_behind_others_wait_for_them_and_running_ones_for_nothing() -> None:
     counts = {"waiting": 3, "running": 2, "final": 9}
     (wait,) = waits("nano", counts, BUSY, "openai/m", OPEN, NO_CAP, calls=2, later=4)
