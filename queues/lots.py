@@ -45,9 +45,10 @@ class Lots:
         what = (claim.id, claim.fence, trail, *lot, *most, *intent.arguments())
         return Refused.of(await self._call("join", *what))
 
-    async def lot_of(self, subtask: str) -> str | None:
-        """The lot that a subtask has last joined."""
-        return (await self._store.fields(subtask, "lot"))[0]
+    async def output_of(self, subtask: str) -> str | None:
+        """What the lot that a subtask has last joined ended with; None: it has not ended, or ended long ago."""
+        (lot,) = await self._store.fields(subtask, "lot")
+        return None if lot is None else (await self._store.fields(lot, "output"))[0]
 
     async def members(self, lot: str) -> set[str]:
         """The subtasks that wait for a lot; of one that was claimed there come no more."""

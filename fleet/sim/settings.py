@@ -115,6 +115,8 @@ class SimSettings(_Frozen):
     flex_slower: Annotated[float, Field(ge=1)] = 4
     #: How long a batch takes from its validation until all its lines are done, in the model's time.
     batch_s: NotNegative = 60
+    #: Lines of batches that may wait at a time, over all batches; one with more is no good (the vendor counts tokens).
+    batch_lines: Annotated[int, Field(gt=0)] = 1_000_000
     #: Refuse parameters that are unknown or not simulated, as the vendor refuses unknown ones; else they are ignored.
     strict: bool = True
 
