@@ -22,7 +22,7 @@ from fleet.ledger import LedgerEntry
 from fleet.outcomes import Trail
 from fleet.prices import Usage
 from fleet.providers.base import Completion, ModelRequest
-from fleet.store import COORDINATOR
+from fleet.store import COORDINATOR, Job
 from fleet.stored import read
 from queues.failpoints import failpoint
 from queues.lots import Family, Lots
@@ -139,6 +139,20 @@ class Lines:
             most_size=lanes.bytes,
             patience_ms=round(lanes.gather_s * 1000),
         )
+
+
+async def batched(lots: Lots, config: FleetConfig, job: Job) -> dict[str, int]:
+    """How many subtasks of a job wait for batches, by the first tier on their model; one without a deadline has none."""
+    found: dict[str, int] = {}
+    if job.spec.deadline is None and all(step.deadline is None for step in job.steps):
+        return found
+    for lot in await lots.unended(job.id):
+        payload, number = await lots.gathered(lot)
+        name = Route.of(payload).model if payload else ""
+        tier = next((tier for tier, its in config.tiers.items() if its.model == name), None)
+        if tier is not None:
+            found[tier] = found.get(tier, 0) + number
+    return found
 
 
 def _places(data: bytes) -> dict[str, tuple[int, int]]:

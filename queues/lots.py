@@ -55,6 +55,12 @@ class Lots:
         name = f"{self._store.namespace}:d:{lot}"
         return {id_.decode() for id_ in await self._store.link.execute("SMEMBERS", name, idempotent=True)}
 
+    async def gathered(self, lot: str) -> tuple[str | None, int]:
+        """The payload of a lot, and how many wait for it."""
+        name = f"{self._store.namespace}:d:{lot}"
+        number = await self._store.link.execute("SCARD", name, idempotent=True)
+        return (await self._store.fields(lot, "payload"))[0], int(number)
+
     async def put_by(self, claim: Claim, trail: str, seconds: float) -> bool:
         """Let a claimed subtask rest, nobody woken for it until then. False: the claim was lost."""
         return bool(await self._call("snooze", claim.id, claim.fence, trail, round(seconds * 1000)))

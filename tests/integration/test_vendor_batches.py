@@ -44,7 +44,7 @@ TICKETS = ["I was charged twice", "The export crashes", "Hello", "The invoice is
 
 @pytest.fixture(scope="module")
 def vendor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LanesSim]:
-    with lanes_sim(tmp_path_factory.mktemp("batches"), batch_lines=20) as running:
+    with lanes_sim(tmp_path_factory.mktemp("batches")) as running:
         yield running
 
 
@@ -193,6 +193,8 @@ def test_what_is_not_back_in_time_is_taken_back_and_asked_at_once(
         job_id = await fleet.submit(items=TICKETS, steps=[SORT], deadline="24h")
         async with working(fleet):
             await eventually(lambda: _at_the_vendor(fleet, job_id), "a batch that runs")
+            (wait,) = await fleet.client.waits(job_id)
+            assert (wait.tier, wait.subtasks, wait.reason) == ("nano", len(TICKETS), "batch")
             late[0] = 86_400 - 299  # it is taken back 300 s before it is due
             job = await ended(fleet, job_id)
         assert job.status is JobStatus.COMPLETED
@@ -346,9 +348,9 @@ def test_a_batch_that_the_vendor_finds_no_good_is_asked_at_once(
     _with(scenario, valkey, tmp_path, vendor, nano=PLAIN)
 
 
-def test_a_batch_for_which_there_is_no_room_yet_is_sent_later(valkey: Valkey, tmp_path: Path, vendor: LanesSim) -> None:
+def test_a_batch_for_which_there_is_no_room_yet_is_sent_later(valkey: Valkey, tmp_path: Path) -> None:
     async def scenario(fleet: Bench) -> None:
-        job = await run(fleet, items=TICKETS * 6)
+        job = await run(fleet, items=TICKETS * 2)
         assert job.status is JobStatus.COMPLETED
         ledger = await fleet.ledger(job.id)
         assert {(entry.lane, entry.status) for entry in ledger} == {("batch", "ok")}
@@ -356,9 +358,11 @@ def test_a_batch_for_which_there_is_no_room_yet_is_sent_later(valkey: Valkey, tm
         assert batches is not None
         said = await batches._json("GET", "/batches?limit=100", 5.0)  # type: ignore[attr-defined]
         assert "token_limit_exceeded" in json.dumps(said), "all had room"
-        await check_books(fleet, vendor, job.id)
+        await check_books(fleet, narrow, job.id)
 
-    _with(scenario, valkey, tmp_path, vendor, lanes={"lines": 15, "gather_s": 5})
+    # Two batches of five lines at the same time, each of which takes a second and a half.
+    with lanes_sim(tmp_path / "sim", batch_s=1_500, batch_lines=8) as narrow:
+        _with(scenario, valkey, tmp_path, narrow, lanes={"lines": 5, "gather_s": 5})
 
 
 def test_a_vendor_without_batches_is_asked_at_once(valkey: Valkey, tmp_path: Path, vendor: LanesSim) -> None:
@@ -383,7 +387,7 @@ async def _true(value: bool) -> bool:
 
 async def _at_the_vendor(fleet: Bench, job_id: str) -> bool:
     """Whether the one lot of a job has a batch, and all its lines."""
-    lots = await fleet.context.lines.lots.unended(job_id)
+    lots = await fleet.runtime.lots.unended(job_id)
     trails = [(await fleet.runtime.store.fields(lot, "trail"))[0] for lot in lots]
     return bool(trails) and all(vendor_batches.State.of(trail or "").handle for trail in trails)
 
