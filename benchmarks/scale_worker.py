@@ -18,6 +18,7 @@ class Noop:
     """Answers every call with one word, without asking anybody."""
 
     reattaches = False
+    batches = None
 
     async def complete(self, request: ModelRequest, started: Started | None = None) -> Completion:
         return Completion("done", "stop", ANSWER_USAGE, True, request.model, None)

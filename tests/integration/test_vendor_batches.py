@@ -418,7 +418,7 @@ def _with(
 def test_worker_and_coordinator_are_killed_again_and_again_and_the_books_agree(
     valkey: Valkey, tmp_path: Path, vendor: LanesSim
 ) -> None:
-    config = lanes_config(nano=BREAKS, claim_s=1, lanes={"lines": 4, "gather_s": 0.5})
+    config = lanes_config(claim_s=0.8, lanes={"lines": 2, "gather_s": 0.5})
     (tmp_path / "fleet.json").write_text(config.model_dump_json())
     job: list[str] = []
 
@@ -429,7 +429,7 @@ def test_worker_and_coordinator_are_killed_again_and_again_and_the_books_agree(
         assert (await fleet.runtime.jobs.load(job[0])).status is JobStatus.COMPLETED
         ledger = await fleet.ledger(job[0])
         assert {entry.lane for entry in ledger} == {"batch"}
-        assert sorted(entry.status for entry in ledger) == ["ok"] * 8 + ["rejected"] * 8
+        assert [entry.status for entry in ledger] == ["ok"] * 8
         await check_books(fleet, vendor, job[0])
 
     on_bench(submit, valkey, tmp_path, config, sim=vendor.sim.url)
