@@ -24,6 +24,7 @@ from fleet.items import NO_ITEMS, ItemIndex, ItemReader, pack_items
 from fleet.jobs import Items, JobSpec, JobStatus, Outcome
 from fleet.lanes import check_deadlines
 from fleet.ledger import LedgerEntry
+from fleet.lines import batched
 from fleet.packing import label_of
 from fleet.progress import Progress, TierProgress
 from fleet.receipt import Budget, Receipt, Tally
@@ -178,8 +179,12 @@ class FleetClient:
         self, job: Job, survey: Survey, look: Callable[[str, Allowance], Awaitable[Standing]]
     ) -> list[Wait]:
         """What the subtasks of a job that runs wait for, by a survey that has its counts; `look`: at an account."""
-        asking = (self.runtime.store.quota(job.id), self._later(job), self._shared(job.tenant))
-        quota, later, shared = await asyncio.gather(*asking)
+        quota, later, shared, lines = await asyncio.gather(
+            self.runtime.store.quota(job.id),
+            self._later(job),
+            self._shared(job.tenant),
+            batched(self.runtime.lots, self.runtime.config, job),
+        )
         counts = dict(survey.counts)
         planning = counts.pop(COORDINATOR, {}).get("running", 0) if job.status is JobStatus.PLANNING else 0
         if planning:  # its calls are the flagship's
@@ -189,7 +194,13 @@ class FleetClient:
             if tier in counts or tier in later:
                 standing = await look(pace.account, pace.allowance)
                 about = (tier, counts.get(tier, {}), survey.tiers[tier], pace.account, standing, quota)
-                found += waits(*about, calls=survey.calls, later=later.get(tier, 0), shared=shared)
+                found += waits(
+                    *about,
+                    calls=survey.calls,
+                    later=later.get(tier, 0),
+                    shared=shared,
+                    batched=lines.get(tier, 0),
+                )
         return found
 
     async def _shared(self, tenant: str) -> list[Quota]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, WithJsonSchema
 
 UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 #: Vendors keep what is asked of them for about so long.
@@ -23,5 +23,14 @@ def seconds(given: Any) -> Any:
     return float(found.group(1)) * UNITS[found.group(2)]
 
 
+_TOLD = {
+    "anyOf": [{"type": "number", "exclusiveMinimum": 0, "maximum": MOST_S}, {"type": "string"}],
+    "examples": [1_800, "30m", "24h"],
+}
 #: Seconds.
-Deadline = Annotated[float, BeforeValidator(seconds), Field(gt=0, le=MOST_S, allow_inf_nan=False)]
+Deadline = Annotated[
+    float,
+    BeforeValidator(seconds),
+    Field(gt=0, le=MOST_S, allow_inf_nan=False),
+    WithJsonSchema(_TOLD, mode="validation"),
+]

@@ -32,7 +32,7 @@ class LaneCalls:
         Raises as `Executor.call`.
         """
         line, trail.line = trail.line, None
-        sent = None if line is None else await self._context.lines.answer(claim, line, job.id)
+        sent = None if line is None else await self._context.lines.answer(claim, line)
         if sent is not None and sent.completion is not None:
             return Call(sent.completion, sent.entry, sent.record)
         lane, due = self._lane(job, step, claim.tier)

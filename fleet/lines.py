@@ -22,7 +22,7 @@ from fleet.ledger import LedgerEntry
 from fleet.outcomes import Trail
 from fleet.prices import Usage
 from fleet.providers.base import Completion, ModelRequest
-from fleet.store import COORDINATOR
+from fleet.store import COORDINATOR, Job
 from fleet.stored import read
 from queues.failpoints import failpoint
 from queues.lots import Family, Lots
@@ -84,7 +84,7 @@ class Lines:
         self._executor = executor
         self._blobs = blobs
         self.lots = lots
-        #: By lot: where the answer of each call stands in its blob.
+        #: By the blob of a lot: where the answer of each call stands in it.
         self._places: OrderedDict[str, dict[str, tuple[int, int]]] = OrderedDict()
 
     async def join(self, purpose: Purpose, request: ModelRequest, trail: Trail) -> Call | None:
@@ -113,20 +113,15 @@ class Lines:
         failpoint("joined")
         return call
 
-    async def answer(self, claim: Claim, call_id: str, job: str) -> Sent | None:
+    async def answer(self, claim: Claim, call_id: str) -> Sent | None:
         """What became of a line; None where nobody could find that out, and it is booked as lost."""
-        lot = await self.lots.lot_of(claim.id)
-        if lot is None:
-            return None
-        return await asyncio.to_thread(self._sent, job, lot, call_id)
+        name = await self.lots.output_of(claim.id)
+        return None if not name else await asyncio.to_thread(self._sent, name, call_id)
 
-    def _sent(self, job: str, lot: str, call_id: str) -> Sent | None:
-        name = lot_blob(job, lot)
-        places = self._places.get(lot)
+    def _sent(self, name: str, call_id: str) -> Sent | None:
+        places = self._places.get(name)
         if places is None:
-            if not self._blobs.exists(name):
-                return None
-            places = self._places[lot] = _places(self._blobs.read(name))
+            places = self._places[name] = _places(self._blobs.read(name))
             while len(self._places) > KEPT_LOTS:
                 self._places.popitem(last=False)
         place = places.get(call_id)
@@ -147,6 +142,20 @@ class Lines:
         )
 
 
+async def batched(lots: Lots, config: FleetConfig, job: Job) -> dict[str, int]:
+    """How many subtasks of a job wait for batches, by the first tier on their model; one without a deadline has none."""
+    found: dict[str, int] = {}
+    if job.spec.deadline is None and all(step.deadline is None for step in job.steps):
+        return found
+    for lot in await lots.unended(job.id):
+        payload, number = await lots.gathered(lot)
+        name = Route.of(payload).model if payload else ""
+        tier = next((tier for tier, its in config.tiers.items() if its.model == name), None)
+        if tier is not None:
+            found[tier] = found.get(tier, 0) + number
+    return found
+
+
 def _places(data: bytes) -> dict[str, tuple[int, int]]:
     """By call id, where its line begins and how long it is."""
     places: dict[str, tuple[int, int]] = {}
@@ -157,16 +166,14 @@ def _places(data: bytes) -> dict[str, tuple[int, int]]:
     return places
 
 
-def write_answers(blobs: Blobs, job: str, lot: str, sent: Iterable[Sent]) -> None:
-    """Write down what became of a lot's lines; what was written first stays."""
-    blobs.create(lot_blob(job, lot), b"".join(one.written() + b"\n" for one in sent))
+def write_answers(blobs: Blobs, name: str, sent: Iterable[Sent]) -> None:
+    """Write down what became of a lot's lines."""
+    blobs.put(name, b"".join(one.written() + b"\n" for one in sent))
 
 
-def read_answers(blobs: Blobs, job: str, lot: str) -> list[Sent] | None:
-    """All of them; None where there are none yet."""
-    if not blobs.exists(lot_blob(job, lot)):
-        return None
-    return [Sent.of(line) for line in blobs.read(lot_blob(job, lot)).splitlines()]
+def read_answers(blobs: Blobs, name: str) -> list[Sent]:
+    """All of them."""
+    return [Sent.of(line) for line in blobs.read(name).split(b"\n") if line]
 
 
 def read_lines(blobs: Blobs, job: str, call_ids: Sequence[str]) -> bytes:
@@ -190,5 +197,6 @@ def line_blob(job: str, call_id: str) -> str:
     return f"{job}/lines/{digest[:2]}/{digest}.json"
 
 
-def lot_blob(job: str, lot: str) -> str:
-    return f"{job}/lots/{lot.rpartition('/')[2]}.jsonl"
+def lot_blob(job: str, lot: str, fence: int) -> str:
+    """The blob that says what became of a lot's lines, written under this claim."""
+    return f"{job}/lots/{lot.rpartition('/')[2]}.{fence}.jsonl"

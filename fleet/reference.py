@@ -22,6 +22,7 @@ from fleet.api.server import build
 from fleet.cli import app
 from fleet.config import Environment, shipped_file
 from fleet.flower_door import OAuth
+from fleet.lane_settings import LanesConfig
 from fleet.runtime import Runtime
 
 MADE = "<!-- Made by `make docs`; a test keeps it so. -->"
@@ -39,6 +40,7 @@ CONFIGURATION: Mapping[str, type[BaseModel]] = {
     "outside": config.OutsideConfig,
     "audit": quality_config.AuditConfig,
     "kinds.NAME": quality_config.KindConfig,
+    "lanes": LanesConfig,
 }
 JOB: Mapping[str, type[BaseModel]] = {
     "the job": jobs.JobSpec,

@@ -115,6 +115,10 @@ class Runtime:
         return MeasuredLimiter(self.link, NAMESPACE, self.meter, models)
 
     @cached_property
+    def lots(self) -> Lots:
+        return Lots(self.store)
+
+    @cached_property
     def surveyor(self) -> Surveyor:
         return Surveyor(self.link, NAMESPACE, list(self.tiers))
 
@@ -190,7 +194,7 @@ class Runtime:
             address = providers.address_of(provider, self.environment, simulated)
             self.providers[name] = MeasuredProvider(Traced(inner, provider, name, address), self.meter)
         executor = Executor(self.config, self.providers, self.store, self.limiter)
-        lines = Lines(self.config, executor, Lots(self.store), self.blobs)
+        lines = Lines(self.config, executor, self.lots, self.blobs)
         shared = (self.config, self.store, self.jobs, self.blobs, self.rounds, self.archive, self.routes)
         return Context(*shared, executor, claims, lines, self.examiners)
 

@@ -25,7 +25,7 @@ from fleet.entries import Draft, Unsettled, charge
 from fleet.errors import JobNotFoundError, ProviderError
 from fleet.jobs import JobStatus
 from fleet.ledger import UNCHECKED, LedgerEntry
-from fleet.lines import Route, Sent, read_answers, read_lines, remove_lines, write_answers
+from fleet.lines import Route, Sent, lot_blob, read_answers, read_lines, remove_lines, write_answers
 from fleet.providers.base import BatchProvider, BatchStanding, Completion, Provider
 from fleet.runner import NotOurs
 from fleet.subject import also_about
@@ -47,6 +47,7 @@ CLOCKS_APART_S = 3_600.0
 MOST_KILLS = 10
 #: What befell a line of which the vendor says nothing although nobody cancelled its batch: that was not taken, or was no good.
 NOT_RUN = ProviderError("The vendor did not run it in a batch.", kind="server", retryable=True)
+FULL = ProviderError("The vendor has no room for another batch of this account yet.", kind="rate_limit", retryable=True)
 #: Charges written in one script.
 SHARD = 200
 
@@ -61,6 +62,9 @@ class State:
     handle: str | None = None
     #: Looks, or tries, in a row that came to nothing.
     failed: int = 0
+    #: The blob that says what became of its lines, once there is one, and the vendor's ids of its files.
+    answers: str | None = None
+    files: tuple[str, ...] = ()
 
     def written(self) -> str:
         return json.dumps(asdict(self))
@@ -68,7 +72,8 @@ class State:
     @classmethod
     def of(cls, trail: str) -> State:
         data = json.loads(trail or "{}")
-        return cls(data.get("since", 0.0), data.get("handle"), data.get("failed", 0))
+        files = tuple(data.get("files", ()))
+        return cls(data.get("since", 0.0), data.get("handle"), data.get("failed", 0), data.get("answers"), files)
 
 
 class VendorBatches:
@@ -118,11 +123,12 @@ class _Look:
         self._claim = claim
         self._route = route
         self._state = state if state.since else replace(state, since=claim.fence / 1e6)
+        #: The batch that was begun under this claim.
+        self._begun: str | None = None
 
     async def go(self) -> dict[str, str]:
-        lot, blobs = self._claim.id, self._context.blobs
-        if (sent := await asyncio.to_thread(read_answers, blobs, self._route.job, lot)) is not None:
-            return await self._book(sent)
+        if self._state.answers is not None:
+            return await self._book(self._state.answers)
         if self._batches is None or self._model is None or self._claim.kills >= MOST_KILLS:
             return await self._lost()
         try:
@@ -133,6 +139,9 @@ class _Look:
             return await self._close({}, None, self._unsent())
         if not standing.ended:
             return await self._wait(self._batches, standing)
+        if standing.full:
+            self._state = replace(self._state, handle=None, failed=min(self._state.failed, MOST_TRIES - 2))
+            return await self._failed(FULL)
         try:
             answers = await self._batches.answers(standing, self._route.route)
         except ProviderError as error:
@@ -160,6 +169,7 @@ class _Look:
         if (await self._context.store.fields(self._claim.id, "fence"))[0] != str(self._claim.fence):
             raise NotOurs("the claim was lost before the batch was begun")
         standing = await batches.begin(file, self._route.route, self._claim.id)
+        self._begun = standing.handle
         failpoint("batched")
         self._state = replace(self._state, handle=standing.handle, failed=0)
         return standing
@@ -173,6 +183,7 @@ class _Look:
                 await batches.cancel(standing.handle)
             except ProviderError as error:
                 logger.info("a batch could not be cancelled, which is tried again: %s", error)
+        self._state = replace(self._state, failed=0)
         await self._again(self._lanes.poll_s)
         raise NotOurs("its batch has not ended")
 
@@ -199,7 +210,10 @@ class _Look:
         raise NotOurs(str(error))
 
     async def _again(self, seconds: float) -> None:
-        await self._lots.put_by(self._claim, self._state.written(), seconds)
+        written = await self._lots.put_by(self._claim, self._state.written(), seconds)
+        if not written and self._begun is not None and self._batches is not None:
+            # Whoever has the claim now may have begun another: of two batches the one that nobody knows of is not to be paid.
+            await self._batches.cancel(self._begun)
 
     def _unsent(self) -> ProviderError | None:
         """Why no batch was begun; None: it was not wanted any more."""
@@ -211,8 +225,9 @@ class _Look:
         standing: BatchStanding | None,
         otherwise: ProviderError | None = None,
     ) -> dict[str, str]:
-        """Write down what became of each line, then book it.
+        """Write down what became of each line; it is booked at the next look, by whoever holds the claim then.
 
+        What is written counts only once the trail names it: a worker that lost its claim may have looked too early.
         `standing`: the batch, None where none was begun. `otherwise`: what befell lines of which nothing is said.
         """
         assert self._model is not None  # noqa: S101  without it nothing is asked
@@ -225,15 +240,17 @@ class _Look:
                 sent.append(Sent(entry, unsettled.record, found))
             else:
                 sent.append(Sent(_without_answer(draft, found), unsettled.record, None))
-        await asyncio.to_thread(write_answers, self._context.blobs, self._route.job, self._claim.id, sent)
+        name = lot_blob(self._route.job, self._claim.id, self._claim.fence)
+        await asyncio.to_thread(write_answers, self._context.blobs, name, sent)
         failpoint("collected")
-        if standing is not None and self._batches is not None:
-            await self._batches.forget(standing)
-        kept = await asyncio.to_thread(read_answers, self._context.blobs, self._route.job, self._claim.id)
-        return await self._book(kept or [])
+        files = () if standing is None else standing.files
+        self._state = replace(self._state, answers=name, files=files, failed=0)
+        await self._again(0)
+        raise NotOurs("what became of its lines is written down")
 
-    async def _book(self, sent: list[Sent]) -> dict[str, str]:
+    async def _book(self, name: str) -> dict[str, str]:
         """Book all lines, then let those go on who wait for them. Safe to repeat."""
+        sent = await asyncio.to_thread(read_answers, self._context.blobs, name)
         status = await self._job_status()
         wanted = status is not None and not status.final
         charges = [_charge(one, wanted=wanted) for one in sent]
@@ -241,7 +258,7 @@ class _Look:
             await self._context.store.settle(charges[start : start + SHARD])
         failpoint("settled")
         await asyncio.to_thread(remove_lines, self._context.blobs, self._route.job, [one.entry.call_id for one in sent])
-        return await self._end()
+        return await self._end(name)
 
     async def _lost(self) -> dict[str, str]:
         """Nobody can say what became of it: every line may have been run, and is booked at its worst."""
@@ -250,15 +267,19 @@ class _Look:
                 await self._batches.cancel(self._state.handle)
             except ProviderError as error:
                 logger.warning("a batch that is given up could not be cancelled: %s", error)
+        if (await self._context.store.fields(self._claim.id, "fence"))[0] != str(self._claim.fence):
+            raise NotOurs("the claim was lost before the batch was given up")
         lost = [charge(unsettled.lost, unsettled.record) for unsettled in await self._unsettled()]
         for start in range(0, len(lost), SHARD):
             await self._context.store.settle(lost[start : start + SHARD])
         return await self._end()
 
-    async def _end(self) -> dict[str, str]:
-        if not await self._context.store.finish(self._claim, "ok", ""):
+    async def _end(self, answers: str = "") -> dict[str, str]:
+        if not await self._context.store.finish(self._claim, "ok", answers):
             raise NotOurs("the claim was lost before the end was written")
         await self._lots.forget(self._claim.id)
+        if self._state.handle is not None and self._batches is not None:
+            await self._batches.forget(BatchStanding(self._state.handle, ended=True, files=self._state.files))
         return {"id": self._claim.id, "status": "ok"}
 
     async def _unsettled(self) -> list[Unsettled]:

@@ -13,7 +13,7 @@ from fleet.config import Frozen
 from queues.limits import Standing
 from queues.survey import TierSurvey
 
-Reason = Literal["dependencies", "outage", "rate", "budget", "workers", "fairness"]
+Reason = Literal["dependencies", "batch", "outage", "rate", "budget", "workers", "fairness"]
 #: A call that could start this soon does not wait for a limit.
 SOON_S = 1.0
 #: (cap, used, held) of a job, or of a day or month that it shares with others, in nano-dollars.
@@ -40,15 +40,21 @@ def waits(
     calls: int,
     later: int = 0,
     shared: Sequence[Quota] = (),
+    batched: int = 0,
 ) -> list[Wait]:
     """What a job's subtasks on one tier wait for.
 
     `counts`: of the job, by state; `calls`: of the job that are under way, on whatever tier; `later`: subtasks that are not
-    in the store yet, because all of an earlier phase have to end first; `shared`: quotas that the job shares with others.
+    in the store yet, because all of an earlier phase have to end first; `shared`: quotas that the job shares with others;
+    `batched`: those that are lines of a vendor's batch.
     """
     found = []
     budget = _of_the_budget(calls, quota, shared)
-    if waiting := counts.get("waiting", 0) + later:
+    batched = min(batched, counts.get("waiting", 0))
+    if batched:
+        said_so = "they are lines of the vendor's batches, which end within a day"
+        found.append(Wait(tier=tier, subtasks=batched, reason="batch", text=said_so))
+    if waiting := counts.get("waiting", 0) - batched + later:
         found.append(Wait(tier=tier, subtasks=waiting, reason="dependencies", text="others of the job come first"))
     ready = counts.get("ready", 0) + counts.get("queued", 0)
     # A worker has them, and they wait there for leave to call.

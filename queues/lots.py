@@ -45,14 +45,21 @@ class Lots:
         what = (claim.id, claim.fence, trail, *lot, *most, *intent.arguments())
         return Refused.of(await self._call("join", *what))
 
-    async def lot_of(self, subtask: str) -> str | None:
-        """The lot that a subtask has last joined."""
-        return (await self._store.fields(subtask, "lot"))[0]
+    async def output_of(self, subtask: str) -> str | None:
+        """What the lot that a subtask has last joined ended with; None: it has not ended, or ended long ago."""
+        (lot,) = await self._store.fields(subtask, "lot")
+        return None if lot is None else (await self._store.fields(lot, "output"))[0]
 
     async def members(self, lot: str) -> set[str]:
         """The subtasks that wait for a lot; of one that was claimed there come no more."""
         name = f"{self._store.namespace}:d:{lot}"
         return {id_.decode() for id_ in await self._store.link.execute("SMEMBERS", name, idempotent=True)}
+
+    async def gathered(self, lot: str) -> tuple[str | None, int]:
+        """The payload of a lot, and how many wait for it."""
+        name = f"{self._store.namespace}:d:{lot}"
+        number = await self._store.link.execute("SCARD", name, idempotent=True)
+        return (await self._store.fields(lot, "payload"))[0], int(number)
 
     async def put_by(self, claim: Claim, trail: str, seconds: float) -> bool:
         """Let a claimed subtask rest, nobody woken for it until then. False: the claim was lost."""

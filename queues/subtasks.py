@@ -21,8 +21,7 @@ class State(StrEnum):
     | waiting | `finish` of its last need, or of its lot -> ready; for the body of a gate -> queued (its chord delivers it) |
     | ready | `release` by the dispatcher -> queued; `claim` by an earlier message -> running |
     | queued | `claim` by a worker -> running; no worker in time, or put by until now: `reconcile` -> ready |
-    | running | `finish` -> final; `hand_on` -> ready, on this or another tier; claim expired: `reconcile` -> ready |
-    | running | `join` -> waiting, for its lot; `snooze` -> queued, put by |
+    | running | `finish` -> final; `hand_on`, claim expired: `reconcile` -> ready; `join` a lot -> waiting; `snooze` -> queued |
     | final | nobody; `forget` drops it |
     """
 

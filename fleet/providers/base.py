@@ -109,6 +109,8 @@ class BatchStanding:
     handle: str
     #: Its answers can be read: those of all lines, or of as many as were run before it was cancelled or expired.
     ended: bool
+    #: Nothing of it was run, as the account has too much in batches that have not ended.
+    full: bool = False
     #: It was cancelled before all lines were run.
     cancelled: bool = False
     #: The vendor's ids of the files it was sent and has written.
@@ -140,7 +142,7 @@ class BatchProvider(Protocol):
         """
 
     async def find(self, mark: str, since: float) -> BatchStanding | None:
-        """The oldest batch that bears a mark, of those that were begun after `since` (Unix seconds)."""
+        """The oldest batch that bears a mark, of those begun after `since` (Unix seconds) and not found to be no good."""
 
     async def look(self, handle: str) -> BatchStanding:
         """Where a batch stands."""

@@ -27,6 +27,8 @@ ASK_S, FILE_S = 30.0, 600.0
 MARK = "tierfleet_batch"
 WINDOW = "24h"
 ENDED = frozenset(("completed", "expired", "cancelled", "failed"))
+#: The code of a batch that would have more tokens wait than the account may have.
+TOO_MANY = "token_limit_exceeded"
 #: Batches of a page, and pages that are looked through for a mark.
 PAGE, MOST_PAGES = 100, 50
 _ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:=~-]{0,255}")
@@ -87,7 +89,7 @@ class VendorBatches:
             try:
                 page = [one for one in said["data"] if one["created_at"] >= since]
                 for one in page:
-                    if (one.get("metadata") or {}).get(MARK) == mark:
+                    if one["status"] != "failed" and (one.get("metadata") or {}).get(MARK) == mark:
                         found = self._standing(one)
                 if len(page) < len(said["data"]) or not said.get("has_more") or not page:
                     break
@@ -161,6 +163,7 @@ class VendorBatches:
             return BatchStanding(
                 self._id(said),
                 said["status"] in ENDED,
+                full=said["status"] == "failed" and _codes(said) == {TOO_MANY},
                 cancelled=said["status"] == "cancelled",
                 files=tuple(filter(None, known)),
                 answers=tuple(filter(None, known[1:])),
@@ -185,6 +188,11 @@ class VendorBatches:
         if not isinstance(found, str) or not _ID.fullmatch(found):
             raise failures.malformed(self._name, None)
         return found
+
+
+def _codes(said: Mapping[str, Any]) -> set[str]:
+    """What the vendor found wrong with a batch."""
+    return {str(error.get("code")) for error in (said.get("errors") or {}).get("data") or ()}
 
 
 def _route(wire: Wire) -> str:

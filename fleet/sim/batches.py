@@ -163,6 +163,10 @@ class Batches:
     async def _work(self, batch: _Batch) -> None:
         await self._vendor.pause(VALIDATING_S)
         lines, errors = self._validated(batch)
+        waiting = [one.object["request_counts"] for one in self._batches.values() if not one.ended]
+        if sum(one["total"] - one["completed"] for one in waiting) + len(lines) > self._vendor.settings.batch_lines:
+            said = "Enqueued token limit reached. Please try again once some in_progress batches have been completed."
+            errors.append({"code": "token_limit_exceeded", "message": said, "line": None, "param": None})
         if errors:
             batch.object["errors"] = {"object": "list", "data": errors}
             _move(batch, "failed")

@@ -117,6 +117,8 @@ class SimSettings(_Frozen):
     batch_s: NotNegative = 60
     #: A correctness table (`fleet.sim.table`): prompts that name a case of it are answered as it says.
     table: Path | None = None
+    #: Lines of batches that may wait at a time, over all batches; one with more is no good (the vendor counts tokens).
+    batch_lines: Annotated[int, Field(gt=0)] = 1_000_000
     #: Refuse parameters that are unknown or not simulated, as the vendor refuses unknown ones; else they are ignored.
     strict: bool = True
 

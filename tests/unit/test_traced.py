@@ -20,6 +20,7 @@ class Inner:
     """A provider that notes what its calls are about."""
 
     reattaches = True
+    batches = None
 
     def __init__(self) -> None:
         self.about: list[Mapping[str, str]] = []

@@ -78,6 +78,11 @@ def test_running_subtasks_that_make_no_call_wait_where_something_keeps_them_from
     assert [(wait.reason, wait.subtasks) for wait in found] == ([] if reason is None else [(reason, 3)])
 
 
+def test_lines_of_a_batch_wait_for_it_and_not_for_others_of_the_job() -> None:
+    found = waits("nano", {"waiting": 7}, AT_WORK, "openai/small", OPEN, NO_CAP, calls=0, later=2, batched=5)
+    assert [(wait.subtasks, wait.reason) for wait in found] == [(5, "batch"), (4, "dependencies")]
+
+
 def test_nothing_is_said_of_what_is_about_to_go_on() -> None:
     unlimited = replace(OPEN, requests_per_minute=None)
     assert waits("nano", FULL, AT_WORK, "openai/m", unlimited, NO_CAP, calls=50) == []

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from fleet.config import ProviderConfig
 from fleet.prices import Usage
 from fleet.providers.base import Image, ModelRequest
+from fleet.providers.openai import OpenAIProvider
 from fleet.providers.structured import is_strict
-from fleet.providers.wires import ChatWire, FailedAnswerError, ResponsesWire
+from fleet.providers.wires import ChatWire, FailedAnswerError, ResponsesWire, Wire
 
 CLOSED = {
     "type": "object",
@@ -201,3 +205,29 @@ def test_what_was_written_into_a_cache_and_the_service_tier_are_read_from_both_w
 def test_usage_that_cannot_be_is_none(usage: dict[str, Any]) -> None:
     """It would be billed below nothing; it is estimated instead, and the entry says so."""
     assert ResponsesWire().read({"model": "m", "output": [], "usage": usage}).usage is None
+
+
+@pytest.mark.parametrize("wire", [ResponsesWire(), ChatWire("max_tokens")])
+def test_how_a_call_is_to_be_served_is_said_alike_on_both_wires(wire: Wire) -> None:
+    plain = ModelRequest(call_id="c", model="m", prompt="p")
+    assert not {"service_tier", "prompt_cache_key"} & wire.body(plain).keys()
+    body = wire.body(replace(plain, service_tier="flex", cache_key="0f"))
+    assert (body["service_tier"], body["prompt_cache_key"]) == ("flex", "0f")
+
+
+@pytest.mark.parametrize(
+    ("told", "url", "sent"),
+    [
+        (None, "https://api.openai.com/v1", True),
+        (None, "http://127.0.0.1:1/v1", False),
+        (True, "http://127.0.0.1:1/v1", True),
+    ],
+)
+def test_only_who_knows_cache_keys_is_sent_one(told: bool | None, url: str, sent: bool) -> None:
+    async def run() -> None:
+        provider = OpenAIProvider(ProviderConfig(cache_key=told), url, "key")
+        _, line = provider.batches.line(ModelRequest(call_id="c", model="m", prompt="p", cache_key="0f"))
+        assert (b"prompt_cache_key" in line) is sent
+        await provider.aclose()
+
+    asyncio.run(run())
