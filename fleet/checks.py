@@ -12,19 +12,24 @@ from typing import Any
 import jsonschema
 
 from fleet.conversation import Conversation
+from fleet.flaws import Flaw
 from fleet.providers.base import Completion
 
 MAX_ANSWER_CHARS = 2_000_000
 _FENCE = re.compile(r"\A\s*```(?:json)?\s*\n(.*)\n\s*```\s*\Z", re.S)
-_UNFINISHED = {
-    "length": "the answer was cut off at max_output_tokens",
-    "refusal": "the model refused to answer",
-    "empty": "the answer was empty",
+_UNFINISHED: dict[str, tuple[str, Flaw]] = {
+    "length": ("the answer was cut off at max_output_tokens", "truncated"),
+    "refusal": ("the model refused to answer", "refusal"),
+    "empty": ("the answer was empty", "empty"),
 }
 
 
 class Rejected(Exception):
-    """An answer that cannot be accepted; the text is the reason, without the answer in it."""
+    """An answer that cannot be accepted; the text is the reason, without the answer in it, and `flaw` what it comes to."""
+
+    def __init__(self, reason: str, flaw: Flaw = "schema") -> None:
+        super().__init__(reason)
+        self.flaw: Flaw = flaw
 
 
 def check(completion: Completion, schema: Mapping[str, Any] | None) -> Any:
@@ -34,7 +39,7 @@ def check(completion: Completion, schema: Mapping[str, Any] | None) -> Any:
         Rejected: the answer is cut off, refused, empty, no JSON or against the schema.
     """
     if completion.finish != "stop":
-        raise Rejected(_UNFINISHED[completion.finish])
+        raise Rejected(*_UNFINISHED[completion.finish])
     if len(completion.text) > MAX_ANSWER_CHARS:
         raise Rejected(f"the answer is over {MAX_ANSWER_CHARS:,} characters")
     if schema is None:
@@ -59,7 +64,7 @@ def check_reply(completion: Completion, conversation: Conversation) -> dict[str,
     if calls:
         message["tool_calls"] = [_called(call, conversation) for call in calls]
     elif completion.finish == "empty":
-        raise Rejected(_UNFINISHED["empty"])
+        raise Rejected(*_UNFINISHED["empty"])
     elif completion.finish == "stop" and conversation.schema is not None:
         parse(completion.text, conversation.schema)
         fenced = _FENCE.match(completion.text)
@@ -85,11 +90,11 @@ def parse(text: str, schema: Mapping[str, Any]) -> Any:
     try:
         value = json.loads(fenced.group(1) if fenced else text, parse_constant=_finite, parse_float=_finite)
     except json.JSONDecodeError as error:
-        raise Rejected(f"the answer is not JSON: {error.msg} at character {error.pos}") from None
+        raise Rejected(f"the answer is not JSON: {error.msg} at character {error.pos}", "invalid_json") from None
     except ValueError:
-        raise Rejected("the answer is not JSON: it has a number that is none, or is too big") from None
+        raise Rejected("the answer is not JSON: it has a number that is none, or is too big", "invalid_json") from None
     except RecursionError:
-        raise Rejected("the answer is not JSON: too deep") from None
+        raise Rejected("the answer is not JSON: too deep", "invalid_json") from None
     try:
         problem = jsonschema.exceptions.best_match(_validator(json.dumps(schema)).iter_errors(value))
     except RecursionError:

@@ -14,7 +14,7 @@ from redis.exceptions import RedisError
 from rich.console import Console
 from rich.table import Table
 
-from fleet import cli_plan, cli_prices, cli_top, processes
+from fleet import cli_audit, cli_plan, cli_prices, cli_top, processes
 from fleet.accounts import AccountLimits, limits_table
 from fleet.cli_jobs import jobs
 from fleet.cli_keys import keys
@@ -45,7 +45,9 @@ app.add_typer(jobs, name="jobs")
 app.add_typer(keys, name="keys")
 app.add_typer(webhooks, name="webhooks")
 app.registered_commands += [
-    command for part in (cli_plan, cli_prices, cli_top, processes) for command in part.commands.registered_commands
+    command
+    for part in (cli_audit, cli_plan, cli_prices, cli_top, processes)
+    for command in part.commands.registered_commands
 ]
 
 JobFile = Annotated[Path, typer.Argument(help="A job in YAML.", metavar="JOB.yaml")]

@@ -20,6 +20,7 @@ from fleet.display import clean
 from fleet.errors import BadInputError
 from fleet.estimate import Work, measure
 from fleet.evidence import Evidence, from_history, no_history
+from fleet.feasible import check_feasible
 from fleet.forecast import Forecast, Range, forecast
 from fleet.items import pack_items, read_item
 from fleet.jobs import JobSpec, Outcome, load_job
@@ -71,7 +72,7 @@ def plan(
     """Dry run: steps, subtasks per tier, estimated cost and time with 95 % intervals. No model is asked without --sample."""
     spec = load_job(job)
     config = checked_config(environment_here())
-    spec.check_tiers(config)
+    check_feasible(spec, config)
     _check_options(sample, budget)
     if not spec.steps:
         Console().print(f"{job} gives no steps: the flagship plans them when it runs, so nothing can be estimated yet.")

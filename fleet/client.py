@@ -17,6 +17,7 @@ from fleet.addresses import check_address
 from fleet.choices import paces
 from fleet.config import FleetConfig, TenantConfig
 from fleet.errors import AddressRefusedError, BadInputError, NotAcceptedError, TenantLimitError
+from fleet.feasible import check_feasible
 from fleet.items import NO_ITEMS, ItemIndex, ItemReader, pack_items
 from fleet.jobs import Items, JobSpec, JobStatus, Outcome
 from fleet.ledger import LedgerEntry
@@ -269,8 +270,7 @@ def _tier_progress(by_state: Mapping[str, int], unopened: int) -> TierProgress:
 
 def check(spec: JobSpec, config: FleetConfig) -> None:
     """BadInputError when a job that is well-formed cannot run on a fleet of this configuration."""
-    spec.check_asks()
-    spec.check_tiers(config)
+    check_feasible(spec, config)
     if spec.recipe is not None:
         recipe(spec.recipe)
     if spec.items == () and any(step.each for step in spec.steps):

@@ -16,6 +16,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from fleet.addresses import Endpoint, endpoint
 from fleet.documents import nearest, parse, read_yaml
 from fleet.errors import BadInputError
+from fleet.quality_config import AuditConfig, CheckTargets, KindConfig
 from fleet.tariffs import Price as Price  # noqa: PLC0414  part of what a configuration is made of
 
 SIMULATED = "simulated"
@@ -147,6 +148,12 @@ class FleetConfig(Frozen):
     outside: OutsideConfig = OutsideConfig()
     #: Other names by which callers of the OpenAI-compatible API may ask a tier, or `auto`: those of the models they used before.
     aliases: dict[str, str] = {}
+    #: Checks that jobs may name, and the callables that they stand for: `package.module:callable`, for workers to import.
+    checks: CheckTargets = {}
+    #: How the quality of what was accepted is found out.
+    audit: AuditConfig = AuditConfig()
+    #: By the kind of a step: what holds for it instead.
+    kinds: dict[str, KindConfig] = {}
     #: Members of one chord; a gate over more is a tree.
     gate_width: Annotated[int, Field(ge=2, le=1000)] = 200
     #: How long a claim lives without being renewed.
@@ -200,6 +207,16 @@ class FleetConfig(Frozen):
         """All of those names."""
         models = (tier.model for tier in self.tiers.values())
         return tuple(dict.fromkeys((*self.tiers, AUTO, *self.aliases, *models)))
+
+    def audit_share(self, kind: str) -> float:
+        """Share of the accepted outputs of a kind that is audited."""
+        its = self.kinds.get(kind)
+        return self.audit.share if its is None or its.audit_share is None else its.audit_share
+
+    def floor(self, kind: str) -> float | None:
+        """Share of the accepted outputs of a kind that has to be right."""
+        its = self.kinds.get(kind)
+        return self.audit.floor if its is None or its.floor is None else its.floor
 
     def model_of(self, tier: str) -> tuple[str, ModelConfig]:
         name = self.tiers[tier].model

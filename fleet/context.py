@@ -12,6 +12,7 @@ from redis.exceptions import RedisError
 from fleet.archive import Archive
 from fleet.blobs import Blobs
 from fleet.config import FleetConfig
+from fleet.examiners import Examiners
 from fleet.executor import Executor
 from fleet.rounds import Rounds
 from fleet.store import JobStore
@@ -43,6 +44,7 @@ class Context:
     archive: Archive
     executor: Executor
     claims: Claims
+    examiners: Examiners
     events: TaskEvents = field(default_factory=TaskEvents)
 
     async def give_back(self, claim: Claim, problem: Exception) -> None:

@@ -9,6 +9,7 @@ import json
 import time
 from dataclasses import dataclass, field, replace
 
+from fleet.flaws import Flaw
 from fleet.ledger import WORKER_LOST, CallStatus, LedgerEntry, Role
 from fleet.prices import Rates, Usage
 from fleet.providers.base import Completion
@@ -144,8 +145,13 @@ class Call:
     entry: LedgerEntry
     record: str
 
-    def charge(self, status: CallStatus, reason: str | None = None) -> Charge:
-        return charge(self.entry.model_copy(update={"status": status, "reason": reason}), self.record)
+    def charge(self, status: CallStatus, reason: str | None = None, flaw: Flaw | None = None) -> Charge:
+        return charge(judged(self.entry, status, reason, flaw), self.record)
+
+
+def judged(entry: LedgerEntry, status: CallStatus, reason: str | None = None, flaw: Flaw | None = None) -> LedgerEntry:
+    """The entry of an answer with what was found of it."""
+    return entry.model_copy(update={"status": status, "reason": reason, "flaw": flaw})
 
 
 def draft(
@@ -188,8 +194,11 @@ def draft(
     return Draft(entry, worst, purpose.record, purpose.claim.id)
 
 
-def charge(entry: LedgerEntry, record: str) -> Charge:
-    """The entry as the store takes it; that of a lost call is a guess until its worker turns up."""
+def charge(entry: LedgerEntry, record: str, *, provisional: bool = False) -> Charge:
+    """The entry as the store takes it; that of a lost call is a guess until its worker turns up.
+
+    `provisional`: so is this one, until somebody has looked at its answer.
+    """
     return Charge(
         record=record,
         id=entry.call_id,
@@ -199,5 +208,5 @@ def charge(entry: LedgerEntry, record: str) -> Charge:
         amount=entry.cost_nano_usd,
         tally={"calls": 1, "tokens": entry.usage.total},
         lane=entry.tier,
-        provisional=entry.reason == WORKER_LOST,
+        provisional=provisional or entry.reason == WORKER_LOST,
     )

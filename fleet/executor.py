@@ -48,8 +48,7 @@ BUDGET_LOOK_S = 0.2
 BUDGET_CLAIMS = 300
 BACKOFF_S = 0.5
 MAX_BACKOFF_S = 30.0
-#: For how long after its claim a call in the background that cannot be asked for is asked for again, by whoever claims its
-#: subtask next, before another one is paid for: vendors keep answers for ten minutes at least.
+#: For how long a call in the background is asked for again before another is paid for: vendors keep answers ten minutes.
 ASK_AGAIN_S = 600.0
 #: For how long a fallback then takes the account's place before it is tried again.
 SHUT_S = 60.0
@@ -128,16 +127,16 @@ class Executor:
     async def _after(self, error: ProviderError, purpose: Purpose, permit: Permit, failures: int) -> int | None:
         """Wait until a call that failed may be made again: how often it has failed, of itself, by now; None: it is no use.
 
-        Raises GiveBack: what ails the vendor or the account is for somebody to mend, and the job was paused.
+        Raises GiveBack: what ails the vendor or the account is for somebody to mend, and the job was paused; not for an audit.
         """
-        if error.kind in OF_THE_ACCOUNT and not purpose.holdout:
+        if error.kind in OF_THE_ACCOUNT and purpose.role != "audit":
             await self._pause(purpose, error)
         if not error.retryable or (purpose.holdout and error.kind != "rate_limit"):
             return None
         if error.kind == "rate_limit":
             await self._limiter.pause(permit.account, error.retry_after or 1.0)
             return failures
-        if permit.outage_s > 0 and error.kind in NOT_THE_CALL:
+        if permit.outage_s > 0 and error.kind in NOT_THE_CALL and purpose.role != "audit":
             if permit.outage_s > OUTAGE_S:
                 await self._pause(purpose, error)
             return failures  # An outage goes on: that is no failure of this call.
@@ -319,7 +318,7 @@ class Executor:
             for choice in better:
                 with contextlib.suppress(OutageError):
                     return choice, await self._acquire(choice, purpose, call_id, sit_out=False)
-            return last, await self._acquire(last, purpose, call_id, sit_out=True)
+            return last, await self._acquire(last, purpose, call_id, sit_out=purpose.role != "audit")
         except LateError as error:
             raise GiveBack(str(error)) from None
 

@@ -15,11 +15,13 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, Field, ValidationInfo, field_validator, model_validator
 
 from fleet import templates
-from fleet.config import AUTO, Count, FleetConfig, Frozen, HoldoutConfig
+from fleet.config import AUTO, Count, Frozen, HoldoutConfig
 from fleet.conversation import Conversation
 from fleet.documents import nearest, parse, read_yaml
 from fleet.errors import BadInputError
+from fleet.flaws import Flaw
 from fleet.prices import NANO_PER_USD, Usage
+from fleet.rules import StepCheck
 from fleet.schemas import check_schema
 from fleet.stored import KEPT
 
@@ -123,8 +125,12 @@ class Step(Frozen):
     conversation: Literal["item"] | Conversation | None = None
     #: JSON schema of the answer; left out: free text.
     output: dict[str, Any] | None = None
+    #: The step's own check of an answer that keeps its schema: a name, a rule, or a judge.
+    check: StepCheck | None = None
     #: The highest tier that it may climb to.
     max_tier: str | None = None
+    #: The tiers that it may use, upwards from where it starts; left out: all up to `max_tier`.
+    ladder: Annotated[tuple[str, ...], Field(max_length=20)] = ()
     #: Tokens of an answer, at most.
     max_output_tokens: Annotated[int, Field(gt=0, le=200_000)] = 2_000
 
@@ -217,30 +223,6 @@ class JobSpec(Frozen):
         check_steps(self.steps)
         return self
 
-    def check_asks(self) -> None:
-        """BadInputError when a step asks a model for nothing, or for two things, or for the items' own without items."""
-        for step in self.steps:
-            if (step.conversation is None) == (not step.prompt.strip()):
-                raise BadInputError(f"steps.{step.id} needs a prompt, or a conversation instead of one.")
-            if step.conversation is not None and (step.output is not None or step.instructions):
-                raise BadInputError(
-                    f"steps.{step.id}: a conversation has its instructions and its output's form in it."
-                )
-            if step.conversation == "item" and step.each is None:
-                raise BadInputError(f"steps.{step.id}: a conversation of each item needs each: items.")
-
-    def check_tiers(self, config: FleetConfig) -> None:
-        """BadInputError when a step names a tier the configuration does not have, or a ceiling below its start."""
-        for step in self.steps:
-            for field in ("tier", "max_tier"):
-                tier = getattr(step, field)
-                if tier is not None and tier not in config.tiers and not (field == "tier" and tier == AUTO):
-                    valid = [*config.tiers, *([AUTO] if field == "tier" else [])]
-                    raise BadInputError(f'steps.{step.id}.{field} is "{tier}"{nearest(tier, valid)}.')
-            start = "nano" if step.tier == AUTO else step.tier
-            if step.max_tier is not None and step.max_tier not in config.ladder(start, step.max_tier):
-                raise BadInputError(f'steps.{step.id}.max_tier "{step.max_tier}" is not on the way up from "{start}".')
-
 
 def check_steps(steps: Iterable[Step]) -> None:
     """ValueError when an id stands twice, a need does not exist, or needs run in a circle."""
@@ -298,6 +280,7 @@ class Attempt(Frozen):
     model: str
     answer: str
     reason: str
+    flaw: Flaw | None = None
 
 
 class Outcome(Frozen):
@@ -308,7 +291,8 @@ class Outcome(Frozen):
     status: Literal["ok", "failed", "skipped"]
     output: Any = None
     error: str | None = None
-    #: Where programs have to tell one failure from another: `budget`, `too_large`, or what a vendor's was.
+    #: Where programs have to tell one failure from another: a flaw of the last answer (`fleet.flaws`), `budget`, `too_large`, or
+    #: what a vendor's was.
     error_kind: str | None = None
     tier: str | None = None
     model: str | None = None

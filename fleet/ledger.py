@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from fleet.config import Frozen
+from fleet.flaws import Flaw
 from fleet.prices import Rates, Usage
 
 CallStatus = Literal["ok", "rejected", "failed"]
@@ -51,7 +52,7 @@ class LedgerEntry(Frozen):
     tenant: str | None = None
     #: Which call for its subtask this is, from 1; 0 where that is not counted.
     attempt: NotNegative = 0
-    #: The tier whose rejected answer it was shown.
+    #: The tier whose answer it was shown: a rejected one, or that which a check or an audit is about.
     came_from: str | None = None
     tier: str
     #: The model that was asked for, and the one that answered as the vendor names it.
@@ -77,8 +78,11 @@ class LedgerEntry(Frozen):
     #: What was held for it.
     reserved_nano_usd: NotNegative = 0
     #: `ok`: answered and accepted; `rejected`: answered, but the check did not pass; `failed`: no answer.
+    #: Of a check or an audit: `ok`: it found the answer right; `rejected`: wrong; `failed`: it gave no verdict that can be used.
     status: CallStatus
     reason: str | None = None
+    #: What was wrong with the answer.
+    flaw: Flaw | None = None
     request_id: str | None = None
     #: The claim's fence under which the call was made.
     fence: NotNegative = 0

@@ -120,8 +120,8 @@ class MeasuredStore(Store):
     async def hand_on(self, claim: Claim, tier: str, trail: str, charges: Sequence[Charge] = ()) -> bool:
         written = await super().hand_on(claim, tier, trail, charges)
         self._booked(charges)
-        if written and tier != claim.tier:
-            self._meter.escalated(claim.tier)
+        if written:
+            self._escalated(charges)
         return written
 
     async def settle(self, charges: Sequence[Charge]) -> None:
@@ -132,16 +132,25 @@ class MeasuredStore(Store):
         await super().set_memo(job, name, body, charges)
         self._booked(charges)
 
+    def _escalated(self, charges: Sequence[Charge]) -> None:
+        """What is handed on with a rejected answer goes up; anything else is only looked at elsewhere, or comes back."""
+        for charge in charges:
+            entry = json.loads(charge.body)
+            if entry["role"] == "work" and entry["status"] == "rejected":
+                self._meter.escalated(entry["tier"])
+
     def _booked(self, charges: Sequence[Charge]) -> None:
         for charge in charges:
             entry = json.loads(
                 charge.body
             )  # as `fleet.entries.charge` wrote it: cheaper than a model that checks it again
+            if charge.provisional and entry["reason"] != WORKER_LOST:
+                continue  # its verdict is still to come, and is booked then
             usage = entry["usage"]
             self._meter.booked(
                 entry["tier"],
                 entry["model"],
-                _outcome(entry["status"], entry["reason"]),
+                _outcome(entry["status"], entry["reason"], entry["flaw"]),
                 uncached=usage["input_tokens"] - usage["cached_tokens"],
                 cached=usage["cached_tokens"],
                 output=usage["output_tokens"],
@@ -149,10 +158,12 @@ class MeasuredStore(Store):
             )
 
 
-def _outcome(status: str, reason: str | None) -> str:
+def _outcome(status: str, reason: str | None, flaw: str | None) -> str:
     """The reason of a rejected answer is a sentence, that of a call without one is a kind."""
     if status != "failed":
         return status
+    if flaw is not None:
+        return "rejected"  # answered, but by no verdict
     return "worker_lost" if reason == WORKER_LOST else reason or ""
 
 

@@ -6,24 +6,79 @@ The store keeps both as opaque text; only this module knows their shape.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
 
-from fleet.entries import Asked, Call
+from fleet.entries import Asked, Call, charge, judged
+from fleet.flaws import Flaw
 from fleet.jobs import Attempt, Outcome
+from fleet.ledger import CallStatus, LedgerEntry
 from fleet.prices import NANO_PER_USD, Usage
 from fleet.stored import read
-from queues.subtasks import Result, Status
+from queues.subtasks import Charge, Result, Status
+
+#: A look at an answer by another model: a judge's, which its step asked for, or one of those that measure what was accepted.
+#: `holdout` is none: the flagship is asked the same, and its answer compared (`fleet.holdout`).
+Look = Literal["check", "audit", "holdout"]
+#: Characters of a rejected answer that whoever answers next is shown, and of the reason.
+SHOWN_CHARS, REASON_CHARS = 8_000, 2_000
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
-    """The answer that is `kept` was accepted by its check, and only waits for something to be measured (`fleet.holdout`)."""
+class Answer:
+    """An answer that keeps its schema and its step's rules; its entry waits for the verdict of whoever has to look at it."""
 
-    #: The tier that gave it.
-    tier: str
-    #: How many claims on the subtask there had been by then.
-    claims: int
+    output: Any
+    #: What of it the next tier is shown, should it be rejected.
+    text: str
+    model: str
+    entry: LedgerEntry
+    record: str
+    #: Whose look it waits for, how often that was tried, and what is to be said of the answer should it be accepted.
+    look: Look | None = None
+    looks: int = 0
+    note: str | None = None
+    #: How many claims on the subtask there had been when it was handed on for that.
+    claims: int = 0
+
+    @classmethod
+    def of(cls, call: Call, output: Any) -> Answer:
+        return cls(output, call.completion.text[:SHOWN_CHARS], call.completion.model, call.entry, call.record)
+
+    @classmethod
+    def load(cls, data: dict[str, Any]) -> Answer:
+        known = {name: data.get(name) for name in ("output", "text", "model", "record", "look", "note")}
+        counts = {name: data.get(name, 0) for name in ("looks", "claims")}
+        return cls(entry=read(LedgerEntry, data["entry"]), **counts, **known)  # type: ignore[arg-type]
+
+    def dump(self) -> dict[str, Any]:
+        known = {name: getattr(self, name) for name in self.__slots__}
+        return known | {"entry": self.entry.model_dump(mode="json")}
+
+    @property
+    def tier(self) -> str:
+        """The tier that gave it."""
+        return self.entry.tier
+
+    def charge(self, status: CallStatus, reason: str | None = None, flaw: Flaw | None = None) -> Charge:
+        """Its entry, with the verdict."""
+        return charge(judged(self.entry, status, reason, flaw), self.record)
+
+    def pending(self) -> Charge:
+        """Its entry while there is no verdict."""
+        return charge(judged(self.entry, "ok"), self.record, provisional=True)
+
+    def rejected(self, reason: str, flaw: Flaw) -> Attempt:
+        """What the next tier is shown of it."""
+        return Attempt(tier=self.tier, model=self.model, answer=self.text, reason=reason[:REASON_CHARS], flaw=flaw)
+
+
+class Kept(NamedTuple):
+    """An output that was accepted, and stays if the better one that was asked for does not come."""
+
+    output: Any
+    model: str
+    tier: str | None = None
 
 
 @dataclass
@@ -34,12 +89,12 @@ class Trail:
     calls: int = 0
     usage: Usage = field(default_factory=Usage)
     cost_nano_usd: int = 0
-    #: The accepted output (and its model) that a review sent back: what stays if there is no better one.
-    kept: tuple[Any, str] | None = None
+    #: The accepted output that a review sent back, or an audit found wrong.
+    kept: Kept | None = None
+    #: An answer that somebody has still to look at.
+    pending: Answer | None = None
     #: Calls that were made, those without an answer too.
     asked: Asked = field(default_factory=Asked)
-    #: Set once there is nothing left to be asked but what is measured.
-    held: Held | None = None
 
     @property
     def came_from(self) -> str | None:
@@ -51,34 +106,36 @@ class Trail:
         if not text:
             return cls()
         data = json.loads(text)
-        kept, held = data.get("kept"), data.get("held")
+        kept = data.get("kept")
         return cls(
             [read(Attempt, attempt) for attempt in data.get("attempts", [])],
             data.get("calls", 0),
             read(Usage, data.get("usage", {})),
             data.get("cost_nano_usd", 0),
-            None if kept is None else (kept[0], kept[1]),
+            None if kept is None else Kept(*kept[:3]),
+            None if (pending := data.get("pending")) is None else Answer.load(pending),
             Asked(data.get("asked", data.get("calls", 0))),
-            None if held is None else Held(held["tier"], held["claims"]),
         )
 
     def dump(self) -> str:
-        document = {
-            "attempts": [attempt.model_dump() for attempt in self.attempts],
-            "calls": self.calls,
-            "usage": self.usage.model_dump(),
-            "cost_nano_usd": self.cost_nano_usd,
-            "kept": self.kept,
-            "asked": self.asked.number,
-        }
-        return json.dumps(document if self.held is None else document | {"held": asdict(self.held)})
+        return json.dumps(
+            {
+                "attempts": [attempt.model_dump() for attempt in self.attempts],
+                "calls": self.calls,
+                "usage": self.usage.model_dump(),
+                "cost_nano_usd": self.cost_nano_usd,
+                "kept": self.kept,
+                "pending": None if self.pending is None else self.pending.dump(),
+                "asked": self.asked.number,
+            }
+        )
 
-    def document(self, *, output: Any, model: str | None, error: str | None, kind: str | None = None) -> str:
-        """The end of a subtask as the store keeps it."""
+    def document(self, given: Kept | None, *, error: str | None, kind: str | None = None, tier: str = "") -> str:
+        """The end of a subtask as the store keeps it, with the output that it ends with; `tier`: where it ends."""
         document = {
-            "output": output,
+            "output": None if given is None else given.output,
             "error": error,
-            "model": model,
+            "model": None if given is None else given.model,
             "attempts": self.calls,
             "asked": self.asked.number,
             "usage": self.usage.model_dump(),
@@ -86,12 +143,17 @@ class Trail:
         }
         if kind is not None:
             document["kind"] = kind
-        if self.held is not None:
-            document["tier"] = self.held.tier  # it ends elsewhere than it was answered
+        if given is not None and given.tier not in (None, tier):
+            document["tier"] = given.tier  # it was given elsewhere than where it was looked at
         return json.dumps(document)
 
     def add(self, call: Call) -> None:
+        """Count an attempt."""
         self.calls += 1
+        self.spend(call)
+
+    def spend(self, call: Call) -> None:
+        """Count what a call used that is no attempt."""
         self.usage += call.entry.usage
         self.cost_nano_usd += call.entry.cost_nano_usd
 

@@ -17,7 +17,7 @@ from pydantic import BaseModel
 from pydantic_settings import BaseSettings
 from typer.main import get_command
 
-from fleet import config, jobs, metrics_reference, tariffs
+from fleet import config, jobs, metrics_reference, quality_config, rules, tariffs
 from fleet.api.server import build
 from fleet.cli import app
 from fleet.config import Environment, shipped_file
@@ -37,6 +37,8 @@ CONFIGURATION: Mapping[str, type[BaseModel]] = {
     "tiers.NAME": config.TierConfig,
     "tenants.NAME": config.TenantConfig,
     "outside": config.OutsideConfig,
+    "audit": quality_config.AuditConfig,
+    "kinds.NAME": quality_config.KindConfig,
 }
 JOB: Mapping[str, type[BaseModel]] = {
     "the job": jobs.JobSpec,
@@ -44,6 +46,8 @@ JOB: Mapping[str, type[BaseModel]] = {
     "items.files": jobs.FilesSource,
     "items.images": jobs.ImagesSource,
     "steps": jobs.Step,
+    "steps.check": rules.Check,
+    "steps.check.judge": rules.Judge,
     "review": jobs.Review,
 }
 CONFIGURATION_HEAD = """\

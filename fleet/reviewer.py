@@ -20,7 +20,7 @@ from fleet.entries import Asked, Purpose
 from fleet.errors import FleetError
 from fleet.items import read_item
 from fleet.jobs import Attempt, JobStatus, Outcome, Review
-from fleet.outcomes import Trail
+from fleet.outcomes import Kept, Trail
 from fleet.prices import NANO_PER_USD
 from fleet.providers.base import ask
 from fleet.rounds import Again
@@ -233,8 +233,8 @@ class Reviewer:
                 tier=tier, model=outcome.model or "", answer=answer, reason=f"the review: {reason}"[:2_000]
             )
             cost = round(outcome.cost_usd * NANO_PER_USD)
-            kept = (outcome.output, outcome.model or "") if outcome.status == "ok" else None
-            trail = Trail([attempt], outcome.attempts, outcome.usage, cost, kept, Asked(outcome.asked))
+            kept = Kept(outcome.output, outcome.model or "", tier) if outcome.status == "ok" else None
+            trail = Trail([attempt], outcome.attempts, outcome.usage, cost, kept, asked=Asked(outcome.asked))
             above = next_tier(job.step(place.step), tier, self._context.config) or tier
             again.append(Again(id=place.id_in(job.id), tier=above, trail=trail.dump()))
         self._context.rounds.write(job, round_ + 1, again)

@@ -30,19 +30,31 @@ def runs_in_background(tier: TierConfig, max_output_tokens: int, worst_nano_usd:
     return max_output_tokens >= LONG_OUTPUT_TOKENS or worst_nano_usd >= DEAR_NANO_USD
 
 
+def ladder_of(step: Step, config: FleetConfig) -> tuple[str, ...]:
+    """The tiers that may answer a step, in order: its ladder, or all from its tier (nano for `auto`) upwards, to `max_tier`."""
+    if step.ladder:
+        top = step.ladder.index(step.max_tier) + 1 if step.max_tier in step.ladder else None
+        if rungs := tuple(rung for rung in step.ladder[:top] if rung in config.tiers):  # it may have lost some since
+            return rungs
+    start = "nano" if step.tier == AUTO else step.tier
+    rungs = config.ladder(start, step.max_tier)
+    # A ceiling that is not above its tier was meant for one that the configuration had below.
+    return rungs if step.max_tier in (None, *rungs) else (start,)
+
+
 def start_tier(step: Step, config: FleetConfig) -> str:
-    """The step's own tier; for `auto` nano for bulk work (by its kind) and mini for the rest, never above `max_tier`."""
+    """The step's own tier; for `auto` nano for bulk work (by its kind) and mini for the rest, as far as its ladder has them."""
     if step.tier != AUTO:
         return step.tier
-    if _BULK.search(step.label):
-        return "nano"
-    return "mini" if "mini" in config.ladder("nano", step.max_tier) else "nano"
+    rungs = ladder_of(step, config)
+    return "mini" if "mini" in rungs and not _BULK.search(step.label) else rungs[0]
 
 
 def next_tier(step: Step, tier: str, config: FleetConfig) -> str | None:
     """The tier that answers after `tier` was rejected, None at the top of the step's ladder."""
-    ladder = config.ladder(tier, step.max_tier)
-    # A ceiling that is not above `tier` ends the ladder here: it was reached, or the step started on it.
-    if len(ladder) < 2 or (step.max_tier is not None and step.max_tier not in ladder):
-        return None
-    return ladder[1]
+    rungs = ladder_of(step, config)
+    if tier in rungs:
+        return rungs[rungs.index(tier) + 1] if tier != rungs[-1] else None
+    # It is between two rungs, or above them all: the plan, or the configuration, was another when it was asked.
+    above = config.ladder(tier, None)[1:] if tier in config.tiers else ()
+    return next((rung for rung in rungs if rung in above), None)

@@ -1,5 +1,8 @@
 """One subtask from claim to its end: its needs, its prompt, one attempt, the check, and up a tier when the check fails.
 
+Where another model has to look at the answer (`fleet.looks`), the subtask is handed on to that one's tier with the answer in its
+trail, and what comes of it is decided under the next claim.
+
 Celery is unknown here: `NotOurs` says that there is nothing to do. A store that does not answer, or is full, raises
 RedisError; the claim then expires and the subtask is run again.
 """
@@ -9,27 +12,26 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
-from pydantic import ValidationError
-
-from fleet import checks, templates, traces
+from fleet import checks, looks, step_check, templates, traces
+from fleet.asking import Asking, followed_by, rejections
 from fleet.blobs import BlobError
 from fleet.context import Context, passes
-from fleet.conversation import Conversation
 from fleet.drain import GiveBack
-from fleet.entries import Call, Purpose
+from fleet.entries import Purpose
 from fleet.errors import BadInputError, BudgetExceededError, ProviderError
+from fleet.examiners import BrokenCheckError
 from fleet.executor import JobCancelled
+from fleet.flaws import Flaw
 from fleet.holdout import Holdout
-from fleet.items import ItemReader
-from fleet.jobs import Attempt, JobStatus, Step
-from fleet.outcomes import Trail
-from fleet.providers.base import Completion, Image, ask
+from fleet.jobs import JobStatus, Step
+from fleet.looks import Looks
+from fleet.outcomes import Answer, Kept, Trail
+from fleet.providers.base import Completion, ModelRequest
 from fleet.router import next_tier
-from fleet.shards import Place
 from fleet.store import Job
 from queues.failpoints import failpoint
 from queues.limits import PermitError
@@ -41,10 +43,6 @@ logger = logging.getLogger(__name__)
 MAX_KILLS = 3
 
 
-#: Blobs that hold pictures, by the digest of their bytes.
-PICTURE = re.compile(r"images/[0-9a-f]{64}")
-
-
 class NotOurs(Exception):
     """The message woke us for nothing: another worker has the subtask, or it moved on."""
 
@@ -54,7 +52,8 @@ class Runner:
 
     def __init__(self, context: Context) -> None:
         self._context = context
-        self._items = ItemReader(context.blobs)
+        self._asking = Asking(context)
+        self._looks = Looks(context)
         self._holdout = Holdout(context)
 
     async def run(self, subtask_id: str, tier: str) -> dict[str, str]:
@@ -136,39 +135,15 @@ class Runner:
             # In a job that failed nobody decided against it: `retry --failed` runs it.
             status: Status = "skipped" if job.status is JobStatus.CANCELLED else "failed"
             return await self._end(claim, status, trail, error=f"the job is {job.status}")
-        values: dict[str, Any] = {"goal": job.spec.goal, "items": _Items(self._items, job)}
-        if item is not None:
-            values["item"] = self._items.read(job.items, item)
-        for need in step.needs:
-            needed = job.step(need)
-            if item is None and needed.each is not None:
-                values[need] = [
-                    outcome.output
-                    async for place, outcome in self._context.archive.outcomes(job)
-                    if place.step == need and outcome.status == "ok"
-                ]
-                continue
-            place = Place(need, item if needed.each is not None else None)
-            outcome = await self._context.archive.outcome(job, place)
-            if outcome.status != "ok":
-                return await self._end(claim, "skipped", trail, error=f"it needs {need}, which is {outcome.status}")
-            values[need] = outcome.output
+        values = await self._asking.values(job, step, item)
+        if isinstance(values, str):
+            return await self._end(claim, "skipped", trail, error=values)
+        if trail.pending is not None:
+            return await self._look(claim, job, step, trail, values, trail.pending)
         if step.when is not None and not templates.holds(step.when, values):
             return await self._end(claim, "skipped", trail, error=f"when: {step.when}")
-        conversation = _conversation(step, values.get("item"))
-        if conversation is None:
-            request = ask(
-                templates.render(step.prompt, values) + _rejections(trail),
-                instructions=step.instructions,
-                images=self._images(job, values.get("item")),
-                schema=step.output,
-                schema_name=step.id,
-                max_output_tokens=step.max_output_tokens,
-            )
-        else:
-            whole = conversation.followed_by(said) if (said := _rejections(trail).strip()) else conversation
-            limit = min(step.max_output_tokens, conversation.most_output_tokens)
-            request = ask("", conversation=whole, max_output_tokens=limit)
+        step_check.prepare(step, self._context.config)
+        request = followed_by(self._asking.request(job, step, values), rejections(trail))
         purpose = Purpose(
             job.id,
             claim.id,
@@ -181,38 +156,103 @@ class Runner:
             came_from=trail.came_from,
             asked=trail.asked,
         )
-
-        def check(completion: Completion) -> Any:
-            if conversation is None:
-                return checks.check(completion, step.output)
-            return checks.check_reply(completion, conversation)
-
-        if trail.held is not None and trail.kept is not None:
-            compared = await self._holdout.ask(claim, trail.held, purpose, request, check)
-            return await self._end(claim, "ok", trail, output=trail.kept[0], model=trail.kept[1], charges=compared)
         call = await self._context.executor.call(purpose, request)
         trail.add(call)
         try:
             with traces.inside("check"):
-                output = check(call.completion)
+                output = await self._checked(step, request, call.completion, values)
         except checks.Rejected as rejection:
-            return await self._rejected(claim, step, trail, call, str(rejection))
-        model, charge = call.completion.model, call.charge("ok")
-        if self._holdout.draws(job, step, item, claim, trail):
-            await self._holdout.send(claim, trail, output, model, charge)
-            raise NotOurs("accepted, and asked of the flagship for comparison")
-        return await self._end(claim, "ok", trail, output=output, model=model, charges=[charge])
+            return await self._rejected(claim, step, trail, Answer.of(call, None), str(rejection), rejection.flaw)
+        except BrokenCheckError as problem:
+            # No other tier's answer could be checked either, and one that nobody has checked is not passed on.
+            why = f"its check could not be made: {problem}"
+            charges = [call.charge("rejected", why, "check_broken")]
+            return await self._end(claim, "failed", trail, error=why, kind="check_broken", charges=charges)
+        return await self._accepted(claim, job, step, trail, Answer.of(call, output))
 
-    async def _rejected(self, claim: Claim, step: Step, trail: Trail, call: Call, reason: str) -> dict[str, str]:
-        charge = call.charge("rejected", reason)
-        trail.attempts.append(
-            Attempt(tier=claim.tier, model=call.completion.model, answer=call.completion.text[:8_000], reason=reason)
-        )
-        above = next_tier(step, claim.tier, self._context.config)
+    async def _checked(
+        self, step: Step, request: ModelRequest, completion: Completion, values: Mapping[str, Any]
+    ) -> Any:
+        """The output of an answer to `request`. Raises Rejected, BrokenCheckError."""
+        if request.conversation is None:
+            output = checks.check(completion, step.output)
+        else:
+            output = checks.check_reply(completion, request.conversation)
+        if step.check is not None:
+            await step_check.hold(step, output, values, self._context.config, self._context.examiners)
+        return output
+
+    async def _look(
+        self, claim: Claim, job: Job, step: Step, trail: Trail, values: Mapping[str, Any], answer: Answer
+    ) -> dict[str, str]:
+        """Have another model look at an answer that an earlier claim brought, and go on from there."""
+        if answer.look == "holdout":
+            request = self._asking.request(job, step, values)
+            purpose = Purpose(job.id, claim.id, claim, step.id, step.label, "audit", claim.tier, record=answer.record)
+
+            async def check(completion: Completion) -> None:
+                await self._checked(step, request, completion, values)
+
+            compared = await self._holdout.ask(claim, answer, purpose, request, check)
+            return await self._end(claim, "ok", trail, answer=answer, charges=compared)
+        seen = await self._looks.look(claim, job, step, trail, answer, values, self._asking.request(job, step, values))
+        match seen.verdict:
+            case "again":
+                trail.pending = replace(answer, looks=answer.looks + 1)
+                await self._context.store.hand_on(claim, seen.tier, trail.dump(), seen.charges)
+                raise NotOurs(f"handed on to {seen.tier}, to be looked at once more")
+            case "wrong":
+                flaw: Flaw = "judge" if answer.look == "check" else "audit"
+                return await self._rejected(
+                    claim, step, trail, answer, f"the {flaw}: {seen.reason}", flaw, charges=seen.charges
+                )
+            case "unseen" if answer.look == "check":
+                answer = replace(answer, note=f"it was not judged: {seen.reason}")
+        return await self._accepted(claim, job, step, trail, answer, charges=seen.charges)
+
+    async def _accepted(
+        self, claim: Claim, job: Job, step: Step, trail: Trail, answer: Answer, *, charges: Sequence[Charge] = ()
+    ) -> dict[str, str]:
+        """End with an answer, or have another model look at it first."""
+        look = looks.due(job, step, claim.id, trail, answer, self._context.config)
+        if look is None:
+            paid = [*charges, answer.charge("ok")]
+            trail.pending = None
+            if self._holdout.draws(job, step, claim, trail, answer):
+                await self._holdout.send(claim, trail, answer, paid)
+                raise NotOurs("accepted, and asked of the flagship for comparison")
+            return await self._end(claim, "ok", trail, answer=answer, charges=paid)
+        trail.pending = replace(answer, look=look, looks=0)
+        tier = looks.looker(look, step)
+        await self._context.store.hand_on(claim, tier, trail.dump(), [*charges, answer.pending()])
+        raise NotOurs(f"handed on to {tier}, to be looked at")
+
+    async def _rejected(
+        self,
+        claim: Claim,
+        step: Step,
+        trail: Trail,
+        answer: Answer,
+        reason: str,
+        flaw: Flaw,
+        *,
+        charges: Sequence[Charge] = (),
+    ) -> dict[str, str]:
+        trail.pending = None
+        trail.attempts.append(answer.rejected(reason, flaw))
+        above = next_tier(step, answer.tier, self._context.config)
+        if above is None and flaw == "audit":
+            answer = replace(answer, note=f"{reason} (there is no tier above {answer.tier})")
+            return await self._end(claim, "ok", trail, answer=answer, charges=[*charges, answer.charge("ok")])
+        paid = [*charges, answer.charge("rejected", reason, flaw)]
         if above is None:
-            error = f"no valid answer up to tier {claim.tier}: {reason}"
-            return await self._end(claim, "failed", trail, error=error, charges=[charge])
-        await self._context.store.hand_on(claim, above, trail.dump(), [charge])
+            error = f"no valid answer up to tier {answer.tier}: {reason}"
+            return await self._end(claim, "failed", trail, error=error, kind=flaw, charges=paid)
+        if flaw == "audit":
+            trail.kept = Kept(
+                answer.output, answer.model, answer.tier
+            )  # wrong is better than nothing, should nothing better come
+        await self._context.store.hand_on(claim, above, trail.dump(), paid)
         raise NotOurs(f"handed on to {above}")
 
     async def _end(
@@ -221,84 +261,41 @@ class Runner:
         status: Status,
         trail: Trail,
         *,
-        output: Any = None,
-        model: str | None = None,
+        answer: Answer | None = None,
         error: str | None = None,
         kind: str | None = None,
-        charges: list[Charge] | None = None,
+        charges: Sequence[Charge] = (),
     ) -> dict[str, str]:
+        if answer is not None:
+            error = answer.note
         failed = status != "ok"
-        if failed and trail.kept is not None:
-            # A review asked for a better answer and there is none: the accepted one is not lost over that.
-            why = f"the earlier answer is kept, the new one failed: {error}" if trail.held is None else None
-            status, (output, model), error, kind = "ok", trail.kept, why, None
+        given = None if answer is None else Kept(answer.output, answer.model, answer.tier)
+        if failed and (left := trail.pending) is not None:
+            charges = [*charges, left.charge("ok")]
+            if left.look != "check" and status == "failed":
+                # It was accepted, and nobody has still to look at it but who measures: that fails nothing.
+                status, given, error, kind = "ok", Kept(left.output, left.model, left.tier), left.note, None
+        if status != "ok" and trail.kept is not None:
+            # A better answer was asked for and there is none: the accepted one is not lost over that.
+            status, given, kind = "ok", trail.kept, None
+            error = f"the earlier answer is kept, the new one failed: {error}"
         if failed and (claim.claims > 1 or claim.kills > 0):
             # It ends without a call of its own; what an earlier worker may have spent on it is booked all the same. One of
             # a version that does not count claims is known by its death.
             await self._context.executor.abandon(
                 claim.id.split("/", 1)[0], lambda lost: lost.subtask == claim.id and lost.fence < claim.fence
             )
-        document = trail.document(output=output, model=model, error=error, kind=kind)
+        document = trail.document(given, error=error, kind=kind, tier=claim.tier)
         quarantined = claim.kills >= MAX_KILLS
-        if not await self._context.store.finish(claim, status, document, charges or (), quarantined=quarantined):
+        if not await self._context.store.finish(claim, status, document, charges, quarantined=quarantined):
             raise NotOurs("the claim was lost before the end was written")
         used = {"tokens": trail.usage.total, "cost_nano_usd": trail.cost_nano_usd}
         self._context.events.ended(claim, status, **used, error_kind=kind)
         failpoint("finished")
         return {"id": claim.id, "status": status}
 
-    def _images(self, job: Job, item: Any) -> tuple[Image, ...]:
-        """The picture of an item; an item's word is not taken for the name of any other blob."""
-        name = item.get("image") if isinstance(item, Mapping) and job.items.pictures else None
-        if not (isinstance(name, str) and PICTURE.fullmatch(name) and isinstance(item.get("media_type"), str)):
-            return ()
-        return (Image(item["media_type"], self._context.blobs.read(name)),)
-
-
-class _Items:
-    """All items, for templates that loop over them; each is read when it is reached."""
-
-    def __init__(self, reader: ItemReader, job: Job) -> None:
-        self._reader = reader
-        self._index = job.items
-
-    def __len__(self) -> int:
-        return len(self._index)
-
-    def __getitem__(self, i: int) -> Any:
-        if not 0 <= i < len(self._index):
-            raise IndexError(i)
-        return self._reader.read(self._index, i)
-
 
 def _seen(loading: asyncio.Future[Job]) -> None:
     """What came of it is of no use any more."""
     if not loading.cancelled():
         loading.exception()
-
-
-def _conversation(step: Step, item: Any) -> Conversation | None:
-    """What a step asks instead of a prompt. Raises BadInputError: its item has no conversation."""
-    if step.conversation != "item":
-        return step.conversation
-    body = item.get("body") if isinstance(item, Mapping) else None
-    if not isinstance(body, Mapping):
-        raise BadInputError("The item has no conversation: it needs a body of messages.")
-    try:
-        return Conversation.of(body)
-    except ValidationError as error:
-        first = error.errors(include_input=False, include_url=False)[0]
-        where = ".".join(map(str, first["loc"]))
-        raise BadInputError(f"The item's conversation cannot be used: {where}: {first['msg']}.") from None
-    except ValueError as error:
-        raise BadInputError(f"The item's conversation cannot be used: {error}.") from None
-
-
-def _rejections(trail: Trail) -> str:
-    """The rejected answers and their reasons, for whoever answers next; the flagship alone would know of none."""
-    if trail.held is not None:
-        return ""
-    return "".join(
-        f"\n\nAn earlier answer was rejected.\nReason: {attempt.reason}\nThe rejected answer:\n{attempt.answer}"
-        for attempt in trail.attempts
-    )

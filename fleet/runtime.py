@@ -19,6 +19,7 @@ from fleet.blobs import Blobs
 from fleet.config import Environment, FleetConfig, config_path, load_config
 from fleet.context import Context
 from fleet.errors import BadInputError
+from fleet.examiners import Examiners
 from fleet.executor import Executor
 from fleet.files import Files
 from fleet.lookout import Lookout
@@ -161,6 +162,10 @@ class Runtime:
         return Rounds(self.config, self.store, self.gates, self.blobs)
 
     @cached_property
+    def examiners(self) -> Examiners:
+        return Examiners()
+
+    @cached_property
     def archive(self) -> Archive:
         return Archive(self.store, self.rounds, self.blobs)
 
@@ -172,7 +177,8 @@ class Runtime:
             address = providers.address_of(provider, self.environment, simulated)
             self.providers[name] = MeasuredProvider(Traced(inner, provider, name, address), self.meter)
         executor = Executor(self.config, self.providers, self.store, self.limiter)
-        return Context(self.config, self.store, self.jobs, self.blobs, self.rounds, self.archive, executor, claims)
+        parts = (self.store, self.jobs, self.blobs, self.rounds, self.archive, executor, claims, self.examiners)
+        return Context(self.config, *parts)
 
     def claims(self, tiers: list[str], capacity: Callable[[], int]) -> Claims:
         return Claims(self.store, tiers, capacity)
@@ -185,6 +191,8 @@ class Runtime:
         """Close what was connected."""
         for provider in self.providers.values():
             await provider.aclose()
+        if "examiners" in self.__dict__:
+            self.examiners.close()
         if "publisher" in self.__dict__:
             await self.publisher.aclose()
         await self.link.aclose()

@@ -31,17 +31,29 @@ def check_schema(schema: dict[str, Any]) -> None:
         raise ValueError(f"not a JSON schema: {error.message}") from error
     for pattern in _patterns(schema):
         try:
-            parsed = re_parser.parse(pattern)
-            re.compile(pattern)
-        except (re.error, OverflowError, RecursionError) as error:
+            check_pattern(pattern)
+        except Unusable as error:
             raise ValueError("not a JSON schema: a pattern in it cannot be used") from error
-        if _may_take_for_ever(parsed):
-            raise ValueError(
-                f'the pattern "{pattern[:100]}" can take for ever: it repeats what repeats, or has a choice in what it repeats'
-            )
     for reference in _references(schema):
         if not reference.startswith("#"):
             raise ValueError(f'the reference "{reference}" leads outside the schema; only "#/..." is followed')
+
+
+class Unusable(ValueError):
+    """No regular expression."""
+
+
+def check_pattern(pattern: str) -> None:
+    """ValueError where a regular expression can take for ever; `Unusable` where it is none."""
+    try:
+        parsed = re_parser.parse(pattern)
+        re.compile(pattern)
+    except (re.error, OverflowError, RecursionError) as error:
+        raise Unusable(f'"{pattern[:100]}" is no regular expression') from error
+    if _may_take_for_ever(parsed):
+        raise ValueError(
+            f'the pattern "{pattern[:100]}" can take for ever: it repeats what repeats, or has a choice in what it repeats'
+        )
 
 
 def _patterns(schema: Any) -> Iterable[str]:

@@ -181,6 +181,11 @@ class Store:
         body = await self.link.execute("HGET", self._key("m", job), name, idempotent=True)
         return None if body is None else str(body.decode())
 
+    async def memos(self, job: str, prefix: str) -> dict[str, str]:
+        """What was written down for a job under names that begin so."""
+        flat = await self.link.execute("HGETALL", self._key("m", job), idempotent=True)
+        return {name.decode(): body.decode() for name, body in _shards(flat, 2) if name.startswith(prefix.encode())}
+
     async def set_memo(self, job: str, name: str, body: str, charges: Sequence[Charge] = ()) -> None:
         """Write something down for a job, together with charges; what stands under `name` already stays."""
         await self._insist(self._call, "memo", job, name, body, _charges(charges))

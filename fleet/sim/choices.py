@@ -109,6 +109,8 @@ def choose(options: Sequence[Any], evidence: Evidence) -> Any:
 def decide(name: str, evidence: Evidence) -> bool:
     """Yes or no to the property called `name`."""
     words = _WORDS.findall(name.lower())
+    if _ACCEPTING & set(words):
+        return True
     if {"relevant", "public", "important", "include", "keep", "document"} & set(words):
         return is_relevant(evidence)
     if {"test", "tests"} & set(words):

@@ -18,6 +18,7 @@ from fleet import templates
 from fleet.blobs import Blobs
 from fleet.config import load_config
 from fleet.errors import BadInputError
+from fleet.feasible import check_feasible
 from fleet.items import pack_items, read_items
 from fleet.jobs import JobSpec, Outcome
 from fleet.markdown import targets
@@ -59,7 +60,7 @@ def source(tmp_path: Path) -> Path:
 
 def test_the_job_is_one_that_can_run() -> None:
     spec = document_codebase(KOMBU, budget_usd=2.5)
-    spec.check_tiers(load_config(Path(__file__).parents[2] / "config" / "fleet.yaml"))
+    check_feasible(spec, load_config(Path(__file__).parents[2] / "config" / "fleet.yaml"))
     assert spec.budget_usd == Decimal("2.5")
     assert JobSpec.model_validate_json(spec.model_dump_json()) == spec
     classify, summarise = spec.steps

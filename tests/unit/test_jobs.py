@@ -10,6 +10,7 @@ import yaml
 
 from fleet.documents import parse
 from fleet.errors import BadInputError
+from fleet.feasible import check_feasible
 from fleet.jobs import Items, JobSpec, Step, in_order, load_job
 from tests.support.jobs import TRIAGE
 from tests.support.sim import fleet_config
@@ -35,7 +36,7 @@ def test_the_example_is_a_job() -> None:
     assert spec.steps[0].label == "ticket-topic"
     assert spec.steps[1].label == "summarise"
     assert spec.budget_nano_usd == 2_500_000_000
-    spec.check_tiers(fleet_config())
+    check_feasible(spec, fleet_config())
 
 
 @pytest.mark.parametrize(
@@ -119,7 +120,7 @@ def test_each_rule_has_its_sentence(job: dict[str, Any], expected: str) -> None:
 )
 def test_a_step_asks_one_thing(step: dict[str, Any], expected: str) -> None:
     with pytest.raises(BadInputError, match=expected):
-        parse(JobSpec, {"name": "test"} | steps(step), "job.yaml").check_asks()
+        check_feasible(parse(JobSpec, {"name": "test"} | steps(step), "job.yaml"), fleet_config())
 
 
 def test_fields_of_lists_and_of_open_outputs_are_not_checked() -> None:
@@ -146,7 +147,7 @@ def test_a_schema_may_refer_to_itself() -> None:
 def test_tiers_have_to_exist_and_the_ceiling_to_be_above_the_start(step: dict[str, Any], expected: str) -> None:
     spec = JobSpec.model_validate({"name": "x"} | steps(A | step))
     with pytest.raises(BadInputError) as caught:
-        spec.check_tiers(fleet_config())
+        check_feasible(spec, fleet_config())
     assert expected in str(caught.value)
 
 

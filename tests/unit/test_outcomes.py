@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fleet.jobs import Attempt
-from fleet.outcomes import Trail, output_of
+from fleet.outcomes import Kept, Trail, output_of
 from fleet.prices import Usage
 from queues.subtasks import Result, State
 
@@ -34,7 +34,7 @@ def test_no_text_is_the_trail_of_a_first_attempt() -> None:
 @pytest.mark.parametrize("output", ["text", {"topic": "bug", "n": [1, None]}, None, "ä\u2028", [], 0])
 def test_an_accepted_output_comes_back_with_what_it_took(output: object) -> None:
     trail = Trail([], 2, Usage(input_tokens=10, output_tokens=5), 1_500_000_000)
-    document = trail.document(output=output, model="small", error=None)
+    document = trail.document(Kept(output, "small", "nano"), error=None, tier="nano")
     found = output_of(Result("j/note/0", State.FINAL, "mini", "ok", document))
     assert (found.step, found.status, found.output, found.error) == ("note", "ok", output, None)
     assert (found.tier, found.model, found.attempts, found.usage.total) == ("mini", "small", 2, 15)

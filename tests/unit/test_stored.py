@@ -17,7 +17,7 @@ from fleet.entries import Purpose, Unsettled, Worst, draft
 from fleet.items import ItemIndex
 from fleet.jobs import Attempt, FilesSource, Items, JobSpec, JobStatus, Outcome, Review, Step
 from fleet.ledger import LedgerEntry
-from fleet.outcomes import Trail, outcome_of
+from fleet.outcomes import Answer, Kept, Trail, outcome_of
 from fleet.prices import Usage
 from fleet.rounds import Again, Rounds
 from fleet.shards import Shard
@@ -48,10 +48,16 @@ ENTRY = LedgerEntry(
     started_at=1.0,
     finished_at=2.0,
 )
+ANSWER = Answer("bug", "the text", "small", ENTRY, "j/1.0.0", "check", 1, "a note")
 TRAIL = Trail(
-    [Attempt(tier="nano", model="small", answer="?", reason="cut")], 1, Usage(input_tokens=3), 9, ("x", "small")
+    [Attempt(tier="nano", model="small", answer="?", reason="cut")],
+    1,
+    Usage(input_tokens=3),
+    9,
+    Kept("x", "small", "nano"),
+    ANSWER,
 )
-END = TRAIL.document(output="done", model="small", error=None)
+END = TRAIL.document(Kept("done", "small"), error=None)
 OUTCOME = outcome_of("j/note/0", "nano", "ok", END)
 
 
