@@ -36,6 +36,7 @@ CONFIGURATION: Mapping[str, type[BaseModel]] = {
     "models.NAME.price.lanes.LANE": tariffs.LanePrice,
     "tiers.NAME": config.TierConfig,
     "tenants.NAME": config.TenantConfig,
+    "holdout": config.HoldoutConfig,
     "outside": config.OutsideConfig,
     "audit": quality_config.AuditConfig,
     "kinds.NAME": quality_config.KindConfig,
@@ -49,6 +50,7 @@ JOB: Mapping[str, type[BaseModel]] = {
     "steps.check": rules.Check,
     "steps.check.judge": rules.Judge,
     "review": jobs.Review,
+    "holdout": config.HoldoutConfig,
 }
 CONFIGURATION_HEAD = """\
 The file is the one that `FLEET_CONFIG` names, else `config/fleet.yaml` here, else the one that ships with the package. Each key
