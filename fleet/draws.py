@@ -20,8 +20,9 @@ from fleet.estimate import REVIEW, Work
 from fleet.evidence import NOTHING, START, Evidence, Seen
 from fleet.prices import Usage, cost_nano_usd
 
-#: (accepted, rejected) before anything is known: of free texts, of answers with a schema, and of what was rejected once.
-FREE, STRUCTURED, AGAIN = (30.0, 0.6), (12.0, 0.8), (6.0, 1.5)
+#: (accepted, rejected) before anything is known: of free texts, of answers with a schema, of those that have to pass a check
+#: of their step's besides, and of what was rejected once.
+FREE, STRUCTURED, CHECKED, AGAIN = (30.0, 0.6), (12.0, 0.8), (4.0, 1.5), (6.0, 1.5)
 #: Subtasks that a condition holds for, and does not, before anything is known.
 CONDITION = (2.0, 1.0)
 #: Standard deviations of logarithms. Of a prompt's length as estimated; of an answer's around the likely one; of a tier's answers
@@ -123,7 +124,18 @@ class Dice:
             into += out  # the next tier is shown it
             reach *= 1 - accepted
             came_from = tier
+        for tier, share, out in work.looks:
+            self._count(draw, work, tier, (count - reach) * share, work.input_tokens + work.output_tokens, out)
         draw.ends[work.step] = begins + path + HOP_S
+
+    def _count(self, draw: Draw, work: Work, tier: str, calls: float, into: float, out: float) -> None:
+        """Calls beside the work itself, at what they are likely to cost."""
+        draw.calls[work.step] += calls
+        draw.cost[work.step] += calls * self._cost_of(work, tier, into, out) * self._factor(OTHER_TIER)
+        account = account_of(*self._config.model_of(tier))
+        draw.requests[account] += calls
+        draw.tokens[account] += calls * (into + out)
+        draw.busy[tier] += calls * self._seconds(None, out)
 
     def _share(self, work: Work, its: Evidence) -> float:
         """Of the subtasks that come up, those that the condition lets run."""
@@ -189,7 +201,8 @@ class Dice:
         return (BEGIN_S + TOKEN_S * out) * self._factor(TIME)
 
     def _accepted(self, work: Work, seen: Seen | None, came_from: str, calls: float) -> float:
-        good, bad = AGAIN if came_from != START else STRUCTURED if work.structured else FREE
+        first = CHECKED if work.checked else STRUCTURED if work.structured else FREE
+        good, bad = first if came_from == START else AGAIN
         if seen is not None:
             # What is known weighs more than a guess, which is worth one answer then.
             good, bad = good / (good + bad) + seen.accepted, bad / (good + bad) + max(0.0, seen.n - seen.accepted)

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fleet import likely, templates
+from fleet import likely, templates, trust
 from fleet.config import FLAGSHIP, FleetConfig
 from fleet.conversation import Conversation
 from fleet.errors import BadInputError
@@ -18,6 +18,8 @@ from fleet.router import next_tier, start_tier
 from fleet.tokens import estimate_tokens
 
 REVIEW = "review"
+#: Tokens that a judge or an auditor writes, about.
+VERDICT_TOKENS = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,10 @@ class Work:
     gathers: tuple[str, ...] = ()
     #: How often it may be done again: a review's rounds.
     rounds: int = 0
+    #: Whether more than a schema has to be kept.
+    checked: bool = False
+    #: Who else is asked about accepted answers: tier, share of them, and tokens that it writes.
+    looks: tuple[tuple[str, float, int], ...] = ()
 
 
 def measure(spec: JobSpec, samples: Sequence[Any], items: int, config: FleetConfig) -> list[Work]:
@@ -103,7 +109,22 @@ def _work(
         conditional=step.when is not None,
         holds=_holds(step, rows),
         gathers=gathers,
+        checked=step.check is not None,
+        looks=_looks(step, spec, ladder[0], output, items if step.each else 1, config),
     )
+
+
+def _looks(
+    step: Step, spec: JobSpec, starts_on: str, output_tokens: int, subtasks: int, config: FleetConfig
+) -> tuple[tuple[str, float, int], ...]:
+    judge = step.check.judge if step.check is not None else None
+    found = [] if judge is None else [(judge.tier, judge.share, VERDICT_TOKENS)]
+    told = config.audit_share(step.label)
+    found.append((FLAGSHIP, trust.MOST if told == "auto" else told, VERDICT_TOKENS))
+    rule = spec.holdout or config.holdout
+    if rule is not None and starts_on != FLAGSHIP:
+        found.append((FLAGSHIP, min(rule.share, rule.at_most / max(1, subtasks)), output_tokens))
+    return tuple(look for look in found if look[1] > 0)
 
 
 def _tokens(step: Step, values: dict[str, Any]) -> int:

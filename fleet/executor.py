@@ -38,8 +38,7 @@ logger = logging.getLogger(__name__)
 PATIENCE_S = 3_600.0
 #: For how long a permit is leave to start.
 PERMITTED_S = 0.25
-#: For how long after its claim a call in the background that cannot be asked for is asked for again, by whoever claims its
-#: subtask next, before another one is paid for: vendors keep answers for ten minutes at least.
+#: For how long a call in the background is asked for again before another is paid for: vendors keep answers ten minutes.
 ASK_AGAIN_S = 600.0
 #: For how long a fallback then takes the account's place before it is tried again.
 SHUT_S = 60.0

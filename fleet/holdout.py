@@ -18,12 +18,12 @@ from fleet.checks import Rejected
 from fleet.config import FLAGSHIP
 from fleet.context import Context
 from fleet.drain import GiveBack
-from fleet.entries import Purpose
+from fleet.entries import Call, Purpose
 from fleet.errors import BadInputError, BudgetExceededError, ProviderError
 from fleet.examiners import BrokenCheckError
 from fleet.executor import JobCancelled
 from fleet.jobs import Step
-from fleet.outcomes import Answer, Trail
+from fleet.outcomes import Answer, Kept, Trail
 from fleet.providers.base import Completion, ModelRequest
 from fleet.quality_config import HoldoutConfig
 from fleet.shards import Place
@@ -40,46 +40,57 @@ class Holdout:
     def __init__(self, context: Context) -> None:
         self._context = context
 
-    def draws(self, job: Job, step: Step, subtask_id: str, trail: Trail, answer: Answer) -> bool:
-        """Whether this subtask, whose answer is accepted, is asked of the flagship too.
+    def draws(self, job: Job, step: Step, claim: Claim, trail: Trail, answer: Answer) -> bool:
+        """Whether this subtask, whose answer was just accepted, is asked of the flagship too.
 
-        Not one that the flagship answered itself, that is run again by a review, or whose answer somebody waits for at the
-        other end of a connection.
+        Not one that the flagship answered itself, that is asked again for a review or an audit, or whose answer somebody waits
+        for at the other end of a connection.
         """
         rule = job.spec.holdout or self._context.config.holdout
-        if rule is None or answer.tier == FLAGSHIP or answer.note or trail.kept is not None or job.asked:
+        if rule is None or answer.tier == FLAGSHIP or trail.kept is not None or job.asked is not None:
             return False
-        return drawn(rule, job.id, step.id, Place.of(subtask_id).item, len(job.items))
+        return drawn(rule, job.id, step.id, Place.of(claim.id).item, len(job.items))
 
     async def send(self, claim: Claim, trail: Trail, answer: Answer, charges: Sequence[Charge]) -> None:
         """Hand an accepted subtask on to the flagship's tier, its answer in the trail and its calls booked."""
         # As one whose answer is kept, too: a worker of a version that knows no holdout would ask for another, and end with that.
-        held = replace(trail, kept=answer.given, pending=None, held=claim.claims)
+        kept = Kept(answer.output, answer.model, answer.tier)
+        held = replace(trail, kept=kept, pending=replace(answer, look="holdout", claims=claim.claims))
         await self._context.store.hand_on(claim, FLAGSHIP, held.dump(), charges)
 
     async def ask(
-        self, held: int, purpose: Purpose, request: ModelRequest, check: Callable[[Completion], Awaitable[object]]
+        self,
+        claim: Claim,
+        answer: Answer,
+        purpose: Purpose,
+        request: ModelRequest,
+        check: Callable[[Completion], Awaitable[None]],
     ) -> list[Charge]:
         """The entry of the flagship's answer to `request`, to be written with the subtask's end; none where there is no answer.
 
-        `held`: claims that there had been when the subtask was accepted. `check`: raises Rejected. A call that an earlier worker
-        vanished under is booked and not made again.
+        `check`: raises Rejected, BrokenCheckError. A call that an earlier worker vanished under is booked and not made again.
         """
-        claim = purpose.claim
         fence = claim.fence  # An intent of this claim is left behind by a call that runs on at the vendor.
         try:
-            if claim.claims == held + 1:
-                call = await self._context.executor.call(purpose, request)
-                try:
-                    await check(call.completion)
-                except (Rejected, BrokenCheckError) as problem:
-                    return [call.charge("rejected", str(problem))]
-                return [call.charge("ok")]
+            if claim.claims == answer.claims + 1:
+                call = await self._context.executor.call(replace(purpose, holdout=True), request)
+                return [await _judged(call, check)]
             fence -= 1
         except (BudgetExceededError, ProviderError, PermitError, BadInputError, GiveBack, JobCancelled) as error:
             logger.info("not compared with the flagship: %s", type(error).__name__, extra={"subtask": claim.id})
         await self._context.executor.abandon(purpose.job, lambda lost: lost.subtask == claim.id and lost.fence <= fence)
         return []
+
+
+async def _judged(call: Call, check: Callable[[Completion], Awaitable[None]]) -> Charge:
+    try:
+        await check(call.completion)
+    except Rejected as rejection:
+        return call.charge("rejected", str(rejection), rejection.flaw)
+    except BrokenCheckError as problem:
+        # Nobody knows: it says nothing of the flagship.
+        return call.charge("failed", f"its check could not be made: {problem}", "check_broken")
+    return call.charge("ok")
 
 
 def drawn(rule: HoldoutConfig, job_id: str, step_id: str, item: int | None, items: int) -> bool:

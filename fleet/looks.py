@@ -19,7 +19,7 @@ from fleet.context import Context
 from fleet.entries import Call, Purpose, charge, judged
 from fleet.errors import BadInputError, BudgetExceededError, ProviderError
 from fleet.jobs import Step
-from fleet.ledger import LedgerEntry
+from fleet.ledger import LedgerEntry, Role
 from fleet.outcomes import Answer, Look, Trail
 from fleet.providers.base import ModelRequest
 from fleet.store import Job
@@ -93,7 +93,7 @@ class Looks:
             BudgetExceededError: the job's budget does not cover a judge.
             GiveBack, JobCancelled: the call was not made.
         """
-        role = answer.look or "check"
+        role: Role = "audit" if answer.look == "audit" else "check"
         purpose = Purpose(
             job.id,
             claim.id,

@@ -18,7 +18,8 @@ from fleet.stored import read
 from queues.subtasks import Charge, Result, Status
 
 #: A look at an answer by another model: a judge's, which its step asked for, or one of those that measure what was accepted.
-Look = Literal["check", "audit"]
+#: `holdout` is none: the flagship is asked the same, and its answer compared (`fleet.holdout`).
+Look = Literal["check", "audit", "holdout"]
 #: Characters of a rejected answer that whoever answers next is shown, and of the reason.
 SHOWN_CHARS, REASON_CHARS = 8_000, 2_000
 
@@ -37,6 +38,8 @@ class Answer:
     look: Look | None = None
     looks: int = 0
     note: str | None = None
+    #: How many claims on the subtask there had been when it was handed on for that.
+    claims: int = 0
 
     @classmethod
     def of(cls, call: Call, output: Any) -> Answer:
@@ -45,7 +48,8 @@ class Answer:
     @classmethod
     def load(cls, data: dict[str, Any]) -> Answer:
         known = {name: data.get(name) for name in ("output", "text", "model", "record", "look", "note")}
-        return cls(entry=read(LedgerEntry, data["entry"]), looks=data.get("looks", 0), **known)  # type: ignore[arg-type]
+        counts = {name: data.get(name, 0) for name in ("looks", "claims")}
+        return cls(entry=read(LedgerEntry, data["entry"]), **counts, **known)  # type: ignore[arg-type]
 
     def dump(self) -> dict[str, Any]:
         known = {name: getattr(self, name) for name in self.__slots__}
@@ -82,16 +86,6 @@ class Kept(NamedTuple):
     tier: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Held:
-    """The answer that is `kept` was accepted by its check, and only waits for something to be measured (`fleet.holdout`)."""
-
-    #: The tier that gave it.
-    tier: str
-    #: How many claims on the subtask there had been by then.
-    claims: int
-
-
 @dataclass
 class Trail:
     """What earlier attempts at a subtask left behind; it travels with the subtask from tier to tier."""
@@ -108,8 +102,6 @@ class Trail:
     asked: Asked = field(default_factory=Asked)
     #: The id of a call that was made as a line of a batch, while nobody has looked at what came of it.
     line: str | None = None
-    #: Claims that there had been when `kept` was accepted; set once nothing is left to be asked but what is measured.
-    held: int | None = None
 
     @property
     def came_from(self) -> str | None:
@@ -131,7 +123,6 @@ class Trail:
             None if (pending := data.get("pending")) is None else Answer.load(pending),
             Asked(data.get("asked", data.get("calls", 0))),
             data.get("line"),
-            data.get("held"),
         )
 
     def dump(self) -> str:
@@ -143,7 +134,7 @@ class Trail:
             "kept": self.kept,
             "asked": self.asked.number,
         }
-        waits = {"pending": self.pending and self.pending.dump(), "line": self.line, "held": self.held}
+        waits = {"pending": self.pending and self.pending.dump(), "line": self.line}
         return json.dumps(document | {name: value for name, value in waits.items() if value is not None})
 
     def document(

@@ -145,7 +145,7 @@ def _figures(receipt: Receipt) -> Table:
         saving = receipt.saving_share
         words = f"{saving:.0%} saved" if saving >= 0 else f"the fleet cost {-saving:.0%} more"
         low_high = receipt.flagship_alone_interval_nano_usd
-        between = "" if low_high is None else f" ({usd(low_high[0])} to {usd(low_high[1])})"
+        between = "" if low_high is None else f" ({fine_usd(low_high[0])} to {fine_usd(low_high[1])})"
         table.add_row("On the flagship alone", f"about {usd(receipt.flagship_alone_nano_usd)}{between}: {words}")
     if receipt.savings is not None and receipt.flagship_alone_nano_usd:
         table.add_row("Saved by", ", ".join(f"{what} {signed_usd(part)}" for what, part in receipt.savings))
@@ -156,8 +156,8 @@ def _figures(receipt: Receipt) -> Table:
 
 
 def signed_usd(nano: int) -> str:
-    """`$0.0312`, `-$0.0312`."""
-    return usd(nano) if nano >= 0 else f"-{usd(-nano)}"
+    """`$0.0312`, `-$0.000312`."""
+    return fine_usd(nano) if nano >= 0 else f"-{fine_usd(-nano)}"
 
 
 def _list(costs: Mapping[str, int]) -> Text:

@@ -37,6 +37,9 @@ CONFIGURATION: Mapping[str, type[BaseModel]] = {
     "models.NAME.price.lanes.LANE": tariffs.LanePrice,
     "tiers.NAME": config.TierConfig,
     "tenants.NAME": entitlements.TenantConfig,
+    "holdout": quality_config.HoldoutConfig,
+    "budgets": entitlements.Budgets,
+    "routing": quality_config.RoutingConfig,
     "outside": config.OutsideConfig,
     "audit": quality_config.AuditConfig,
     "kinds.NAME": quality_config.KindConfig,
@@ -51,6 +54,7 @@ JOB: Mapping[str, type[BaseModel]] = {
     "steps.check": rules.Check,
     "steps.check.judge": rules.Judge,
     "review": jobs.Review,
+    "holdout": quality_config.HoldoutConfig,
 }
 CONFIGURATION_HEAD = """\
 The file is the one that `FLEET_CONFIG` names, else `config/fleet.yaml` here, else the one that ships with the package. Each key

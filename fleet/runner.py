@@ -32,7 +32,7 @@ from fleet.jobs import JobStatus, Step
 from fleet.lane_calls import LaneCalls
 from fleet.ledger import CallStatus
 from fleet.looks import Looks
-from fleet.outcomes import Answer, Kept, Trail
+from fleet.outcomes import Answer, Trail
 from fleet.providers.base import Completion, ModelRequest
 from fleet.store import Job
 from queues.failpoints import failpoint
@@ -149,11 +149,8 @@ class Runner:
         if step.when is not None and not templates.holds(step.when, values):
             return await self._end(claim, "skipped", trail, error=f"when: {step.when}")
         step_check.prepare(step, self._context.config)
-        request = self._asking.request(job, step, values)
-        if trail.held is not None:
-            return await self._compared(claim, job, step, trail, values, request, payload["record"])
         await self._route(claim, job, step, trail)
-        request = followed_by(request, rejections(trail))
+        request = followed_by(self._asking.request(job, step, values), rejections(trail))
         call = await self._calls.call(claim, job, step, trail, request, payload["record"])
         if call is None:
             raise NotOurs("it waits for its batch")
@@ -186,41 +183,30 @@ class Runner:
             await step_check.hold(step, output, values, self._context.config, self._context.examiners)
         return output
 
-    async def _compared(
-        self,
-        claim: Claim,
-        job: Job,
-        step: Step,
-        trail: Trail,
-        values: Mapping[str, Any],
-        request: ModelRequest,
-        record: str,
-    ) -> dict[str, str]:
-        """End as accepted, after the flagship was asked the same."""
-
-        async def check(completion: Completion) -> None:
-            await self._checked(completion, request, step, values)
-
-        purpose = Purpose(
-            job.id,
-            claim.id,
-            claim,
-            step.id,
-            step.label,
-            "audit",
-            claim.tier,
-            record=record,
-            asked=trail.asked,
-            holdout=True,
-        )
-        charges = await self._holdout.ask(trail.held or 0, purpose, request, check)
-        return await self._end(claim, "ok", trail, given=trail.kept, charges=charges)
-
     async def _look(
         self, claim: Claim, job: Job, step: Step, trail: Trail, values: Mapping[str, Any], answer: Answer
     ) -> dict[str, str]:
         """Have another model look at an answer that an earlier claim brought, and go on from there."""
-        seen = await self._looks.look(claim, job, step, trail, answer, values, self._asking.request(job, step, values))
+        request = self._asking.request(job, step, values)
+        if answer.look == "holdout":
+
+            async def check(completion: Completion) -> None:
+                await self._checked(completion, request, step, values)
+
+            purpose = Purpose(
+                job.id,
+                claim.id,
+                claim,
+                step.id,
+                step.label,
+                "audit",
+                claim.tier,
+                record=answer.record,
+                asked=trail.asked,
+            )
+            compared = await self._holdout.ask(claim, answer, purpose, request, check)
+            return await self._end(claim, "ok", trail, answer=answer, charges=compared)
+        seen = await self._looks.look(claim, job, step, trail, answer, values, request)
         match seen.verdict:
             case "again":
                 trail.pending = replace(answer, looks=answer.looks + 1)
@@ -241,9 +227,10 @@ class Runner:
         """End with an answer, or have another model look at it first."""
         look = await looks.due(job, step, claim.id, trail, answer, self._context)
         if look is None:
+            paid = [*charges, answer.charge("ok")]
             trail.pending = None
             paid = [*charges, self._booked(answer, "ok")]
-            if self._holdout.draws(job, step, claim.id, trail, answer):
+            if self._holdout.draws(job, step, claim, trail, answer):
                 await self._holdout.send(claim, trail, answer, paid)
                 raise NotOurs("accepted, and asked of the flagship for comparison")
             return await self._end(claim, "ok", trail, answer=answer, charges=paid)
@@ -301,7 +288,6 @@ class Runner:
         trail: Trail,
         *,
         answer: Answer | None = None,
-        given: Kept | None = None,
         error: str | None = None,
         kind: str | None = None,
         until: float | None = None,
@@ -310,16 +296,16 @@ class Runner:
         if answer is not None:
             error = answer.note
         failed = status != "ok"
-        given = given if answer is None else answer.given
+        given = None if answer is None else answer.given
         if failed and (left := trail.pending) is not None:
             charges = [*charges, self._booked(left, "ok")]
-            if left.look == "audit" and status == "failed":
-                # It was accepted, and nobody but an auditor has still to look at it: that fails nothing.
+            if left.look != "check" and status == "failed":
+                # It was accepted, and nobody has still to look at it but who measures: that fails nothing.
                 status, given, error, kind = "ok", left.given, left.note, None
         if status != "ok" and trail.kept is not None:
             # A better answer was asked for and there is none: the accepted one is not lost over that.
             status, given, kind = "ok", trail.kept, None
-            error = None if trail.held is not None else f"the earlier answer is kept, the new one failed: {error}"
+            error = f"the earlier answer is kept, the new one failed: {error}"
         if failed and (claim.claims > 1 or claim.kills > 0):
             # It ends without a call of its own; what an earlier worker may have spent on it is booked all the same. One of
             # a version that does not count claims is known by its death.

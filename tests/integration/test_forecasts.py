@@ -14,7 +14,7 @@ from fleet.evidence import Evidence
 from fleet.forecast import Forecast, forecast
 from fleet.jobs import JobSpec, JobStatus
 from fleet.sampling import evidence_of, sample_job, spread
-from tests.support.bench import BREAKS, Bench, config, on_bench
+from tests.support.bench import BREAKS, GOOD, Bench, config, on_bench
 from tests.support.sim import RunningSim
 from tests.support.valkey import Valkey
 
@@ -85,7 +85,7 @@ async def sampled(fleet: Bench, spec: JobSpec, few: int, on: FleetConfig) -> dic
 def test_the_true_cost_lies_inside_and_a_sample_narrows_it_down(
     name: str, asked: dict[str, Any], tiers: dict[str, Any], valkey: Valkey, tmp_path: Path, sim: RunningSim
 ) -> None:
-    on = config(**tiers)
+    on = config(nano=tiers.get("nano", GOOD))
 
     async def scenario(fleet: Bench) -> None:
         spec = JobSpec.model_validate({"name": name, "items": items(24)} | asked)

@@ -85,6 +85,16 @@ def test_a_condition_over_the_items_alone_is_looked_at_and_one_over_answers_is_n
     assert works([{"n": 1}], 5, steps=[broken])["a"].holds == (0, 0)
 
 
+def test_who_else_is_asked_about_answers() -> None:
+    judge = {"judge": {"tier": "mini", "prompt": "Fine? {{ output }}", "share": 0.5}}
+    step = {"id": "a", "each": "items", "tier": "nano", "prompt": "A", "check": judge}
+    found = works([{"text": ""}], 1_000, steps=[step], holdout={"share": 0.1, "at_most": 20})["a"]
+    assert found.checked
+    assert [(tier, share) for tier, share, _ in found.looks] == [("mini", 0.5), ("flagship", 0.02)]
+    above = step | {"tier": "flagship", "check": None}
+    assert works([{"text": ""}], 10, steps=[above], holdout={})["a"].looks == ()
+
+
 def test_no_items_and_no_samples_are_no_crash() -> None:
     assert [one.subtasks for one in works([], 0).values()] == [0, 0, 1]
 

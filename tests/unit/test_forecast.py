@@ -103,6 +103,13 @@ def test_a_review_reads_what_was_written_and_condenses_what_is_too_much() -> Non
     assert again.calls.high >= 2
 
 
+def test_judges_audits_and_the_holdout_are_paid_too() -> None:
+    plain, looked_at = (told([work(looks=looks)]).steps[0] for looks in ((), (("flagship", 0.5, 60),)))
+    assert looked_at.calls.typical - plain.calls.typical == pytest.approx(50, abs=5)
+    more = looked_at.cost_nano_usd.typical - plain.cost_nano_usd.typical
+    assert more == pytest.approx(50 * (1_050 * 2_000 + 60 * 10_000), rel=0.2)
+
+
 def test_limits_places_and_chains_make_the_time() -> None:
     document = CONFIG.model_dump(mode="json")
     document["models"]["good"]["limits"] = {"requests_per_minute": 60}
