@@ -26,7 +26,7 @@ from fleet.jobs import Step
 from fleet.prices import Usage, cost_nano_usd
 from fleet.router import ladder_of, next_tier
 from fleet.routing import START, Arm, Beliefs, beliefs, choose
-from fleet.trust import Audits, below_floor
+from fleet.trust import Audits, audit_share, below_floor
 from queues.lessons import Learned, Lessons
 from queues.subtasks import Lesson
 
@@ -68,6 +68,8 @@ class Route:
 @dataclass(slots=True)
 class _Known:
     beliefs: Beliefs
+    arms: Mapping[tuple[str, str], Arm]
+    audits: Mapping[str, Audits]
     at: float
     reading: bool = False
 
@@ -95,11 +97,19 @@ class Routes:
         return await self._choose(step, tenant, subtask, tier)
 
     def lessons(
-        self, tenant: str, kind: str, tier: str, came_from: str | None, *, accepted: bool, cost: int
+        self,
+        tenant: str,
+        kind: str,
+        tier: str,
+        came_from: str | None,
+        *,
+        accepted: bool,
+        cost: int,
+        audit: bool = False,
     ) -> tuple[Lesson, ...] | None:
         """What an answer teaches, for the charge that books it; None while routing is frozen.
 
-        `cost` in nano-dollars.
+        `cost` in nano-dollars. `audit`: it was accepted and is given to an auditor, whose verdict comes later (`audited`).
         """
         if self._config.routing.frozen:
             return None
@@ -108,9 +118,10 @@ class Routes:
         recent = {f"n:{arm}": 1.0}
         if accepted:
             whole[f"ok:{arm}"] = recent[f"ok:{arm}"] = 1.0
+        asked = {f"asked:{tier}": 1.0} if audit else {}
         half_life = self._config.routing.half_life
         return (
-            Lesson(tenant, book_of(kind), (half_life, RECENT, AUDITED * half_life), (whole, recent, {})),
+            Lesson(tenant, book_of(kind), (half_life, RECENT, AUDITED * half_life), (whole, recent, asked)),
             Lesson(*FLEET, (POOLED * half_life,), (whole,)),
         )
 
@@ -121,6 +132,20 @@ class Routes:
         found = {f"audited:{tier}": 1.0} | ({f"right:{tier}": 1.0} if right else {})
         half_life = self._config.routing.half_life
         return (Lesson(tenant, book_of(kind), (half_life, RECENT, AUDITED * half_life), ({}, {}, found)),)
+
+    async def audit_share(self, step: Step, tenant: str, tier: str, price: int) -> float:
+        """The share of what `tier` has accepted of a step's kind to audit; `price`: what an audit costs, in nano-dollars, about.
+
+        Nothing of the last tier: there is no higher one to judge it, or to start on. Raises LinkError like `start`.
+        """
+        tiers = ladder_of(step, self._config)
+        if tier not in tiers[:-1]:
+            return 0.0
+        known = await self._known_of(tenant, step.label, tiers)
+        accepted = sum(arm.accepted for arm in known.arms.values()) or 1.0
+        part = sum(arm.accepted for (its, _), arm in known.arms.items() if its == tier) / accepted
+        worth = sum(arm.cost for arm in known.arms.values()) / accepted / max(1, price)
+        return audit_share(known.audits.get(tier, Audits()), part, worth)
 
     async def look(self, tenant: str) -> list[Route]:
         """What is known of each kind of a tenant, the latest first. Raises LinkError."""
@@ -134,13 +159,13 @@ class Routes:
 
     async def _choose(self, step: Step, tenant: str, subtask: str, came_from: str) -> str | None:
         tiers = ladder_of(step, self._config)
-        known = await self._beliefs(tenant, step.label, tiers)
+        known = (await self._known_of(tenant, step.label, tiers)).beliefs
         routing = self._config.routing
         # No secret; the same whenever it is asked again.
         dice = None if routing.frozen else Random(f"{routing.seed}/{subtask}/{came_from}")  # noqa: S311
         return choose(known, came_from, dice)
 
-    async def _beliefs(self, tenant: str, kind: str, tiers: tuple[str, ...]) -> Beliefs:
+    async def _known_of(self, tenant: str, kind: str, tiers: tuple[str, ...]) -> _Known:
         key = (tenant, kind, tiers)
         known = self._known.get(key)
         if known is None:
@@ -151,7 +176,7 @@ class Routes:
             looking = asyncio.create_task(self._look_again(key, known))
             self._looking.add(looking)
             looking.add_done_callback(self._looking.discard)
-        return known.beliefs
+        return known
 
     async def _look_again(self, key: tuple[str, str, tuple[str, ...]], known: _Known) -> None:
         try:
@@ -167,7 +192,7 @@ class Routes:
             self._pool = (time.monotonic(), await self._lessons.read(*FLEET))
         book = await self._lessons.read(tenant, book_of(kind))
         found = self._believe(kind, tiers, book, arms_of(self._pool[1]))
-        self._known[key] = _Known(found, time.monotonic())
+        self._known[key] = _Known(found, arms_of(book), audits_of(book), time.monotonic())
         self._known.move_to_end(key)
         if len(self._known) > REMEMBERED:
             self._known.popitem(last=False)
@@ -224,8 +249,7 @@ def arms_of(book: Learned) -> dict[tuple[str, str], Arm]:
 def audits_of(book: Learned) -> dict[str, Audits]:
     """What audits said of a kind's tiers."""
     sums = book.sums.get(3, {})
+    tiers = {name.partition(":")[2] for name in sums}
     return {
-        name.removeprefix("audited:"): Audits(n, sums.get(name.replace("audited:", "right:", 1), 0.0))
-        for name, n in sums.items()
-        if name.startswith("audited:")
+        tier: Audits(*(sums.get(f"{what}:{tier}", 0.0) for what in ("audited", "right", "asked"))) for tier in tiers
     }
