@@ -2,7 +2,8 @@
 
 It owns what routing counts (a lesson for each answer, in the book of its tenant and kind, and in one of all kinds), and what a
 process remembers of the books: each is read when it is first needed and again in the background a second after that, so a
-decision waits for the store once per kind. One tenant does not teach another's routes; the guess about a kind that nothing
+decision waits for the store once per kind. Where nothing checks the answers of a step there is nothing to be learned from them,
+and it starts where its kind says. One tenant does not teach another's routes; the guess about a kind that nothing
 is known of is the fleet's.
 
 The dice are seeded by configuration, subtask and where the item comes from: asked again after a crash, they fall the same.
@@ -24,7 +25,7 @@ from redis.exceptions import RedisError
 from fleet.config import AUTO, FleetConfig
 from fleet.jobs import Step
 from fleet.prices import Usage, cost_nano_usd
-from fleet.router import ladder_of, next_tier
+from fleet.router import is_checked, ladder_of, next_tier, start_tier
 from fleet.routing import START, Arm, Beliefs, beliefs, choose
 from fleet.trust import Audits, audit_share, below_floor
 from queues.lessons import Learned, Lessons
@@ -86,13 +87,13 @@ class Routes:
 
     async def start(self, step: Step, tenant: str, subtask: str) -> str:
         """The tier that a subtask starts on. Raises LinkError: its kind is asked for the first time and the store is away."""
-        if step.tier != AUTO:
-            return step.tier
-        return await self._choose(step, tenant, subtask, START) or step.tier
+        if step.tier != AUTO or not is_checked(step):
+            return start_tier(step, self._config)
+        return await self._choose(step, tenant, subtask, START) or start_tier(step, self._config)
 
     async def next(self, step: Step, tier: str, tenant: str, subtask: str) -> str | None:
         """The tier that answers after `tier` was rejected, None at the top. Raises LinkError like `start`."""
-        if step.tier != AUTO or tier not in ladder_of(step, self._config):
+        if step.tier != AUTO or not is_checked(step) or tier not in ladder_of(step, self._config):
             return next_tier(step, tier, self._config)
         return await self._choose(step, tenant, subtask, tier)
 

@@ -28,6 +28,7 @@ from fleet.items import ItemReader
 from fleet.jobs import Attempt, JobStatus, Step
 from fleet.outcomes import Trail
 from fleet.providers.base import Image, ask
+from fleet.router import is_checked
 from fleet.shards import Place
 from fleet.store import Job
 from queues.failpoints import failpoint
@@ -197,7 +198,9 @@ class Runner:
                 raise NotOurs(f"routed to {chosen}")
 
     def _lessons(self, job: Job, step: Step, trail: Trail, call: Call, *, accepted: bool) -> tuple[Lesson, ...] | None:
-        """What routing learns from an answer; the trail has what was rejected before it."""
+        """What routing learns from an answer that something checked; the trail has what was rejected before it."""
+        if not is_checked(step):
+            return None
         came_from = trail.attempts[-1].tier if trail.attempts else None
         cost = call.entry.cost_nano_usd
         return self._context.routes.lessons(
