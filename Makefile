@@ -8,7 +8,7 @@ PEERS  := .venv-peers/.ready .venv-litellm/.ready
 # The vendor's Node client, which the tests use where there is npm; without it they skip what is about Node.
 NODE   := $(if $(shell command -v npm),tests/tours/node_modules/.ready)
 
-.PHONY: demo test docs parts compose-secrets compose-test lint node chaos chaos-long bench bench-pipeline bench-scale bench-limits bench-api bench-autoscale fuzz lock clean
+.PHONY: demo test docs parts compose-secrets compose-test lint node chaos chaos-long bench bench-pipeline bench-scale bench-limits bench-api bench-autoscale bench-money fuzz lock clean
 
 demo: $(READY)
 	$(BIN)/fleet demo --out out/demo
@@ -82,6 +82,13 @@ bench-api: $(READY) .venv-litellm/.ready
 # About three minutes; no server, no clock. The table, the figures, and out/bench/autoscale.png.
 bench-autoscale: $(READY) .venv-peers/.ready
 	$(BIN)/python -m benchmarks.autoscale
+
+# About five minutes: a fleet of eight workers on a correctness table, and budgets under 1,000 calls at a time. The figures, and
+# out/bench/money.png. `make bench-money TABLE=FILE` runs another table.
+TABLE ?= benchmarks/tables/money.yaml
+bench-money: $(READY) .venv-peers/.ready
+	$(BIN)/python -m benchmarks.money --table $(TABLE)
+	$(BIN)/python -m benchmarks.budgets
 
 # Hashed requirements that name no index host; needs `uv`.
 LOCK := uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header

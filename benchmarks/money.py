@@ -50,7 +50,7 @@ MODELS = {"nano": "gpt-5.4-nano", "mini": "gpt-5.4-mini", "flagship": "gpt-5.4"}
 SECONDS = {"nano": 0.6, "mini": 0.9, "flagship": 1.4}
 WORKERS, CONCURRENCY = {"nano": 3, "mini": 3, "flagship": 2}, 60
 KEY = "sk-benchmark"
-PATIENCE_S = 540.0
+PATIENCE_S = 1_200.0
 #: A check that sees what the table says is seen: right answers and leaked ones bear `ok-`.
 ANSWER = {
     "type": "object",
@@ -69,10 +69,9 @@ class Measured(World):
     many rejected answers; its output is the table's.
     """
 
-    def __init__(self, table: Table, config: FleetConfig, inputs: dict[tuple[str, int], float]) -> None:
+    def __init__(self, table: Table, inputs: dict[tuple[str, int], float]) -> None:
         """`inputs`: tokens of the prompts of a kind behind so many rejected answers."""
-        super().__init__(table, {tier: (float(rank), 0.0) for rank, tier in enumerate(MODELS)})
-        self._config = config
+        super().__init__(table, _prices())
         self._inputs = inputs
 
     def cost(self, kind: str, item: int, path: Sequence[str]) -> float:
@@ -80,8 +79,8 @@ class Measured(World):
         first = self._inputs.get((kind, 0), float(its.input_tokens))
         asked = self._inputs.get((kind, depth), first + depth * REJECTION_TOKENS)
         written = round(its.writes(tier) * self.table.spread(kind, item, tier))
-        name, model = self._config.model_of(tier)
-        return cost_nano_usd(name, model, Usage(input_tokens=round(asked), output_tokens=written))
+        into, out = self.prices[tier]
+        return 1_000 * (asked * into + written * out)
 
 
 def measure(table: Table, folder: Path) -> tuple[World, dict[str, Tally], list[Ended]]:
@@ -133,7 +132,7 @@ async def _run(table: Table, runtime: Runtime, processes: Processes) -> tuple[Wo
     try:
         jobs = {kind: await client.submit(_job(table, kind)) for kind in table.kinds}
         await _until_done(client, jobs, processes)
-        return await _books(table, runtime.config, client, jobs)
+        return await _books(table, client, jobs)
     finally:
         await runtime.aclose()
 
@@ -159,7 +158,7 @@ async def _until_done(client: FleetClient, jobs: dict[str, str], processes: Proc
 
 
 async def _books(
-    table: Table, config: FleetConfig, client: FleetClient, jobs: dict[str, str]
+    table: Table, client: FleetClient, jobs: dict[str, str]
 ) -> tuple[World, dict[str, Tally], list[Ended]]:
     """What the ledgers and results of the jobs say."""
     inputs: dict[tuple[str, int], list[int]] = defaultdict(list)
@@ -187,7 +186,7 @@ async def _books(
                 tally.accepted += 1
                 tally.right += table.truth(kind, item, last.tier) == "right"
             ended.append((max(entry.finished_at for entry in entries), Ended(kind, item, cost)))
-    world = Measured(table, config, {key: statistics.mean(found) for key, found in inputs.items()})
+    world = Measured(table, {key: statistics.mean(found) for key, found in inputs.items()})
     billed, priced = sum(one[3] for one in made), sum(world.cost(*one[:3]) for one in made)
     print(f"calls made, as they would be priced in hindsight over what was billed: {priced / billed:.5f}")
     return world, tallies, [one for _, one in sorted(ended, key=lambda pair: pair[0])]

@@ -40,8 +40,11 @@ class Book:
 
     def audited(self, tier: str, right: bool) -> None:
         weight = 2 ** (self.age / self.half_life / AUDITED)
-        counts = self.audits.setdefault(tier, [0.0, 0.0])
-        counts[:] = [counts[0] + weight, counts[1] + weight * right]
+        counts = self.audits.setdefault(tier, [0.0, 0.0, 0.0])
+        counts[:] = [counts[0] + weight, counts[1] + weight * right, counts[2]]
+
+    def asked(self, tier: str) -> None:
+        self.audits.setdefault(tier, [0.0, 0.0, 0.0])[2] += 2 ** (self.age / self.half_life / AUDITED)
 
     def read(self) -> dict[tuple[str, str], Arm]:
         whole, recent = 2 ** (self.age / self.half_life), 2 ** (self.age / RECENT)
@@ -50,7 +53,7 @@ class Book:
 
     def counts(self) -> dict[str, Audits]:
         weight = 2 ** (self.age / self.half_life / AUDITED)
-        return {tier: Audits(audited / weight, right / weight) for tier, (audited, right) in self.audits.items()}
+        return {tier: Audits(*(kept / weight for kept in counts)) for tier, counts in self.audits.items()}
 
 
 @dataclass
@@ -147,6 +150,7 @@ class Play:
             if self._audits and self._dice.random() < self._look(now, kind).shares.get(tier, 0.0):
                 price = self._world.audit_cost(kind)
                 tally.audit_cost += price
+                self._books[kind].asked(tier)
                 spent += price
                 self._later(now + 2 * CALL_S[-1], kind, item, path, 0.0, audit=True)
         tally.cost += spent

@@ -21,6 +21,9 @@ from fleet.tenants import DEFAULT, check_tenant
 
 commands = typer.Typer()
 
+#: Characters of a kind in the table; `-o json` has all.
+MOST_KIND = 16
+
 
 @commands.command()
 def routes(
@@ -73,12 +76,13 @@ def described(route: Route) -> dict[str, Any]:
 
 def table_of(found: list[Route]) -> Table:
     """A line per kind and tier, and one more for each tier that it was handed on from."""
-    table = Table(box=None, pad_edge=False)
-    for column in ("kind", "tier", "from", "n", "accepted", "cost", "right", "starts"):
-        table.add_column(column, justify="right" if column in ("n", "accepted", "cost", "starts") else "left")
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
+    for column in ("kind", "tier", "from", "n", "ok", "cost", "right", "starts"):
+        right = column in ("n", "ok", "cost", "starts")
+        table.add_column(column, justify="right" if right else "left", no_wrap=True)
     for route in found:
         for number, tier in enumerate(route.tiers):
-            label = clean(route.kind)[:24] if number == 0 else ""
+            label = clipped(clean(route.kind)) if number == 0 else ""
             for came_from in (START, *route.tiers[:number]):
                 arm = route.arms.get((tier, came_from))
                 if arm is None and came_from != START:
@@ -96,19 +100,23 @@ def _told(n: float, accepted: float, cost: float) -> tuple[str, str, str]:
     return f"{n:,.0f}", f"{accepted / n:.0%}", usd(round(cost / n))
 
 
+def clipped(kind: str) -> str:
+    return kind if len(kind) <= MOST_KIND else kind[: MOST_KIND - 1] + "…"
+
+
 def _audited(route: Route, tier: str) -> str:
+    """`82%/18`: of the audited answers those that were right, and how many they were; `low`: below the floor."""
     audits = route.audits.get(tier)
     if audits is None or audits.audited < 0.5:
         return ""
-    return f"{audits.right / audits.audited:.0%} of {audits.audited:.0f}" + (
-        ", too few" if tier in route.barred else ""
-    )
+    share = f"{audits.right / audits.audited:.0%}/{audits.audited:.0f}"
+    return f"{share} low" if tier in route.barred else share
 
 
 def _starts(route: Route, tier: str, start: bool) -> str:
-    if not start:
+    """The share of subtasks that start here; of the tier that is chosen by the means, and since which day."""
+    if not start or not (route.odds[tier] or tier == route.choice):
         return ""
-    since = ""
-    if tier == route.choice and route.since is not None:
-        since = f", {datetime.datetime.fromtimestamp(route.since, datetime.UTC):since %m-%d %H:%M}"
-    return f"{route.odds[tier]:.0%}{since}" if route.odds[tier] or since else ""
+    if tier != route.choice or route.since is None:
+        return f"{route.odds[tier]:.0%}"
+    return f"{route.odds[tier]:.0%} {datetime.datetime.fromtimestamp(route.since, datetime.UTC):since %m-%d}"

@@ -111,7 +111,7 @@ class Step(Frozen):
     id: str
     #: One subtask per item; left out: one subtask.
     each: Literal["items"] | None = None
-    #: A tier, or `auto`: nano for bulk work by its kind, else mini.
+    #: A tier, or `auto`: the one to start on is found by what its kind has cost and come to (`fleet routes`).
     tier: str = AUTO
     #: What routing and quality figures are kept by; the id when left out.
     kind: str | None = None

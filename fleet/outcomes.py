@@ -15,7 +15,7 @@ from fleet.jobs import Attempt, Outcome
 from fleet.ledger import CallStatus, LedgerEntry
 from fleet.prices import NANO_PER_USD, Usage
 from fleet.stored import read
-from queues.subtasks import Charge, Result, Status
+from queues.subtasks import Charge, Lesson, Result, Status
 
 #: A look at an answer by another model: a judge's, which its step asked for, or one of those that measure what was accepted.
 #: `holdout` is none: the flagship is asked the same, and its answer compared (`fleet.holdout`).
@@ -69,9 +69,9 @@ class Answer:
         """Its entry, with the verdict."""
         return charge(judged(self.entry, status, reason, flaw), self.record)
 
-    def pending(self) -> Charge:
-        """Its entry while there is no verdict."""
-        return charge(judged(self.entry, "ok"), self.record, provisional=True)
+    def pending(self, lessons: tuple[Lesson, ...] | None) -> Charge:
+        """Its entry while there is no verdict, and what routing learns already."""
+        return charge(judged(self.entry, "ok"), self.record, provisional=True, lessons=lessons)
 
     def rejected(self, reason: str, flaw: Flaw) -> Attempt:
         """What the next tier is shown of it."""

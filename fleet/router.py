@@ -6,13 +6,9 @@ elsewhere) and no state.
 
 from __future__ import annotations
 
-import re
-
 from fleet.config import AUTO, FleetConfig, TierConfig
 from fleet.jobs import Step
-
-#: Kinds of work that the cheapest tier usually does well; other kinds start one tier up.
-_BULK = re.compile(r"classif|extract|rank|filter|label|triage|topic|sort|detect|tag|route|score|dedup|match", re.I)
+from fleet.routing import first_tier
 
 #: From so many output tokens a call counts as long: at the 50 to 100 a second that large models write, the limit is
 #: minutes away, longer than a worker that is told to stop is given to end. Answers of a step (2,000 by default) end
@@ -43,12 +39,14 @@ def ladder_of(step: Step, config: FleetConfig) -> tuple[str, ...]:
 
 
 def start_tier(step: Step, config: FleetConfig) -> str:
-    """The step's own tier; for `auto`, where nothing was learned (`fleet.routes` knows what was), nano for bulk work (by its
-    kind) and mini for the rest, as far as its ladder has them."""
-    if step.tier != AUTO:
-        return step.tier
-    rungs = ladder_of(step, config)
-    return "mini" if "mini" in rungs and not _BULK.search(step.label) else rungs[0]
+    """The step's own tier; for `auto`, where nothing was learned (`fleet.routes` knows what was), by its kind: bulk work at the
+    bottom of its ladder, plans and the like at its top, the rest a rung up."""
+    return step.tier if step.tier != AUTO else first_tier(step.label, ladder_of(step, config))
+
+
+def is_checked(step: Step) -> bool:
+    """Whether an answer to it can be wrong and seen to be: where none can, that answers are accepted says nothing of a tier."""
+    return step.output is not None or step.check is not None
 
 
 def next_tier(step: Step, tier: str, config: FleetConfig) -> str | None:

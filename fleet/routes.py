@@ -2,7 +2,8 @@
 
 It owns what routing counts (a lesson for each answer, in the book of its tenant and kind, and in one of all kinds), and what a
 process remembers of the books: each is read when it is first needed and again in the background a second after that, so a
-decision waits for the store once per kind. One tenant does not teach another's routes; the guess about a kind that nothing
+decision waits for the store once per kind. Where nothing checks the answers of a step there is nothing to be learned from them,
+and it starts where its kind says. One tenant does not teach another's routes; the guess about a kind that nothing
 is known of is the fleet's.
 
 The dice are seeded by configuration, subtask and where the item comes from: asked again after a crash, they fall the same.
@@ -26,7 +27,7 @@ from fleet.jobs import Step
 from fleet.ledger import LedgerEntry
 from fleet.prices import Usage, cost_nano_usd
 from fleet.quality import learned
-from fleet.router import ladder_of, next_tier
+from fleet.router import is_checked, ladder_of, next_tier, start_tier
 from fleet.routing import START, Arm, Beliefs, beliefs, choose
 from fleet.tenants import DEFAULT
 from fleet.trust import FLOOR, Audits, audit_share, below_floor
@@ -71,8 +72,8 @@ class Route:
 @dataclass(slots=True)
 class _Known:
     beliefs: Beliefs
-    #: By tier, the share of accepted answers that is worth an audit.
-    shares: Mapping[str, float]
+    arms: Mapping[tuple[str, str], Arm]
+    audits: Mapping[str, Audits]
     at: float
     reading: bool = False
 
@@ -89,43 +90,56 @@ class Routes:
 
     async def start(self, step: Step, tenant: str, subtask: str) -> str:
         """The tier that a subtask starts on. Raises LinkError: its kind is asked for the first time and the store is away."""
-        if step.tier != AUTO:
-            return step.tier
-        return await self._choose(step, tenant, subtask, START) or step.tier
+        if step.tier != AUTO or not is_checked(step):
+            return start_tier(step, self._config)
+        return await self._choose(step, tenant, subtask, START) or start_tier(step, self._config)
 
     async def next(self, step: Step, tier: str, tenant: str, subtask: str) -> str | None:
         """The tier that answers after `tier` was rejected, None at the top. Raises LinkError like `start`."""
-        if step.tier != AUTO or tier not in ladder_of(step, self._config):
+        if step.tier != AUTO or not is_checked(step) or tier not in ladder_of(step, self._config):
             return next_tier(step, tier, self._config)
         return await self._choose(step, tenant, subtask, tier)
-
-    async def audit_share(self, step: Step, tenant: str, tier: str) -> float:
-        """The share of what is accepted from a tier that is audited. Raises LinkError like `start`."""
-        told = self._config.audit_share(step.label)
-        if told != "auto":
-            return told
-        known = await self._recall(tenant, step.label, ladder_of(step, self._config))
-        return known.shares.get(tier, 0.0)
 
     def taught(self, entry: LedgerEntry) -> tuple[Lesson, ...] | None:
         """What an entry with its final verdict teaches, for the charge that books it; None: nothing, or routing is frozen."""
         one = None if self._config.routing.frozen else learned(entry)
         if one is None:
             return None
-        tenant, half_life = entry.tenant or DEFAULT, self._config.routing.half_life
-        half_lives = (half_life, RECENT, AUDITED * half_life)
         if one.verdict in ("right", "wrong"):
             found = {f"audited:{one.tier}": 1.0} | ({f"right:{one.tier}": 1.0} if one.verdict == "right" else {})
-            return (Lesson(tenant, book_of(one.kind), half_lives, ({}, {}, found)),)
+            return (self._lesson(entry, {}, {}, found),)
         arm = f"{one.tier}:{one.came_from or START}"
         whole = {f"n:{arm}": 1.0, f"cost:{arm}": float(entry.cost_nano_usd)}
         recent = {f"n:{arm}": 1.0}
         if one.verdict == "accepted":
             whole[f"ok:{arm}"] = recent[f"ok:{arm}"] = 1.0
         return (
-            Lesson(tenant, book_of(one.kind), half_lives, (whole, recent, {})),
-            Lesson(*FLEET, (POOLED * half_life,), (whole,)),
+            self._lesson(entry, whole, recent, {}),
+            Lesson(*FLEET, (POOLED * self._config.routing.half_life,), (whole,)),
         )
+
+    def asked(self, entry: LedgerEntry) -> tuple[Lesson, ...] | None:
+        """What it teaches that an accepted answer is given to an auditor, whose verdict comes later."""
+        return None if self._config.routing.frozen else (self._lesson(entry, {}, {}, {f"asked:{entry.tier}": 1.0}),)
+
+    async def audit_share(self, step: Step, tenant: str, tier: str) -> float:
+        """The share of what `tier` has accepted of a step's kind to audit. Raises LinkError like `start`.
+
+        Where the configuration leaves it to us nothing of the last tier: there is no higher one to judge it, or to start on.
+        """
+        told = self._config.audit_share(step.label)
+        if told != "auto":
+            return told
+        tiers = ladder_of(step, self._config)
+        if tier not in tiers[:-1]:
+            return 0.0
+        known = await self._known_of(tenant, step.label, tiers)
+        accepted = sum(arm.accepted for arm in known.arms.values()) or 1.0
+        part = sum(arm.accepted for (its, _), arm in known.arms.items() if its == tier) / accepted
+        # An audit costs about what an answer of the last tier does.
+        price = max(1.0, known.beliefs.cost[-1, len(tiers) - 1])
+        worth = sum(arm.cost for arm in known.arms.values()) / accepted / price
+        return audit_share(known.audits.get(tier, Audits()), part, worth, self._config.floor(step.label) or FLOOR)
 
     async def look(self, tenant: str) -> list[Route]:
         """What is known of each kind of a tenant, the latest first. Raises LinkError."""
@@ -139,13 +153,13 @@ class Routes:
 
     async def _choose(self, step: Step, tenant: str, subtask: str, came_from: str) -> str | None:
         tiers = ladder_of(step, self._config)
-        known = (await self._recall(tenant, step.label, tiers)).beliefs
+        known = (await self._known_of(tenant, step.label, tiers)).beliefs
         routing = self._config.routing
         # No secret; the same whenever it is asked again.
         dice = None if routing.frozen else Random(f"{routing.seed}/{subtask}/{came_from}")  # noqa: S311
         return choose(known, came_from, dice)
 
-    async def _recall(self, tenant: str, kind: str, tiers: tuple[str, ...]) -> _Known:
+    async def _known_of(self, tenant: str, kind: str, tiers: tuple[str, ...]) -> _Known:
         key = (tenant, kind, tiers)
         known = self._known.get(key)
         if known is None:
@@ -172,7 +186,7 @@ class Routes:
             self._pool = (time.monotonic(), await self._lessons.read(*FLEET))
         book = await self._lessons.read(tenant, book_of(kind))
         found = self._believe(kind, tiers, book, arms_of(self._pool[1]))
-        self._known[key] = _Known(found, self._shares(kind, tiers, book, found), time.monotonic())
+        self._known[key] = _Known(found, arms_of(book), audits_of(book), time.monotonic())
         self._known.move_to_end(key)
         if len(self._known) > REMEMBERED:
             self._known.popitem(last=False)
@@ -186,18 +200,10 @@ class Routes:
         barred = frozenset[str]() if floor is None else below_floor(audits_of(book), tiers, floor)
         return beliefs(kind, tiers, prices, arms_of(book), pool, barred)
 
-    def _shares(self, kind: str, tiers: Sequence[str], book: Learned, known: Beliefs) -> dict[str, float]:
-        """By tier, what is worth an audit: one costs about what an answer of the last tier does."""
-        counts, arms, floor = audits_of(book), arms_of(book), self._config.floor(kind)
-        accepted = {tier: sum(arm.accepted for (one, _), arm in arms.items() if one == tier) for tier in tiers}
-        total = sum(accepted.values())
-        worth = sum(arm.cost for arm in arms.values()) / max(total, 1.0) / max(known.cost[-1, len(tiers) - 1], 1.0)
-        return {
-            tier: audit_share(
-                counts.get(tier, Audits()), accepted[tier] / total if total else 1.0, worth, floor or FLOOR
-            )
-            for tier in tiers[:-1]
-        }
+    def _lesson(self, entry: LedgerEntry, *sums: Mapping[str, float]) -> Lesson:
+        half_life = self._config.routing.half_life
+        book = book_of(entry.kind or entry.step or "")
+        return Lesson(entry.tenant or DEFAULT, book, (half_life, RECENT, AUDITED * half_life), sums)
 
     def _route(
         self, kind: str, tiers: tuple[str, ...], book: Learned, pool: Mapping[tuple[str, str], Arm], last: float
@@ -244,8 +250,7 @@ def arms_of(book: Learned) -> dict[tuple[str, str], Arm]:
 def audits_of(book: Learned) -> dict[str, Audits]:
     """What audits said of a kind's tiers."""
     sums = book.sums.get(3, {})
+    tiers = {name.partition(":")[2] for name in sums}
     return {
-        name.removeprefix("audited:"): Audits(n, sums.get(name.replace("audited:", "right:", 1), 0.0))
-        for name, n in sums.items()
-        if name.startswith("audited:")
+        tier: Audits(*(sums.get(f"{what}:{tier}", 0.0) for what in ("audited", "right", "asked"))) for tier in tiers
     }

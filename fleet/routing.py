@@ -45,8 +45,14 @@ TIE_WEIGHT = 10.0
 #: higher tier is right about what a lower one is right about.
 HARDER = 0.8
 AGREES = 0.96
+#: As how many each outcome counts when chances are drawn. With more, less is tried that is likely to be worse: kinds have
+#: hundreds or thousands of subtasks, not millions, and many are drawn at a time. At 1, as in the theory, a kind costs about a
+#: hundredth more (`python -m benchmarks.money --policy-only`).
+CONFIDENCE = 4.0
 #: Standard deviations by which recent outcomes may differ from older ones before something is thought to have changed.
 BY_CHANCE = 2.0
+#: What a draw needs of either; of less it would be nothing or all for ever.
+LEAST = 0.02
 #: Calls that the prices count as, for what a call costs.
 PRICE_WEIGHT = 2.0
 
@@ -94,6 +100,13 @@ def first_guess(kind: str, rank: float) -> float:
     """The chance of a tier at `rank` of the ladder (0 the lowest, 1 the last) with this kind of work."""
     low, middle, high = _BULK if _SAYS_BULK.search(kind) else _HARD if _SAYS_HARD.search(kind) else _USUAL
     return low + (middle - low) * 2 * rank if rank < 0.5 else middle + (high - middle) * (2 * rank - 1)
+
+
+def first_tier(kind: str, tiers: Sequence[str]) -> str:
+    """Where this kind of work starts as long as nothing is known of it."""
+    if _SAYS_BULK.search(kind):
+        return tiers[0]
+    return tiers[-1] if _SAYS_HARD.search(kind) else tiers[len(tiers) // 2]
 
 
 def beliefs(
@@ -235,8 +248,7 @@ def _prior(guess: float, pool: Arm) -> float:
 def _posterior(arm: Arm, prior: float, weight: float) -> tuple[float, float]:
     accepted, n = _current(arm)
     good, bad = accepted + weight * prior, n - accepted + weight * (1 - prior)
-    # A chance of nothing or of all would never be drawn otherwise.
-    return max(good, 1e-3), max(bad, 1e-3)
+    return good, bad
 
 
 def _current(arm: Arm) -> tuple[float, float]:
@@ -261,4 +273,6 @@ def _current(arm: Arm) -> tuple[float, float]:
 
 def _sample(of_it: tuple[float, float], dice: Random | None) -> float:
     good, bad = of_it
-    return good / (good + bad) if dice is None else dice.betavariate(good, bad)
+    if dice is None:
+        return good / (good + bad)
+    return dice.betavariate(max(CONFIDENCE * good, LEAST), max(CONFIDENCE * bad, LEAST))

@@ -34,6 +34,7 @@ from fleet.ledger import CallStatus
 from fleet.looks import Looks
 from fleet.outcomes import Answer, Trail
 from fleet.providers.base import Completion, ModelRequest
+from fleet.router import is_checked
 from fleet.store import Job
 from queues.failpoints import failpoint
 from queues.limits import PermitError
@@ -229,14 +230,19 @@ class Runner:
         if look is None:
             paid = [*charges, answer.charge("ok")]
             trail.pending = None
-            paid = [*charges, self._booked(answer, "ok")]
+            paid = [*charges, self._booked(step, answer, "ok")]
             if self._holdout.draws(job, step, claim, trail, answer):
                 await self._holdout.send(claim, trail, answer, paid)
                 raise NotOurs("accepted, and asked of the flagship for comparison")
             return await self._end(claim, "ok", trail, answer=answer, charges=paid)
         trail.pending = replace(answer, look=look, looks=0)
         tier = looks.looker(look, step)
-        await self._context.store.hand_on(claim, tier, trail.dump(), [*charges, answer.pending()])
+        await self._context.store.hand_on(
+            claim,
+            tier,
+            trail.dump(),
+            [*charges, answer.pending(self._context.routes.asked(answer.entry) if look == "audit" else None)],
+        )
         raise NotOurs(f"handed on to {tier}, to be looked at")
 
     async def _rejected(
@@ -256,8 +262,10 @@ class Runner:
         above = await self._context.routes.next(step, answer.tier, job.tenant, claim.id)
         if above is None and flaw == "audit":
             answer = replace(answer, note=f"{reason} (there is no tier above {answer.tier})")
-            return await self._end(claim, "ok", trail, answer=answer, charges=[*charges, self._booked(answer, "ok")])
-        paid = [*charges, self._booked(answer, "rejected", reason, flaw)]
+            return await self._end(
+                claim, "ok", trail, answer=answer, charges=[*charges, self._booked(step, answer, "ok")]
+            )
+        paid = [*charges, self._booked(step, answer, "rejected", reason, flaw)]
         if above is None:
             error = f"no valid answer up to tier {answer.tier}: {reason}"
             return await self._end(claim, "failed", trail, error=error, kind=flaw, charges=paid)
@@ -275,11 +283,11 @@ class Runner:
                 raise NotOurs(f"routed to {chosen}")
 
     def _booked(
-        self, answer: Answer, status: CallStatus, reason: str | None = None, flaw: Flaw | None = None
+        self, step: Step, answer: Answer, status: CallStatus, reason: str | None = None, flaw: Flaw | None = None
     ) -> Charge:
-        """The entry of an answer with its verdict, and what routing learns from it."""
+        """The entry of an answer with its verdict, and what routing learns from it, if something checks such answers."""
         entry = judged(answer.entry, status, reason, flaw)
-        return charge(entry, answer.record, lessons=self._context.routes.taught(entry))
+        return charge(entry, answer.record, lessons=self._context.routes.taught(entry) if is_checked(step) else None)
 
     async def _end(
         self,

@@ -16,14 +16,18 @@ from math import exp, lgamma, log, log1p
 
 #: Of the accepted answers of a tier so many have to be right, and how sure one has to be that they are not before the kind starts
 #: higher.
-FLOOR, SURE = 0.95, 0.9
+FLOOR, SURE = 0.97, 0.9
+#: Wrong answers that have to have been found, discounted: a single one may be the auditor's mistake.
+FOUND = 1.5
 #: What is thought before anything was audited: a Beta with the floor for its mean, most of it near 1.
-PRIOR_WEIGHT = 5.0
+PRIOR_WEIGHT = 10.0
 #: Audits of a kind's first answers: as many as cost what so many of its outcomes do, but at least and at most so many.
-FIRST, FEWEST, MOST_FIRST = 8.0, 4.0, 12.0
+FIRST, FEWEST, MOST_FIRST = 12.0, 5.0, 18.0
 #: The share of answers that those, and the audits after a finding, are taken from, and how likely it has to be that the floor is
 #: missed for that.
 MANY, DOUBT = 0.2, 0.5
+#: Audits without a verdict that are enough in doubt.
+PENDING = 6.0
 #: What audits may cost besides, of what the kind costs; and the least and the most of its answers.
 SPENT, LEAST, MOST = 0.005, 0.002, 0.01
 
@@ -34,11 +38,17 @@ class Audits:
 
     audited: float = 0.0
     right: float = 0.0
+    #: How many were given to an auditor, those without a verdict included; 0 where that is not counted.
+    asked: float = 0.0
 
 
 def below_floor(counts: Mapping[str, Audits], tiers: Sequence[str], floor: float = FLOOR) -> frozenset[str]:
     """The tiers below the last whose accepted answers are surely too often wrong; `tiers` in rising order."""
-    return frozenset(tier for tier in tiers[:-1] if tier in counts and misses(counts[tier], floor) > SURE)
+    return frozenset(
+        tier
+        for tier in tiers[:-1]
+        if (its := counts.get(tier)) is not None and its.audited - its.right > FOUND and misses(its, floor) > SURE
+    )
 
 
 def audit_share(counts: Audits, part: float, worth: float, floor: float = FLOOR) -> float:
@@ -48,7 +58,8 @@ def audit_share(counts: Audits, part: float, worth: float, floor: float = FLOOR)
     audit does.
     """
     first = part * min(MOST_FIRST, max(FEWEST, FIRST * worth))
-    if counts.audited < first or (counts.right < counts.audited - 0.2 and misses(counts, floor) > DOUBT):
+    asked = max(counts.asked, counts.audited)
+    if asked < first or (asked - counts.audited < PENDING and misses(counts, floor) > DOUBT):
         return MANY
     return min(MOST, max(LEAST, SPENT * worth))
 

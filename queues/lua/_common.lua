@@ -342,9 +342,7 @@ local function apply_charges(json)
         redis.call('HSET', record, c.id, c.body)
         redis.call('HDEL', guesses, c.id, c.id .. '\n')
       end
-      if not c.provisional then
-        for _, l in ipairs(c.lessons or {}) do learn(l.shelf, l.book, l.half_lives, l.sums) end
-      end
+      for _, l in ipairs(c.lessons or {}) do learn(l.shelf, l.book, l.half_lives, l.sums) end
     end
     free_hold(c.quota, c.hold, c.id)
   end

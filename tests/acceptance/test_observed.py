@@ -140,7 +140,7 @@ class Teller:
         step = {
             "id": "topic",
             "each": "items",
-            "tier": "auto",
+            "tier": "nano",
             "instructions": self.canaries.instructions,
             "prompt": f"{self.canaries.prompt} {{{{ item }}}}",
             "output": {"type": "object", "required": ["topic"], "properties": {"topic": {"type": "string"}}},

@@ -25,7 +25,7 @@ from tests.support.worker import eventually
 
 CONTENT = "what-the-customer-wrote"
 SCHEMA = {"type": "object", "required": ["topic"], "properties": {"topic": {"enum": ["bug", "other"]}}}
-STEP: dict[str, Any] = {"id": "topic", "each": "items", "tier": "auto", "prompt": "Topic? {{ item }}", "output": SCHEMA}
+STEP: dict[str, Any] = {"id": "topic", "each": "items", "tier": "nano", "prompt": "Topic? {{ item }}", "output": SCHEMA}
 STEP |= {"instructions": f"{CONTENT} in the instructions"}
 
 

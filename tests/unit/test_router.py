@@ -25,6 +25,8 @@ def step(**fields: object) -> Step:
         ({"id": "extract_names"}, "nano"),
         ({"id": "extract_names", "kind": "summary"}, "mini"),
         ({"kind": "summarise"}, "mini"),
+        ({"kind": "migration-plan"}, "flagship"),
+        ({"kind": "migration-plan", "max_tier": "mini"}, "mini"),
         ({"kind": "summarise", "max_tier": "nano"}, "nano"),
         ({"kind": "summarise", "max_tier": "mini"}, "mini"),
     ],
