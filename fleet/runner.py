@@ -236,13 +236,8 @@ class Runner:
                 raise NotOurs("accepted, and asked of the flagship for comparison")
             return await self._end(claim, "ok", trail, answer=answer, charges=paid)
         trail.pending = replace(answer, look=look, looks=0)
-        tier = looks.looker(look, step)
-        await self._context.store.hand_on(
-            claim,
-            tier,
-            trail.dump(),
-            [*charges, answer.pending(self._context.routes.asked(answer.entry) if look == "audit" else None)],
-        )
+        tier, lessons = looks.looker(look, step), self._context.routes.asked(answer.entry) if look == "audit" else None
+        await self._context.store.hand_on(claim, tier, trail.dump(), [*charges, answer.pending(lessons)])
         raise NotOurs(f"handed on to {tier}, to be looked at")
 
     async def _rejected(
@@ -306,7 +301,7 @@ class Runner:
         failed = status != "ok"
         given = None if answer is None else answer.given
         if failed and (left := trail.pending) is not None:
-            charges = [*charges, self._booked(left, "ok")]
+            charges = [*charges, left.charge("ok")]
             if left.look != "check" and status == "failed":
                 # It was accepted, and nobody has still to look at it but who measures: that fails nothing.
                 status, given, error, kind = "ok", left.given, left.note, None
