@@ -27,7 +27,7 @@ from fleet.config import FLAGSHIP, FleetConfig, Frozen
 from fleet.errors import BadInputError
 from fleet.ledger import Compared, LedgerEntry
 from fleet.price_list import STANDARD
-from fleet.prices import tariff
+from fleet.prices import Usage, tariff
 from fleet.ratios import SAME, Asked, Pair, Ratio, Work, from_others, from_sample, total
 
 #: Roles that the flagship alone would have, too.
@@ -181,23 +181,25 @@ class Counterfactual:
 def compared(config: FleetConfig, entry: LedgerEntry) -> LedgerEntry:
     """An answered call with what it is compared with; as it was where a price that this takes is not known."""
     name, flagship = config.model_of(FLAGSHIP)
-    usage = entry.usage
-    plain = usage.model_copy(update={"cached_tokens": 0, "cache_write_tokens": 0})
-    at = entry.finished_at
+    usage, at = entry.usage, entry.finished_at
+    # Nearly all calls are asked at once with nothing cached, and every call comes by here.
+    cached = usage.cached_tokens or usage.cache_write_tokens
+    plain = Usage(input_tokens=usage.input_tokens, output_tokens=usage.output_tokens) if cached else usage
     try:
         billed = entry.price or tariff(entry.model, config.models[entry.model], entry.lane, at).rates(usage)
-        listed = billed
+        lane_saved = 0
         if billed.context != STANDARD:
             listed = tariff(entry.model, config.models[entry.model], at=at).rates(usage)
-        alone = tariff(name, flagship, at=at).rates(plain)
+            lane_saved = listed.cost(plain) - billed.cost(plain)
+        alone = tariff(name, flagship, at=at).rates(usage)
     except (BadInputError, KeyError):
         return entry
-    read = alone.cost(plain.model_copy(update={"output_tokens": 0, "reasoning_tokens": 0}))
+    written = alone.of_tokens(Usage(output_tokens=usage.output_tokens))
     its = Compared(
-        cache_saved=billed.saved_by_cache(usage),
-        lane_saved=listed.cost(plain) - billed.cost(plain),
-        flagship_input=read,
-        flagship_output=alone.cost(plain) - read,
+        cache_saved=billed.saved_by_cache(usage) if cached else 0,
+        lane_saved=lane_saved,
+        flagship_input=max(0, alone.cost(plain) - written),
+        flagship_output=written,
     )
     return entry.model_copy(update={"compared": its})
 

@@ -214,6 +214,7 @@ def test_workers_that_died_of_the_subtask_leave_the_accepted_answer(
         job = await fleet.run(job_id)
         outcome = (await fleet.outcomes(job))["write"]
         assert (job.status, outcome.status, outcome.tier) == (JobStatus.COMPLETED, "ok", "nano")
+        assert outcome.error is None
         assert len(await fleet.ledger(job_id)) == 1
 
     on_bench(scenario, valkey, tmp_path, config(), sim=sim.url)
