@@ -11,6 +11,7 @@ it; what was not run costs nothing. A batch that cannot be asked for any more is
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import time
@@ -213,7 +214,8 @@ class _Look:
         written = await self._lots.put_by(self._claim, self._state.written(), seconds)
         if not written and self._begun is not None and self._batches is not None:
             # Whoever has the claim now may have begun another: of two batches the one that nobody knows of is not to be paid.
-            await self._batches.cancel(self._begun)
+            with contextlib.suppress(ProviderError):
+                await self._batches.cancel(self._begun)
 
     def _unsent(self) -> ProviderError | None:
         """Why no batch was begun; None: it was not wanted any more."""

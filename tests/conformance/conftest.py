@@ -9,6 +9,7 @@ import pytest
 
 from fleet.config import FleetConfig
 from fleet.sim.settings import SimSettings
+from tests.support.lanes import LanesSim, lanes_sim
 from tests.support.sim import RunningSim, running_sim
 
 Sims = Callable[..., RunningSim]
@@ -33,3 +34,10 @@ def sims(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sims]:
 def sim(sims: Sims) -> RunningSim:
     """A simulated provider without faults or limits, 100 times faster than life."""
     return sims()
+
+
+@pytest.fixture(scope="session")
+def vendor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LanesSim]:
+    """A simulated provider with flex and batches, 1,000 times faster than life; its batches take 0.3 s."""
+    with lanes_sim(tmp_path_factory.mktemp("vendor"), batch_s=300) as running:
+        yield running

@@ -53,12 +53,6 @@ def content(client: OpenAI, file: str | None) -> list[dict[str, Any]]:
 
 
 @pytest.fixture(scope="module")
-def vendor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LanesSim]:
-    with lanes_sim(tmp_path_factory.mktemp("vendor"), batch_s=300) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
 def slow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LanesSim]:
     """Its batches take ten seconds."""
     with lanes_sim(tmp_path_factory.mktemp("slow"), batch_s=10_000) as running:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -16,17 +16,11 @@ from fleet.errors import ProviderError
 from fleet.providers.base import BatchProvider, BatchStanding, Completion, ModelRequest
 from fleet.providers.openai import OpenAIProvider
 from tests.support.bench import GOOD
-from tests.support.lanes import PLAIN, LanesSim, lanes_sim
+from tests.support.lanes import PLAIN, LanesSim
 from tests.support.valkey import free_port
 from tests.support.worker import eventually
 
 PROMPT = "Summarise: The pump in hall 3 leaks. It was repaired in May."
-
-
-@pytest.fixture(scope="module")
-def vendor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LanesSim]:
-    with lanes_sim(tmp_path_factory.mktemp("vendor")) as running:
-        yield running
 
 
 @pytest.fixture(params=["responses", "chat"])

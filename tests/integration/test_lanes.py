@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from fleet import lanes
 from fleet.errors import BadInputError
 from fleet.jobs import JobStatus
 from tests.support.bench import BREAKS, Bench, books, on_bench
-from tests.support.lanes import LanesSim, lanes_config, lanes_sim, price_of
+from tests.support.lanes import LanesSim, lanes_config, price_of
 from tests.support.valkey import Valkey
 
 TOPICS = {"type": "object", "additionalProperties": False, "required": ["topic"]} | {
@@ -22,12 +22,6 @@ SORT = {"id": "sort", "each": "items", "tier": "nano", "prompt": "Topic? {{ item
 TICKETS = ["I was charged twice", "The export crashes", "Hello"]
 #: Over 1,024 tokens.
 RULES = " ".join(f"Rule {number}: a ticket that names department {number} goes there." for number in range(150))
-
-
-@pytest.fixture(scope="module")
-def vendor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LanesSim]:
-    with lanes_sim(tmp_path_factory.mktemp("lanes")) as running:
-        yield running
 
 
 @pytest.fixture(autouse=True)

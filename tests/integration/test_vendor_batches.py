@@ -43,12 +43,6 @@ TICKETS = ["I was charged twice", "The export crashes", "Hello", "The invoice is
 
 
 @pytest.fixture(scope="module")
-def vendor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LanesSim]:
-    with lanes_sim(tmp_path_factory.mktemp("batches")) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
 def slow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LanesSim]:
     """Its batches take 20 s of the clock."""
     with lanes_sim(tmp_path_factory.mktemp("slow"), batch_s=20_000) as running:
