@@ -30,6 +30,7 @@ from fleet.providers.traced import Traced
 from fleet.rounds import Rounds
 from fleet.shelf import Shelf
 from fleet.signing import Secrets
+from fleet.simulation import Simulation
 from fleet.store import COORDINATOR, JobStore
 from queues import broker
 from queues.app import QueueSettings, build_app
@@ -119,6 +120,12 @@ class Runtime:
     @cached_property
     def lookout(self) -> Lookout:
         return Lookout(self.config, self.surveyor, self.limiter)
+
+    @cached_property
+    def simulation(self) -> Simulation:
+        accounts = self.config.providers.values()
+        own = all(providers.stands_in(account, self.environment) for account in accounts)
+        return Simulation(self.link, NAMESPACE, own=own)
 
     @cached_property
     def jobs(self) -> JobStore:

@@ -13,6 +13,7 @@
 --       rx:QUOTA records that were kept elsewhere and dropped here (set)
 --       tenants whose jobs were accepted (zset by when the last one was)
 --       open:TENANT its jobs that have not ended (zset by time) · day:bytes|used:TENANT what it sent and used, by day (hash)
+--       simulated: whether the simulated provider answers for the fleet's models, as its coordinator says (string)
 --       spent: what all entries add up to since the store is there, by lane: its tallies and its amount (hash)
 --       told:WHOM subtasks that ended, for whoever waits for them: id, tier, status and output, a line each (list)
 --       m:JOB what was written down for a job, by name (hash) · ev:JOB what happened to it (stream)
