@@ -207,6 +207,11 @@ class FleetConfig(Frozen):
         named = self.tiers[tier]
         return (named.model,) if named.fallback is None else (named.model, named.fallback)
 
+    def longest_call_s(self, tier: str) -> float:
+        """The longest call of a worker of a tier; any other process (the coordinator) may ask the models of all."""
+        asked = [self.tiers[tier]] if tier in self.tiers else self.tiers.values()
+        return max(one.timeout_s for one in asked)
+
 
 class Environment(BaseSettings):
     """The environment variables the fleet reads; an empty one counts as not set."""

