@@ -234,7 +234,7 @@ class Environment(BaseSettings):
     fleet_api_url: str | None = None
     #: The key that it shows there.
     fleet_api_key: SecretStr | None = None
-    #: HOST:PORT where the process shows its metrics, without a key; not set, it listens nowhere.
+    #: HOST:PORT where the process shows its metrics, without a key; not set, it listens nowhere. `fleet up`: on this machine.
     fleet_metrics_address: str | None = None
     #: How processes log: `text` or `json`.
     fleet_log_format: str | None = None

@@ -19,8 +19,8 @@ resolve_aliases.update({TRANSPORT: "redis", RABBIT_TRANSPORT: "amqp"})
 #: The queue of the work that is no tier's: plans, sweeps, reconciliation. Its name follows the namespace.
 COORDINATOR = "coordinator"
 #: Longest that a worker's loop stands still for Redis, which has that long to take a connection or to answer a command. Well
-#: below the age from which on a loop counts as hanging, as there may be some of them in a row.
-SOCKET_S = 2.0
+#: below the age from which on a loop counts as hanging, as some of them come in a row before it connects anew.
+SOCKET_S = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
