@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from fleet.prices import Usage
-from fleet.providers.base import Image, ModelRequest
+from fleet.providers.base import MAX_NAME, Image, ModelRequest
 from fleet.providers.structured import is_strict
 from fleet.providers.wires import ChatWire, FailedAnswerError, ResponsesWire
 
@@ -166,3 +166,11 @@ def test_a_failed_response_is_no_answer() -> None:
 )
 def test_strict_is_asked_for_where_the_schema_allows_it(schema: dict[str, Any], strict: bool) -> None:
     assert is_strict(schema) is strict
+
+
+def test_what_a_vendor_calls_its_model_is_kept_within_bounds() -> None:
+    long = "m" * 100_000
+    chat = {"model": long, "choices": [{"message": {"content": "x"}, "finish_reason": "stop"}]}
+    part = {"type": "output_text", "text": "x"}
+    response = {"model": long, "output": [{"type": "message", "content": [part]}]}
+    assert ChatWire("max_tokens").read(chat).model == ResponsesWire().read(response).model == "m" * MAX_NAME
