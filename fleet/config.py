@@ -16,6 +16,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from fleet.addresses import Endpoint, endpoint
 from fleet.documents import nearest, parse, read_yaml
 from fleet.errors import BadInputError
+from fleet.loopback import is_loopback
 
 SIMULATED = "simulated"
 AUTO = "auto"
@@ -287,6 +288,14 @@ class Environment(BaseSettings):
         if not host or not port or parts.netloc != self.fleet_metrics_address:
             raise BadInputError("FLEET_METRICS_ADDRESS is no HOST:PORT; 127.0.0.1:9464 would be one.")
         return host, port
+
+    def check_metrics_are_here(self) -> None:
+        """BadInputError when FLEET_METRICS_ADDRESS is one that others may reach: `fleet up` shows them none."""
+        if self.metrics_address is not None and not is_loopback(self.metrics_address[0]):
+            raise BadInputError(
+                f"FLEET_METRICS_ADDRESS is {self.fleet_metrics_address}, which others may reach, and metrics are shown without "
+                "a key: `fleet up` and `fleet run` take an address of this machine, such as 127.0.0.1:9464."
+            )
 
     @property
     def traced(self) -> bool:

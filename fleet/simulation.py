@@ -1,4 +1,4 @@
-"""Whether the simulated provider answers for the fleet's models, as the fleet itself says it: a receipt says whether anybody paid.
+"""Whether the simulated provider answers for the fleet's models, as the fleet itself says it: receipts tell whether anybody paid.
 
 Who submits a job may have a key that the fleet has not, and the reverse. So the coordinator notes in the store what its processes
 use, and who submits reads that. It knows no provider.
