@@ -166,7 +166,7 @@ def short_list(cluster: Cluster, load: Load) -> float:
 
 
 Metric = Callable[[Cluster, Load], float]
-#: How pods are scaled, and what KEDA is told; plain Celery's list gets KEDA's and Kubernetes' defaults for all else.
+#: By what pods are scaled; KEDA and Kubernetes are set up alike for all of them.
 SCALED: dict[str, Metric] = {
     "admissible work": ours,
     "length of a list of all work": whole_list,

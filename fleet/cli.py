@@ -193,10 +193,10 @@ def _run(spec: JobSpec, out: Path | None) -> None:
     if out is not None:
         check_out(out)
     with fleet_for_a_job(console) as (environment, fleet):
-        if environment.simulated:
-            console.print(SIMULATED)
 
         async def to_the_end(client: FleetClient) -> Any:
+            if await client.runtime.simulation.known():
+                console.print(SIMULATED)
             job_id = await client.submit(spec)
             console.print(f"job {job_id}: {clean(spec.name)}", markup=False)
             await follow(client, job_id, console, fleet)

@@ -98,7 +98,7 @@ class FleetClient:
             if not isinstance(source, Items):
                 # They are in their blob: whoever works on the job reads the rest of it often.
                 spec = spec.model_copy(update={"items": ()})
-        simulated = self.runtime.environment.simulated
+        simulated = await self.runtime.simulation.known()
         its = self.runtime.config.tenants.get(tenant, TenantConfig())
         sent = self.runtime.blobs.size(items.blob) if items is not NO_ITEMS else 0
         new = Submission(job_id, spec, tenant, its.weight, simulated, within(self.runtime.config, tenant, sent), once)

@@ -17,6 +17,7 @@ from fleet.documents import nearest, parse, read_yaml
 from fleet.entitlements import Budgets, TenantConfig
 from fleet.errors import BadInputError
 from fleet.lane_settings import LanesConfig
+from fleet.loopback import is_loopback
 from fleet.quality_config import AuditConfig, CheckTargets, HoldoutConfig, KindConfig, RoutingConfig, Share
 from fleet.tariffs import Price as Price  # noqa: PLC0414  part of what a configuration is made of
 
@@ -218,6 +219,11 @@ class FleetConfig(Frozen):
         named = self.tiers[tier]
         return (named.model,) if named.fallback is None else (named.model, named.fallback)
 
+    def longest_call_s(self, tier: str) -> float:
+        """The longest call of a worker of a tier; any other process (the coordinator) may ask the models of all."""
+        asked = [self.tiers[tier]] if tier in self.tiers else self.tiers.values()
+        return max(one.timeout_s for one in asked)
+
 
 class Environment(BaseSettings):
     """The environment variables the fleet reads; an empty one counts as not set."""
@@ -240,7 +246,7 @@ class Environment(BaseSettings):
     fleet_api_url: str | None = None
     #: The key that it shows there.
     fleet_api_key: SecretStr | None = None
-    #: HOST:PORT where the process shows its metrics, without a key; not set, it listens nowhere.
+    #: HOST:PORT where the process shows its metrics, without a key; not set, it listens nowhere. `fleet up`: on this machine.
     fleet_metrics_address: str | None = None
     #: How processes log: `text` or `json`.
     fleet_log_format: str | None = None
@@ -293,6 +299,14 @@ class Environment(BaseSettings):
         if not host or not port or parts.netloc != self.fleet_metrics_address:
             raise BadInputError("FLEET_METRICS_ADDRESS is no HOST:PORT; 127.0.0.1:9464 would be one.")
         return host, port
+
+    def check_metrics_are_here(self) -> None:
+        """BadInputError when FLEET_METRICS_ADDRESS is one that others may reach: `fleet up` shows them none."""
+        if self.metrics_address is not None and not is_loopback(self.metrics_address[0]):
+            raise BadInputError(
+                f"FLEET_METRICS_ADDRESS is {self.fleet_metrics_address}, which others may reach, and metrics are shown without "
+                "a key: `fleet up` and `fleet run` take an address of this machine, such as 127.0.0.1:9464."
+            )
 
     @property
     def traced(self) -> bool:

@@ -198,6 +198,8 @@ class Duties:
                 return True
             if outcome.status == "failed" and not reason:
                 reason = f" The first: {outcome.error}"
+        # Whoever looks after the fleet sees that; the reason may quote an answer, and is for who asks for the job.
+        logger.warning("the job failed: no subtask gave an accepted output")
         error = f"No subtask gave an accepted output.{reason}"
         await self._context.jobs.end(job.id, JobStatus.FAILED, error=error, claim=claim, round_=job.round)
         return False

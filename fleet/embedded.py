@@ -10,6 +10,7 @@ import contextlib
 import ctypes
 import fcntl
 import json
+import logging
 import os
 import secrets
 import signal
@@ -33,12 +34,17 @@ from fleet.sim.settings import SimSettings
 from fleet.store import COORDINATOR
 from fleet.targets import TARGETS, targets
 
+logger = logging.getLogger(__name__)
+
 START_S = 60.0
-#: Longest that a worker may take to end its running calls, and any other process to end at all.
-DRAIN_S = 120.0
+#: A worker may take so long to end its running calls, or as long as the longest of them and what is to be written down after
+#: it; any other process to end at all.
+DRAIN_S, MARGIN_S = 120.0, 30.0
 END_S = 10.0
 #: More restarts of one process than this in so many seconds are no accident.
 MAX_RESTARTS, RESTART_WINDOW_S = 5, 30.0
+#: What people and services come in by.
+DOORS = ("api", "flower")
 _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 
@@ -102,6 +108,7 @@ class EmbeddedFleet:
         """`doors`: with what people and services come in by, the API and Flower."""
         self._config_path = config_path(environment).resolve()
         self._config = checked_config(environment)
+        environment.check_metrics_are_here()
         self._given = environment
         self._doors = doors
         self._folder = environment.fleet_state.resolve()
@@ -152,7 +159,7 @@ class EmbeddedFleet:
         if self._given.simulated:
             progress("simulated provider")
             variables["FLEET_SIM_URL"] = self.sim_url = self._start_sim()
-        self._metrics = {name: f"127.0.0.1:{_free_port()}" for name in (COORDINATOR, *self._config.tiers, "api")}
+        self._metrics = {name: f"127.0.0.1:{_free_port()}" for name in (COORDINATOR, *self._config.tiers, *DOORS)}
         if self._given.fleet_metrics_address is not None:  # the fleet's; only one can be there
             self._metrics[COORDINATOR] = self._given.fleet_metrics_address
         self.metrics_url = f"http://{self._metrics[COORDINATOR]}/metrics"
@@ -168,10 +175,10 @@ class EmbeddedFleet:
         for tier in (COORDINATOR, *self._config.tiers):
             progress("coordinator" if tier == COORDINATOR else f"{tier} worker")
             words = ["coordinator"] if tier == COORDINATOR else ["worker", "--tier", tier]
-            longest_s = 0.0 if tier == COORDINATOR else self._config.tiers[tier].timeout_s + END_S
-            self._add(tier, [sys.executable, "-m", "fleet", *words], grace_s=max(DRAIN_S, longest_s))
+            longest_s = self._config.longest_call_s(tier)
+            self._add(tier, [sys.executable, "-m", "fleet", *words], grace_s=max(DRAIN_S, longest_s + MARGIN_S))
         if self._doors:
-            self.api_url, self.flower_url = self._open("api"), self._open("flower")
+            self.api_url, self.flower_url = (self._open(name) for name in DOORS)
         for tier in (COORDINATOR, *self._config.tiers):
             self._await(tier, lambda tier=tier: _has_worker(url, tier))  # type: ignore[misc]
         if self.api_url is not None:
@@ -181,13 +188,14 @@ class EmbeddedFleet:
         self._write_address()
 
     def supervise(self) -> None:
-        """Start again what has ended by itself; FleetError when one process keeps ending. Call it every second or so."""
+        """Start again what has ended by itself, and say so; FleetError when one keeps ending. Call it every second or so."""
         for child in self._children:
             if not child.running:
                 now = time.monotonic()
                 child.restarts = [at for at in child.restarts if now - at < RESTART_WINDOW_S] + [now]
                 if len(child.restarts) > MAX_RESTARTS:
                     raise FleetError(f"The process {child.name} keeps ending; see {child.log}.")
+                logger.warning("%s had ended by itself, and is started again; its log: %s", child.name, child.log)
                 child.start()
 
     def stop(self) -> None:
@@ -276,9 +284,8 @@ class EmbeddedFleet:
 
     def _write_targets(self) -> None:
         """Where Prometheus finds every process, for its `file_sd_configs`."""
-        doors = {} if self.flower_url is None else {"flower": self.flower_url.removeprefix("http://")}
-        shown = {name: address for name, address in self._metrics.items() if name != "api" or self._doors}
-        write_text(self.targets, targets(shown | doors))
+        shown = {name: address for name, address in self._metrics.items() if name not in DOORS or self._doors}
+        write_text(self.targets, targets(shown))
 
     def _write_address(self) -> None:
         path = self._folder / "fleet.json"

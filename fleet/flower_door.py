@@ -1,8 +1,8 @@
 """Who is let in to Flower: decided before it listens, and asked of every request before Flower sees it.
 
 Beyond this machine nobody looks without a password or an account that somebody vouches for; nothing but `/healthcheck` answers
-the others, not `/metrics`, not a picture. On loopback without either, whoever came through a proxy or from another site's page is
-refused. It knows headers and cookies; no page of Flower's.
+the others, not `/metrics` (scrapers find that at FLEET_METRICS_ADDRESS), not a picture. On loopback without either, whoever came
+through a proxy or from another site's page is refused. It knows headers and cookies; no page of Flower's.
 """
 
 from __future__ import annotations

@@ -20,11 +20,12 @@ from flower.events import Events
 from flower.options import options
 from flower.urls import settings
 from flower.utils.authentication import authenticate
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from tornado.httpserver import HTTPServer
 from tornado.httputil import HTTPServerRequest
 from tornado.ioloop import PeriodicCallback
 from tornado.netutil import bind_sockets
-from tornado.web import RequestHandler, decode_signed_value
+from tornado.web import Application, RequestHandler, decode_signed_value
 
 from fleet.config import shipped_file
 from fleet.errors import FleetError
@@ -110,12 +111,37 @@ class Guarded(Flower):
 
     def start_http_server(self) -> int:
         """Listen; the port. Raises OSError."""
-        sockets = bind_sockets(self.options.port, address=self.options.address)
-        server = HTTPServer(
-            self, max_body_size=MAX_BODY_BYTES, body_timeout=BODY_S, idle_connection_timeout=IDLE_S, xheaders=False
-        )
-        server.add_sockets(sockets)
-        return int(sockets[0].getsockname()[1])
+        return _listen(self, self.options.address, self.options.port)
+
+    def show_metrics(self, host: str, port: int) -> None:
+        """Listen where scrapers come that have no password; an address that is taken costs the metrics alone."""
+        try:
+            _listen(Application([("/metrics", Shown, {"flower": self})]), host, port)
+        except OSError as error:
+            logger.warning("Flower shows no metrics at %s:%s: %s", host, port, error.strerror)
+        else:
+            logger.info("metrics at http://%s:%s/metrics", host, port)
+
+
+class Shown(RequestHandler):
+    """What Flower itself shows at /metrics behind its door."""
+
+    def initialize(self, flower: Flower) -> None:
+        self._flower = flower
+
+    def get(self) -> None:
+        self._flower.purge_offline_worker_metrics()
+        self.set_header("Content-Type", CONTENT_TYPE_LATEST)
+        self.write(generate_latest())
+
+
+def _listen(app: Application, host: str, port: int) -> int:
+    sockets = bind_sockets(port, address=host)
+    server = HTTPServer(
+        app, max_body_size=MAX_BODY_BYTES, body_timeout=BODY_S, idle_connection_timeout=IDLE_S, xheaders=False
+    )
+    server.add_sockets(sockets)
+    return int(sockets[0].getsockname()[1])
 
 
 def signed_in(request: HTTPServerRequest, let_in: str, secret: str) -> bool:
@@ -172,6 +198,8 @@ def serve(runtime: Runtime, access: Access, host: str, port: int, folder: Path) 
     except OSError as error:
         raise FleetError(f"Flower cannot listen on {host}:{port}: {error.strerror}.") from error
     logger.info("Flower at http://%s:%s", host, port)
+    if (address := runtime.environment.metrics_address) is not None:
+        app.show_metrics(*address)
     for number in (signal.SIGTERM, signal.SIGINT):
         app.io_loop.asyncio_loop.add_signal_handler(number, app.io_loop.stop)
     try:

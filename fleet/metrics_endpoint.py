@@ -23,8 +23,8 @@ from fleet.metrics import StoreMetrics
 
 logger = logging.getLogger(__name__)
 
-#: Longest that a scrape waits for the store; Prometheus gives up after 10 s.
-PATIENCE_S = 5.0
+#: Longest that a scrape waits for the store; Prometheus gives up after 10 s, and some of them the loop may stand still.
+PATIENCE_S = 4.0
 #: Longest that the end of the process waits for a scrape under way.
 END_S = 1.0
 OPENMETRICS = "application/openmetrics-text"

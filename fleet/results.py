@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from fleet.atomic import TEMPORARY, atomic_writer, write_text
-from fleet.display import clean
+from fleet.display import clean, inert
 from fleet.errors import BadInputError, FleetError
 from fleet.jobs import JobSpec, Outcome
 from fleet.ledger import LedgerEntry
@@ -96,7 +96,7 @@ def write_results(
     lines = out / RESULTS
     try:
         # First, so that the folder is known as ours should this be cut short.
-        write_text(out / MARKER, receipt.model_dump_json(indent=2) + "\n")
+        write_text(out / MARKER, inert(receipt.model_dump_json(indent=2)) + "\n")
         _write_lines(lines, outcomes)
         _write_lines(out / LEDGER, ledger)
         written = [lines, out / MARKER, out / LEDGER]
@@ -113,7 +113,7 @@ def write_results(
             write_text(out / "result.md", (_SIMULATED if receipt.simulated else "") + text + "\n")
             written.insert(0, out / "result.md")
         elif result is not None:
-            write_text(out / "result.json", json.dumps(result, ensure_ascii=False, indent=2) + "\n")
+            write_text(out / "result.json", inert(json.dumps(result, ensure_ascii=False, indent=2)) + "\n")
             written.insert(0, out / "result.json")
         for name in ("result.md", "result.json", "charges.jsonl", PARQUET):
             if out / name not in written:
@@ -128,7 +128,7 @@ def write_results(
 def _write_lines(path: Path, entries: Iterable[BaseModel]) -> None:
     with atomic_writer(path) as file:
         for entry in entries:
-            file.write(entry.model_dump_json().encode() + b"\n")
+            file.write(inert(entry.model_dump_json()).encode() + b"\n")
 
 
 def read_books(folder: Path) -> tuple[Receipt, Iterator[LedgerEntry], Iterator[Outcome]]:

@@ -33,6 +33,7 @@ from fleet.rounds import Rounds
 from fleet.routes import Routes
 from fleet.shelf import Shelf
 from fleet.signing import Secrets
+from fleet.simulation import Simulation
 from fleet.store import COORDINATOR, JobStore
 from queues import broker
 from queues.app import QueueSettings, build_app
@@ -133,6 +134,12 @@ class Runtime:
     @cached_property
     def quotas(self) -> Quotas:
         return Quotas(self.link, NAMESPACE)
+
+    @cached_property
+    def simulation(self) -> Simulation:
+        accounts = self.config.providers.values()
+        own = all(providers.stands_in(account, self.environment) for account in accounts)
+        return Simulation(self.link, NAMESPACE, own=own)
 
     @cached_property
     def jobs(self) -> JobStore:

@@ -132,7 +132,7 @@ class Looks:
         known = [tier.usd_per_hour for tier in tiers if tier.usd_per_hour is not None]
         return Top(
             at=at,
-            simulated=runtime.environment.simulated,
+            simulated=await runtime.simulation.known(),
             tiers=tuple(tiers),
             accounts=tuple(accounts),
             jobs=tuple(await self._jobs(survey)),

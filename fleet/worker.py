@@ -112,6 +112,8 @@ def _services(instance: Any, **_: Any) -> None:
     async def live() -> None:
         """Say that this worker lives until the pool has drained; then close what tasks and services shared."""
         try:
+            if COORDINATOR in tiers:
+                await runtime.simulation.note()
             await claims.keep()
         except asyncio.CancelledError:
             # Not on an error: this is started again then, and everything else still needs what is shared.

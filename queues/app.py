@@ -18,6 +18,9 @@ resolve_aliases.update({TRANSPORT: "redis", RABBIT_TRANSPORT: "amqp"})
 
 #: The queue of the work that is no tier's: plans, sweeps, reconciliation. Its name follows the namespace.
 COORDINATOR = "coordinator"
+#: Longest that a worker's loop stands still for Redis, which has that long to take a connection or to answer a command. Well
+#: below the age from which on a loop counts as hanging, as some of them come in a row before it connects anew.
+SOCKET_S = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +53,7 @@ def build_app(settings: QueueSettings, tiers: Iterable[Tier]) -> Celery:
     names = [*(tier.queue for tier in tiers), coordinator_queue(settings)]
     on_redis = settings.broker_url.startswith(("redis://", "rediss://"))
     app = Celery(settings.namespace, set_as_current=False)
+    app.events.dispatcher_cls = "queues.events:Dispatcher"
     app.conf.update(
         broker_url=settings.broker_url,
         result_backend=f"queues.backend.LinkBackend+{settings.store_url}",
@@ -119,9 +123,9 @@ def build_app(settings: QueueSettings, tiers: Iterable[Tier]) -> Celery:
                 "unacked_mutex_key": f"{settings.namespace}.unacked_mutex",
                 # We use one queue per tier; fairness is decided before a message is sent.
                 "priority_steps": [0],
-                # A broker that is gone without a word must not hold a publisher for ever.
-                "socket_timeout": 10.0,
-                "socket_connect_timeout": 10.0,
+                # What kombu sends itself, it sends from the worker's loop: a broker that hangs must not stop that for long.
+                "socket_timeout": SOCKET_S,
+                "socket_connect_timeout": SOCKET_S,
                 "socket_keepalive": True,
             },
         )

@@ -25,6 +25,8 @@ logger = logging.getLogger(__name__)
 
 #: Seconds between looks at a broker that is away.
 LOOK_SECONDS = 1.0
+#: What a Redis answers also whom it does not know.
+PING = b"PING\r\n"
 #: Task events go out together, this often or when there are so many. Celery sends them once per turn of its loop or 24 of
 #: them, which costs a busy worker a tenth of its time.
 EVENTS_SECONDS, EVENTS_MOST = 0.1, 300
@@ -52,7 +54,10 @@ class Consumer(CeleryConsumer):
         if isinstance(self.pool, AsyncioPool) and conn.hostname and "://" not in conn.hostname and not conn.alt:
             port = conn.port or conn.transport.default_connection_params["port"]
             for _ in range(self.app.conf.broker_connection_max_retries):
-                if self.pool.run(_reachable(conn.hostname, port), LOOK_SECONDS) and _connected(conn):
+                on_redis = conn.transport.driver_type == "redis" and not conn.ssl
+                if self.pool.run(_answers(conn.hostname, port, PING if on_redis else b""), LOOK_SECONDS) and _connected(
+                    conn
+                ):
                     break
                 logger.warning("The broker at %s:%s cannot be reached; looking again.", conn.hostname, port)
                 self.pool.run(asyncio.sleep(LOOK_SECONDS), LOOK_SECONDS)
@@ -112,10 +117,16 @@ def _connected(conn: Any) -> bool:
     return True
 
 
-async def _reachable(host: str, port: int) -> bool:
+async def _answers(host: str, port: int, question: bytes) -> bool:
+    """Whether somebody is there, and says anything to that question: a server that hangs is connected to all the same."""
     try:
-        _, writer = await asyncio.open_connection(host, port)
+        reader, writer = await asyncio.open_connection(host, port)
     except OSError:
         return False
-    writer.close()
-    return True
+    try:
+        writer.write(question)
+        return not question or bool(await reader.read(1))
+    except OSError:
+        return False
+    finally:
+        writer.close()

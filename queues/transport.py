@@ -15,7 +15,9 @@ from typing import Any
 
 import hiredis
 from kombu.transport import redis as kombu_redis
+from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError
+from redis.retry import Retry
 
 from queues.codec import loads
 from queues.line import WAIT_SECONDS, Line
@@ -52,6 +54,10 @@ class Channel(kombu_redis.Channel):
         self._rest_until = 0.0
         self._waiters: dict[str, Line] = {}
         super().__init__(*args, **kwargs)
+
+    def _connparams(self, asynchronous: bool = False) -> dict[str, Any]:
+        """As kombu's; redis-py would try ten times before it says that the other end is gone, and the loop stands still."""
+        return super()._connparams(asynchronous) | {"retry": Retry(NoBackoff(), 0)}  # type: ignore[no-any-return]
 
     def unacked_keys(self, queue: str, prefix: str | None = None) -> tuple[str, str]:
         """The hash and the index of `queue`'s unacknowledged messages."""
@@ -243,6 +249,15 @@ class Channel(kombu_redis.Channel):
 
 class Poller(kombu_redis.MultiChannelPoller):
     """kombu's poller of all channels, with lines in place of BRPOP."""
+
+    def maybe_restore_messages(self) -> None:
+        """As kombu's, but what fails there is told: whoever goes on would stop the loop for a broker that hangs, every time."""
+        for channel in list(self._channels):
+            if channel.active_queues:
+                channel.qos.restore_visible(
+                    num=channel.unacked_restore_limit, interval=channel.unacked_restore_throttle
+                )
+                return
 
     def on_poll_start(self) -> None:
         """Give every channel its turn."""

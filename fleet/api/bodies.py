@@ -22,7 +22,7 @@ from starlette.background import BackgroundTask, BackgroundTasks
 
 from fleet.api.auth import identify
 from fleet.api.observed import asked_about
-from fleet.api.problems import ProblemError
+from fleet.api.problems import ProblemError, in_time
 from fleet.audit import Audit
 from fleet.keys import Principal
 
@@ -82,9 +82,9 @@ class BoundedRoute(APIRoute):
 
         async def bounded(request: Request) -> Response:
             asked_about(request.scope)
-            principal = await identify(request)
+            principal = await in_time(identify(request))
             if request.method == "GET":
-                return await handler(request)
+                return await in_time(handler(request))
             bounded_request = BoundedRequest(request.scope, request.receive)
             target = str(next(iter(request.path_params.values()), ""))
 

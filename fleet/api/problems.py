@@ -5,10 +5,11 @@ It owns the statuses and the words; no handler of a route knows a status of an e
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from http import HTTPStatus
-from typing import Any
+from typing import Any, TypeVar
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -30,9 +31,13 @@ from queues.link import passes
 
 logger = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 MEDIA_TYPE = "application/problem+json"
 #: Seconds after which a caller may try again when the store is away.
 COME_AGAIN_S = 2
+#: Longest that a caller waits for what is only looked at, as of a store that hangs. Probes give up about as soon.
+LOOK_S = 5.0
 #: Problems of a body that are told one by one.
 MOST_TOLD = 20
 
@@ -55,6 +60,15 @@ def problem(status: int, detail: str, *, headers: Mapping[str, str] | None = Non
     """The answer that says so."""
     body = Problem(title=HTTPStatus(status).phrase, status=status, detail=detail, errors=errors)
     return JSONResponse(body.model_dump(exclude_none=True), status, headers=dict(headers or {}), media_type=MEDIA_TYPE)
+
+
+async def in_time(look: Awaitable[T]) -> T:
+    """What a look at the store finds. Raises StoreUnavailableError: nothing for `LOOK_S`."""
+    try:
+        async with asyncio.timeout(LOOK_S):
+            return await look
+    except TimeoutError:
+        raise StoreUnavailableError(f"The store has not answered for {LOOK_S:.0f} s; try again.") from None
 
 
 def declared(*statuses: int) -> dict[int | str, dict[str, Any]]:

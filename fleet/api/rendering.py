@@ -21,7 +21,7 @@ from fastapi.responses import HTMLResponse
 from fastapi.routing import APIRoute
 from markupsafe import Markup
 
-from fleet.api.problems import ProblemError, told
+from fleet.api.problems import ProblemError, in_time, told
 from fleet.display import clean
 from fleet.prices import NANO_PER_USD, usd
 from fleet.receipt_view import duration, fine_usd, tokens
@@ -108,7 +108,7 @@ class PageRoute(APIRoute):
 
         async def shown(request: Request) -> Response:
             try:
-                response: Response = await handler(request)
+                response = await (in_time(handler(request)) if request.method == "GET" else handler(request))
             except Exception as error:  # what is none of ours becomes a 500, and is logged
                 response = _failure(request, error)
             for name, value in HEADERS.items():

@@ -103,7 +103,7 @@ def build(runtime: Runtime, *, loopback: bool) -> FastAPI:
     @app.get("/readyz", tags=["process"], responses=problems.declared(503), openapi_extra=OPEN)
     async def readyz() -> dict[str, str]:
         """Whether it can do its work: the store answers."""
-        await runtime.store.now()
+        await problems.in_time(runtime.store.now())
         return {"status": "ok"}
 
     @app.get("/openapi.json", include_in_schema=False)
@@ -114,7 +114,7 @@ def build(runtime: Runtime, *, loopback: bool) -> FastAPI:
     @app.get("/metrics", tags=["process"], responses=problems.declared(401, 403, 503), response_class=Response)
     async def metrics(request: Request, _: Admin) -> Response:
         """What stands where in the fleet, and how this process answers, for Prometheus."""
-        seen = [traffic.registry, *await runtime.lookout.look()]
+        seen = [traffic.registry, *await problems.in_time(runtime.lookout.look())]
         body, content_type = shown(seen, request.headers.get("accept", ""))
         return Response(body, headers={"Content-Type": content_type})
 

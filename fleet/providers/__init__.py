@@ -35,7 +35,7 @@ def connect(name: str, config: ProviderConfig, environment: Environment, simulat
     """
     key = key_of(config, environment)
     base_url = config.base_url or environment.openai_base_url
-    if base_url is None and key is None and environment.simulated:
+    if stands_in(config, environment):
         if simulated_url is None:
             raise BadInputError(
                 f"The provider {name} has neither a key nor a base URL and no simulated provider runs; set "
@@ -53,12 +53,17 @@ def connect(name: str, config: ProviderConfig, environment: Environment, simulat
     return PROVIDERS[config.kind](config, base_url, key or NO_KEY, name)
 
 
+def stands_in(config: ProviderConfig, environment: Environment) -> bool:
+    """Whether the simulated provider answers for an account: it has no address, and nobody has a key."""
+    return config.base_url is None and key_of(config, environment) is None and environment.simulated
+
+
 def address_of(config: ProviderConfig, environment: Environment, simulated_url: str | None) -> str:
     """The base URL of an account."""
     return (
         config.base_url
         or environment.openai_base_url
-        or (simulated_url if environment.simulated else None)
+        or (simulated_url if stands_in(config, environment) else None)
         or VENDOR_URL
     )
 

@@ -17,6 +17,9 @@ from fleet.prices import Usage
 from fleet.tokens import estimate_tokens, request_upper_bound, tokens_of_image
 from queues.limits import Told
 
+#: Longest of what a vendor calls its model or the call; it is the vendor who says it, and the ledger keeps it.
+MAX_NAME = 200
+
 
 @dataclass(frozen=True, slots=True)
 class Image:

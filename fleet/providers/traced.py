@@ -12,13 +12,11 @@ from urllib.parse import urlsplit
 
 from fleet import traces
 from fleet.config import ProviderConfig
-from fleet.providers.base import BatchProvider, Completion, ModelRequest, Provider, Started
+from fleet.providers.base import MAX_NAME, BatchProvider, Completion, ModelRequest, Provider, Started
 from fleet.subject import about
 
 #: Longest text of one message in a span.
 MAX_CHARS = 50_000
-#: Longest of what a vendor calls its model or the call.
-MAX_NAME = 200
 
 
 class Traced:

@@ -14,7 +14,7 @@ from typing import Any, Literal, Protocol
 
 from fleet.conversation import Conversation
 from fleet.prices import Usage
-from fleet.providers.base import Image, ModelRequest
+from fleet.providers.base import MAX_NAME, Image, ModelRequest
 from fleet.providers.structured import is_strict
 
 #: A name that a vendor gives something.
@@ -107,7 +107,7 @@ class ResponsesWire:
             text=text or refusal,
             finish=_finish(text, refused=bool(refusal) or cut == "content_filter", cut=cut is not None),
             usage=_usage(answer.get("usage"), "input", "output"),
-            model=answer["model"],
+            model=str(answer["model"])[:MAX_NAME],
             service_tier=_service_tier(answer),
         )
 
@@ -153,7 +153,7 @@ class ChatWire:
             text=text or refusal,
             finish=_finish(text, refused=bool(refusal) or reason == "content_filter", cut=reason == "length"),
             usage=_usage(answer.get("usage"), "prompt", "completion"),
-            model=answer["model"],
+            model=str(answer["model"])[:MAX_NAME],
             service_tier=_service_tier(answer),
             message=message,
             reason=reason,

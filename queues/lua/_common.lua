@@ -19,6 +19,7 @@
 --       sh holds that count there too, and since when: intent, amount, day, month, tenant (hash)
 --       short jobs that were paused at a cap (set)
 --       learned:SHELF books by when they were last written (zset) · learned:SHELF:BOOK discounted sums and their clocks (hash)
+--       simulated: whether the simulated provider answers for the fleet's models, as its coordinator says (string)
 --       spent: what all entries add up to since the store is there, by lane: its tallies and its amount (hash)
 --       told:WHOM subtasks that ended, for whoever waits for them: id, tier, status and output, a line each (list)
 --       m:JOB what was written down for a job, by name (hash) · ev:JOB what happened to it (stream)

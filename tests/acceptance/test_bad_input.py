@@ -47,6 +47,7 @@ def test_a_job_that_cannot_run_is_refused_before_anything_starts(folder: Folder,
         ("FLEET_REDIS_URL", "nonsense", "FLEET_REDIS_URL is no address"),
         ("OPENAI_BASE_URL", "nonsense", "OPENAI_BASE_URL is no address"),
         ("FLEET_CONFIG", "nothing.yaml", "nothing.yaml cannot be read"),
+        ("FLEET_METRICS_ADDRESS", "0.0.0.0:19464", "which others may reach"),
     ],
 )
 def test_a_variable_that_cannot_be_used_is_named(folder: Folder, variable: str, value: str, says: str) -> None:

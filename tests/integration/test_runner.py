@@ -90,7 +90,7 @@ def test_the_ladder_ends_at_max_tier_and_what_needs_the_failed_one_is_skipped(
 
 
 def test_a_job_without_any_accepted_output_has_failed_and_says_why(
-    valkey: Valkey, tmp_path: Path, sim: RunningSim
+    valkey: Valkey, tmp_path: Path, sim: RunningSim, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def scenario(fleet: Bench) -> None:
         step = CLASSIFY | {"max_tier": "nano"}
@@ -98,6 +98,8 @@ def test_a_job_without_any_accepted_output_has_failed_and_says_why(
         assert job.status is JobStatus.FAILED
         assert job.error is not None
         assert "No subtask gave an accepted output. The first: no valid answer up to tier nano" in job.error
+        told = [record.getMessage() for record in caplog.records if record.name == "fleet.duties"]
+        assert told == ["the job failed: no subtask gave an accepted output"], "the log quotes no answer"
         assert {entry.tier for entry in await fleet.ledger(job.id)} == {"nano"}, "nobody pays for a review of nothing"
 
     _with(scenario, valkey, tmp_path, sim, nano=BREAKS)

@@ -23,8 +23,11 @@ CONFIG = ROOT / "config"
 AFTER = 60
 WORKER = {"component": "worker-nano", "instance": "w:9464", "job": "tierfleet"}
 TARGET = ",".join(f'{name}="{value}"' for name, value in WORKER.items())
+COORDINATOR = 'up{component="coordinator",job="tierfleet"}'
+#: Of somebody else's, which the same Prometheus looks after.
+OTHERS = {'up{component="frontend",instance="f:80",job="shop"}': "0x70"}
 #: A coordinator that is well, beside which everything else is looked at.
-WELL = {'up{component="coordinator"}': "1x60", "tierfleet_store_up": "1x60"}
+WELL = {COORDINATOR: "1x60", "tierfleet_store_up": "1x60"}
 
 
 def each(name: str, **series: str) -> dict[str, str]:
@@ -55,10 +58,14 @@ class Case:
 
 #: `1x60` is a value and 60 more of it; `0+6x60` grows by 6 a minute; `1x57 0x3` changes three minutes before the end.
 CASES: dict[str, Case] = {
-    "ProcessDown": Case({f"up{{{TARGET}}}": "1x57 0x5"}, {f"up{{{TARGET}}}": "0x58 1x5"}, WORKER),
+    "ProcessDown": Case({f"up{{{TARGET}}}": "1x57 0x5"}, {f"up{{{TARGET}}}": "0x58 1x5"} | OTHERS, WORKER),
     "NoCoordinator": Case(
-        {'up{component="coordinator"}': "1x56 stale", 'up{component="api"}': "1x60"},
-        {'up{component="coordinator",instance="a"}': "0x60", 'up{component="coordinator",instance="b"}': "1x60"},
+        {
+            COORDINATOR: "1x56 stale",
+            'up{component="api",job="tierfleet"}': "1x60",
+            'up{component="coordinator",job="other"}': "1x60",
+        },
+        {f'{COORDINATOR[:-1]},instance="a"}}': "0x60", f'{COORDINATOR[:-1]},instance="b"}}': "1x60"},
     ),
     "StoreUnreachable": Case(
         {"tierfleet_store_up": "1x55 0x9"},
@@ -130,6 +137,14 @@ CASES: dict[str, Case] = {
         {'tierfleet_limit_use_ratio{model="m",limit="tokens"}': "1x60"},
         {'tierfleet_limit_use_ratio{model="m",limit="tokens"}': "0.9x60"},
         {"model": "m", "limit": "tokens"},
+    ),
+    "CallsHeldBack": Case(
+        {
+            'tierfleet_permits_waiting{model="m",instance="a"}': "4x70",
+            'tierfleet_permits_waiting{model="m",instance="b"}': "0x70",
+        },
+        {'tierfleet_permits_waiting{model="m"}': "9x45 0x1 9x30"},
+        {"model": "m"},
     ),
     "JobsHalted": Case(
         each("tierfleet_paused_jobs", reason__halted="0x50 1x20", reason__asked="0x60"),

@@ -84,6 +84,13 @@ def test_what_is_applied_is_the_base_all_tiers_and_what_a_sensible_default_has()
     assert build(K8S) == fleet_of("valkey", "keda")
 
 
+def test_with_rabbitmq_its_password_goes_to_those_who_have_to_do_with_queues(everything: Manifests) -> None:
+    has = {named(one) for one in everything.workloads() if "FLEET_BROKER_URL" in json.dumps(pod_of(one))}
+    assert has == {"api", "coordinator", "flower", "cli", *(f"worker-{tier}" for tier in TIERS)}, (
+        "not the simulated provider"
+    )
+
+
 @pytest.mark.parametrize("tier", TIERS)
 def test_a_tier_can_be_left_out(tier: str) -> None:
     manifests = fleet_of("valkey", tiers=[one for one in TIERS if one != tier])

@@ -15,8 +15,9 @@ from tests.support.network_policies import Peer, Policies
 
 WORKERS = {f"worker-{tier}" for tier in TIERS}
 CALLERS = {"coordinator", *WORKERS}
-METERED = {"api", *CALLERS}
-OF_THE_FLEET = {"flower", "cli", *METERED}
+REACHING = {"api", *CALLERS}
+METERED = {"flower", *REACHING}
+OF_THE_FLEET = {"cli", *METERED}
 #: An address of a vendor, and others that are public.
 PUBLIC = ("104.18.7.192", "2606:4700::6812:7c0")
 KUBE_DNS = Peer({"k8s-app": "kube-dns"}, "kube-system")
@@ -113,13 +114,13 @@ def test_out_of_the_cluster() -> None:
     for name, pod in pods(manifests).items():
         for address in PUBLIC:
             outside = Peer(address=address)
-            assert policies.allow(pod, outside, 443) == (name in METERED), (name, address)
+            assert policies.allow(pod, outside, 443) == (name in REACHING), (name, address)
             assert policies.allow(pod, outside, 8443) == (name in ("api", "coordinator")), (name, address)
         assert policies.allow(pod, KUBE_DNS, 53, "UDP")
         assert policies.allow(pod, KUBE_DNS, 53)
         assert not policies.allow(pod, KUBE_DNS, 9153)
         assert not policies.allow(pod, Peer({}, "kube-system"), 53, "UDP")
-        assert policies.allow(pod, Peer({}, "observability"), 4318) == (name in METERED)
+        assert policies.allow(pod, Peer({}, "observability"), 4318) == (name in REACHING)
 
 
 @pytest.mark.parametrize("policy", ["providers", "outside"])

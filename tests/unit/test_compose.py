@@ -9,7 +9,8 @@ import pytest
 import yaml
 
 from fleet.config import Environment, load_config
-from fleet.embedded import DRAIN_S, END_S
+from fleet.embedded import DRAIN_S, MARGIN_S
+from fleet.store import COORDINATOR
 from tests.support.guarded import ROLES, ROOT
 
 TEXT = (ROOT / "docker-compose.yml").read_text()
@@ -84,9 +85,21 @@ def test_only_the_fleet_reaches_the_store_and_the_simulated_provider_reaches_nob
 
 
 def test_a_worker_may_take_as_long_to_end_as_its_longest_call() -> None:
-    for name, tier in WORKERS.items():
-        assert seconds(SERVICES[name]["stop_grace_period"]) >= max(DRAIN_S, CONFIG.tiers[tier].timeout_s + END_S), name
-    assert seconds(SERVICES["coordinator"]["stop_grace_period"]) >= DRAIN_S
+    for name, tier in (WORKERS | {COORDINATOR: COORDINATOR}).items():
+        assert seconds(SERVICES[name]["stop_grace_period"]) >= max(DRAIN_S, CONFIG.longest_call_s(tier) + MARGIN_S), (
+            name
+        )
+    assert CONFIG.longest_call_s("nano") == CONFIG.tiers["nano"].timeout_s
+    assert CONFIG.longest_call_s(COORDINATOR) == max(tier.timeout_s for tier in CONFIG.tiers.values()), "it plans"
+
+
+def test_every_process_with_metrics_is_scraped_where_it_shows_them() -> None:
+    scraped = yaml.safe_load((ROOT / "config" / "prometheus.yml").read_text())["scrape_configs"]
+    (names,) = (found["names"] for config in scraped for found in config["dns_sd_configs"])
+    assert {config["job_name"] for config in scraped} == {"tierfleet"}, "what alerts go by"
+    shows = {name for name, service in OURS.items() if service.get("environment", {}).get("FLEET_METRICS_ADDRESS")}
+    assert set(names) == shows == {"api", "coordinator", "flower", *WORKERS}
+    assert all("metrics" in SERVICES[name]["networks"] for name in names)
 
 
 def test_every_variable_is_one_that_is_read() -> None:

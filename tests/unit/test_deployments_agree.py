@@ -272,7 +272,7 @@ def test_the_alerts_are_those_of_the_configuration() -> None:
 
 
 def test_a_target_is_called_what_the_alerts_call_it() -> None:
-    (relabeling,) = next(within(documents("k8s/components/monitoring/scrape.yaml"), "relabelings"))
+    relabeling, _ = next(within(documents("k8s/components/monitoring/scrape.yaml"), "relabelings"))
     assert relabeling["targetLabel"] == "component"
     assert len(relabeling["sourceLabels"]) == 2
 
@@ -333,3 +333,19 @@ def test_no_two_secrets_are_alike_and_none_comes_twice(secrets: dict[str, dict[s
     assert len(set(words)) == len(words)
     assert not any(word in again.stdout for word in words)
     assert "openai-api-key" not in again.stdout
+
+
+# Monitoring
+
+
+def test_what_is_scraped_of_the_fleet_is_one_job_everywhere_and_alerts_look_at_no_other() -> None:
+    for name in ("prometheus.yml", "prometheus-local.yml"):
+        (scraped,) = documents(f"config/{name}")
+        assert {one["job_name"] for one in scraped["scrape_configs"]} == {"tierfleet"}, name
+    (monitor,) = documents("k8s/components/monitoring/scrape.yaml")
+    for endpoint in monitor["spec"]["podMetricsEndpoints"]:
+        assert {"targetLabel": "job", "replacement": "tierfleet"} in endpoint["relabelings"]
+    expressions = [str(one) for one in within(documents("config/alerts.yml"), "expr")]
+    looked = [one for text in expressions for one in re.findall(r"\bup\{[^}]*\}", text)]
+    assert len(looked) == 2
+    assert all('job="tierfleet"' in one for one in looked)

@@ -20,6 +20,7 @@ from fleet.recipes.pages import check_links
 from fleet.replay import replay
 from fleet.results import ResultNotWrittenError, check_out, read_books, write_results
 from fleet.session import raise_unless_closed
+from tests.support.hostile import NAME, acting
 
 SPEC = JobSpec(name="triage", steps=(Step(id="a", prompt="x"),))
 OUTCOMES = [
@@ -250,3 +251,18 @@ def test_a_recipe_writes_its_pages(tmp_path: Path) -> None:
     assert "**Simulated:**" in (out / "index.md").read_text()
     with pytest.raises(BadInputError, match="There is no recipe"):
         write(tmp_path / "other", spec=SPEC.model_copy(update={"recipe": "nonsense"}))
+
+
+def test_no_file_does_anything_to_the_terminal_that_shows_it(tmp_path: Path) -> None:
+    hostile = NAME + "\u2028\x85\x7f"
+    outcome = OUTCOMES[0].model_copy(update={"output": {"text": hostile}, "item": hostile})
+    asked = entry(1).model_copy(update={"answered_model": hostile})
+    shown = receipt().model_copy(update={"name": hostile})
+    out = tmp_path / "out"
+    write(out, {"text": hostile}, outcomes=iter([outcome]), ledger=iter([asked]), receipt=shown)
+    for path in out.iterdir():
+        assert acting(path.read_text()) == "", path.name
+    assert Outcome.model_validate_json((out / "results.jsonl").read_text()) == outcome, "it says the same"
+    assert LedgerEntry.model_validate_json((out / "ledger.jsonl").read_text()) == asked
+    assert Receipt.model_validate_json((out / "receipt.json").read_text()) == shown
+    assert json.loads((out / "result.json").read_text()) == {"text": hostile}

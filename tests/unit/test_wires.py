@@ -10,7 +10,7 @@ import pytest
 
 from fleet.config import ProviderConfig
 from fleet.prices import Usage
-from fleet.providers.base import Image, ModelRequest
+from fleet.providers.base import MAX_NAME, Image, ModelRequest
 from fleet.providers.openai import OpenAIProvider
 from fleet.providers.structured import is_strict
 from fleet.providers.wires import ChatWire, FailedAnswerError, ResponsesWire, Wire
@@ -231,3 +231,11 @@ def test_only_who_knows_cache_keys_is_sent_one(told: bool | None, url: str, sent
         await provider.aclose()
 
     asyncio.run(run())
+
+
+def test_what_a_vendor_calls_its_model_is_kept_within_bounds() -> None:
+    long = "m" * 100_000
+    chat = {"model": long, "choices": [{"message": {"content": "x"}, "finish_reason": "stop"}]}
+    part = {"type": "output_text", "text": "x"}
+    response = {"model": long, "output": [{"type": "message", "content": [part]}]}
+    assert ChatWire("max_tokens").read(chat).model == ResponsesWire().read(response).model == "m" * MAX_NAME
