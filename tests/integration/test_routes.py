@@ -17,7 +17,7 @@ from fleet.sim.settings import SimSettings
 from fleet.sim.table import KindTable, Table
 from queues.lessons import Lessons
 from queues.store import Store
-from queues.subtasks import Charge
+from queues.subtasks import Charge, Released
 from tests.support.bench import BREAKS, DEAR, GOOD, Bench, books, config, on_bench
 from tests.support.sim import RunningSim, running_sim
 from tests.support.stores import open_store
@@ -30,7 +30,7 @@ ANSWER = {
     "properties": {"answer": {"type": "string", "pattern": "^ok-"}},
 }
 #: `breaks`, `good` and `dear` are the models of nano, mini and flagship here.
-TIERS = {"nano": BREAKS, "mini": GOOD, "flagship": DEAR}
+TIERS = (BREAKS, GOOD, DEAR)
 HARD = KindTable(right={"nano": 0.0, "mini": 1.0, "flagship": 1.0})
 
 
@@ -38,7 +38,7 @@ HARD = KindTable(right={"nano": 0.0, "mini": 1.0, "flagship": 1.0})
 def tabled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningSim]:
     folder = tmp_path_factory.mktemp("tabled")
     (folder / "table.json").write_text(Table(kinds={"topic-hard": HARD, "code-hard": HARD}).model_dump_json())
-    with running_sim(folder, SimSettings(speed=1000, table=folder / "table.json"), config(**TIERS)) as running:
+    with running_sim(folder, SimSettings(speed=1000, table=folder / "table.json"), config(*TIERS)) as running:
         yield running
 
 
@@ -81,7 +81,7 @@ def test_what_failed_on_nano_is_learned_counted_where_it_came_from_and_nano_skip
         chosen = Counter([await fresh.start(auto, "other", f"j/do/{i}") for i in range(50)])
         assert chosen["nano"] > 5
 
-    on_bench(scenario, valkey, tmp_path_factory.mktemp("b"), config(**TIERS), sim=tabled.url)
+    on_bench(scenario, valkey, tmp_path_factory.mktemp("b"), config(*TIERS), sim=tabled.url)
 
 
 def test_at_its_claim_a_subtask_is_asked_again_and_moves_without_a_call(
@@ -91,7 +91,7 @@ def test_at_its_claim_a_subtask_is_asked_again_and_moves_without_a_call(
         steps = [step("topic-hard", tier="auto", max_tier="mini")]
         job_id = await fleet.submit(items=cases("topic-hard", 30), steps=steps)
         # Sent on their way while nothing was known; by the time they are claimed it is.
-        sent: list[tuple[object, str]] = []
+        sent: list[tuple[Released, str]] = []
         while not any(tier == "nano" for _, tier in sent):
             released = await fleet.release()
             sent = [(one, tier) for one, tier in released if "/do/" in one.id]
@@ -114,7 +114,7 @@ def test_at_its_claim_a_subtask_is_asked_again_and_moves_without_a_call(
         assert len(ledger) == 30
         assert sum(tier == "nano" for _, tier in sent) > 10
 
-    on_bench(scenario, valkey, tmp_path_factory.mktemp("b"), config(**TIERS), sim=tabled.url)
+    on_bench(scenario, valkey, tmp_path_factory.mktemp("b"), config(*TIERS), sim=tabled.url)
 
 
 def test_frozen_learns_nothing_and_follows_the_means(
@@ -128,7 +128,7 @@ def test_frozen_learns_nothing_and_follows_the_means(
         assert Counter(entry.tier for entry in ledger) == {"nano": 25, "mini": 25}
         assert await fleet.runtime.routes.look("default") == []
 
-    frozen = config(**TIERS, routing={"frozen": True})
+    frozen = config(*TIERS, routing={"frozen": True})
     on_bench(scenario, valkey, tmp_path_factory.mktemp("b"), frozen, sim=tabled.url)
 
 
