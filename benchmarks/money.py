@@ -58,6 +58,8 @@ ANSWER = {
     "required": ["answer"],
     "properties": {"answer": {"type": "string", "pattern": "^ok-"}},
 }
+#: By how much the price in hindsight of the calls that were made may differ from their bill.
+AGREES = 0.005
 #: Tokens that a rejected answer and its reason add to a prompt, where no call has shown it.
 REJECTION_TOKENS = 60
 
@@ -189,6 +191,8 @@ async def _books(
     world = Measured(table, {key: statistics.mean(found) for key, found in inputs.items()})
     billed, priced = sum(one[3] for one in made), sum(world.cost(*one[:3]) for one in made)
     print(f"calls made, as they would be priced in hindsight over what was billed: {priced / billed:.5f}")
+    if abs(priced / billed - 1) > AGREES:
+        raise FailedError("Hindsight is not priced as the provider bills, so nothing can be said of it.")
     return world, tallies, [one for _, one in sorted(ended, key=lambda pair: pair[0])]
 
 
@@ -289,9 +293,10 @@ def _config() -> dict[str, Any]:
 def _prices() -> dict[str, tuple[float, float]]:
     """Dollars per million tokens of input and output, by tier."""
     config = FleetConfig.model_validate(_config())
-    million = (Usage(input_tokens=1_000_000), Usage(output_tokens=1_000_000))
+    # Of a usual size: calls with a long context cost more a token.
+    usual = (Usage(input_tokens=1_000), Usage(output_tokens=1_000))
     return {
-        tier: tuple(cost_nano_usd(*config.model_of(tier), usage) / 1e9 for usage in million)  # type: ignore[misc]
+        tier: tuple(cost_nano_usd(*config.model_of(tier), usage) / 1e6 for usage in usual)  # type: ignore[misc]
         for tier in MODELS
     }
 

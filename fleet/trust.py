@@ -16,7 +16,7 @@ from math import exp, lgamma, log, log1p
 
 #: Of the accepted answers of a tier so many have to be right, and how sure one has to be that they are not before the kind starts
 #: higher.
-FLOOR, SURE = 0.97, 0.9
+FLOOR, SURE = 0.95, 0.9
 #: Wrong answers that have to have been found, discounted: a single one may be the auditor's mistake.
 FOUND = 1.5
 #: What is thought before anything was audited: a Beta with the floor for its mean, most of it near 1.

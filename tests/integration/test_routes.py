@@ -6,7 +6,6 @@ import asyncio
 import json
 from collections import Counter
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 
@@ -32,7 +31,7 @@ ANSWER = {
     "properties": {"answer": {"type": "string", "pattern": "^ok-"}},
 }
 #: `breaks`, `good` and `dear` are the models of nano, mini and flagship here.
-TIERS: Any = {"nano": BREAKS, "mini": GOOD, "flagship": DEAR}
+TIERS = (BREAKS, GOOD, DEAR)
 HARD = KindTable(right={"nano": 0.0, "mini": 1.0, "flagship": 1.0})
 
 
@@ -40,7 +39,7 @@ HARD = KindTable(right={"nano": 0.0, "mini": 1.0, "flagship": 1.0})
 def tabled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningSim]:
     folder = tmp_path_factory.mktemp("tabled")
     (folder / "table.json").write_text(Table(kinds={"topic-hard": HARD, "code-hard": HARD}).model_dump_json())
-    with running_sim(folder, SimSettings(speed=1000, table=folder / "table.json"), config(**TIERS)) as running:
+    with running_sim(folder, SimSettings(speed=1000, table=folder / "table.json"), config(*TIERS)) as running:
         yield running
 
 
@@ -98,7 +97,7 @@ def test_what_failed_on_nano_is_learned_counted_where_it_came_from_and_nano_skip
         chosen = Counter([await fresh.start(auto, "other", f"j/do/{i}") for i in range(50)])
         assert chosen["nano"] > 5
 
-    on_bench(scenario, valkey, tmp_path_factory.mktemp("b"), config(**TIERS), sim=tabled.url)
+    on_bench(scenario, valkey, tmp_path_factory.mktemp("b"), config(*TIERS), sim=tabled.url)
 
 
 def test_at_its_claim_a_subtask_is_asked_again_and_moves_without_a_call(
@@ -131,7 +130,7 @@ def test_at_its_claim_a_subtask_is_asked_again_and_moves_without_a_call(
         assert len(ledger) == 30
         assert sum(tier == "nano" for _, tier in sent) > 10
 
-    on_bench(scenario, valkey, tmp_path_factory.mktemp("b"), config(**TIERS), sim=tabled.url)
+    on_bench(scenario, valkey, tmp_path_factory.mktemp("b"), config(*TIERS), sim=tabled.url)
 
 
 def test_frozen_learns_nothing_and_follows_the_means(
@@ -145,7 +144,7 @@ def test_frozen_learns_nothing_and_follows_the_means(
         assert Counter(entry.tier for entry in ledger) == {"nano": 25, "mini": 25}
         assert await fleet.runtime.routes.look("default") == []
 
-    frozen = config(**TIERS, routing={"frozen": True})
+    frozen = config(*TIERS, routing={"frozen": True})
     on_bench(scenario, valkey, tmp_path_factory.mktemp("b"), frozen, sim=tabled.url)
 
 
@@ -190,7 +189,7 @@ def test_a_kind_may_be_called_anything(valkey: Valkey) -> None:
 def test_audits_push_the_start_above_a_tier_whose_answers_are_too_often_wrong(valkey: Valkey) -> None:
     async def scenario() -> None:
         async with open_store(valkey) as store:
-            fleet_config: FleetConfig = config()
+            fleet_config: FleetConfig = config(audit={"floor": 0.95})
             routes = Routes(fleet_config, Lessons(store.link, store.namespace))
             charges = []
             for number in range(60):
