@@ -67,7 +67,6 @@ def test_while_the_store_hangs_every_process_lives_and_says_so_and_then_the_work
                 status, text = _asked(api + path)
                 assert (status, "has not answered" in text) == (503, True), path
             until(lambda: shown() and time.monotonic() - stopped > STALE_S + 1, "a probe to have failed, had it to")
-            print(sorted(ages))
             assert max(ages) < (STALE_S, ""), "no loop stands still for long"
             assert all(process.process.poll() is None for process in started.values())
 
