@@ -114,7 +114,12 @@ class Budgets(Frozen):
 
 
 class TenantConfig(Budgets):
-    """What a tenant is entitled to; what it may spend in a day and in a month, too."""
+    """What a tenant is entitled to."""
+
+    #: Dollars that it may spend in a day, at most.
+    usd_per_day: Usd | None = None
+    #: The same in a month.
+    usd_per_month: Usd | None = None
 
     #: Its part of the fleet where several want all of it, to that of one with 1; of jobs that are submitted from now on.
     weight: Annotated[float, Field(ge=0.01, le=100)] = 1.0
