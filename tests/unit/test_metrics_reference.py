@@ -52,7 +52,7 @@ def test_every_metric_keeps_to_the_scheme(row: Row) -> None:
     assert row.kind in ("counter", "gauge", "histogram")
     assert (row.kind == "counter") == row.name.endswith("_total")
     assert row.text.endswith(".")
-    assert row.labels.keys() <= {"tier", "model", "outcome", "reason", "kind", "limit", "status", "route"}
+    assert row.labels.keys() <= {"tier", "model", "outcome", "reason", "kind", "limit", "status", "route", "per"}
 
 
 def test_no_name_stands_for_two_things() -> None:
