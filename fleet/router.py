@@ -40,7 +40,7 @@ def ladder_of(step: Step, config: FleetConfig) -> tuple[str, ...]:
 
 def start_tier(step: Step, config: FleetConfig) -> str:
     """The step's own tier; for `auto`, where nothing was learned (`fleet.routes` knows what was), by its kind: bulk work at the
-    bottom of its ladder, plans and the like at its top, the rest a rung up."""
+    bottom of its ladder, plans and the like at its top, the rest on mini."""
     return step.tier if step.tier != AUTO else first_tier(step.label, ladder_of(step, config))
 
 

@@ -106,7 +106,9 @@ def first_tier(kind: str, tiers: Sequence[str]) -> str:
     """Where this kind of work starts as long as nothing is known of it."""
     if _SAYS_BULK.search(kind):
         return tiers[0]
-    return tiers[-1] if _SAYS_HARD.search(kind) else tiers[len(tiers) // 2]
+    if _SAYS_HARD.search(kind):
+        return tiers[-1]
+    return "mini" if "mini" in tiers else tiers[0]
 
 
 def beliefs(

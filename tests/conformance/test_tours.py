@@ -15,7 +15,7 @@ from tests.tours.tour import STOPS
 
 KEY = "sk-tour"
 #: What only the fleet's own API has.
-NOT_SIMULATED = {"fleet-headers", "idempotency", "files", "batch", "batch-errors", "batch-cancel"}
+NOT_SIMULATED = {"fleet-headers", "idempotency", "batch", "batch-errors", "batch-cancel"}
 SIMULATED = [name for name in STOPS if name not in NOT_SIMULATED]
 
 
@@ -32,8 +32,8 @@ def test_python(url: str) -> None:
 
 @pytest.mark.parametrize("tour", [python_tour, node_tour])
 def test_a_tour_fails_loudly(tour: Callable[..., subprocess.CompletedProcess[str]], url: str) -> None:
-    # The simulated provider has no files.
-    failed = tour(url, KEY, "--model", MODELS[0], "files", "models")
-    assert (failed.returncode, failed.stdout) == (1, "FAILED files\nok models\n")
-    assert "Unknown request URL" in failed.stderr
+    # The simulated provider is no fleet.
+    failed = tour(url, KEY, "--model", MODELS[0], "fleet-headers", "models")
+    assert (failed.returncode, failed.stdout) == (1, "FAILED fleet-headers\nok models\n")
+    assert "x-fleet-job" in failed.stderr
     assert tour(url, KEY, "--model", MODELS[0], "nowhere").returncode == 2

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from fleet import executor
+from fleet import failures
 from fleet.config import FleetConfig
 from fleet.control import Control
 from fleet.jobs import JobSpec, JobStatus, Step
@@ -43,7 +43,7 @@ REVIEW = {"prompt": "Brief the team.", "rounds": 1}
 
 @pytest.fixture(autouse=True)
 def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(executor, "BACKOFF_S", 0.005)
+    monkeypatch.setattr(failures, "BACKOFF_S", 0.005)
 
 
 def test_a_run_with_escalations_and_rework_closes_its_books(

@@ -41,20 +41,22 @@ def test_a_lesson_counts_once_however_often_its_charge_is_written(valkey: Valkey
     asyncio.run(scenario())
 
 
-def test_a_guess_teaches_nothing_and_the_truth_once(valkey: Valkey) -> None:
+def test_what_a_guess_teaches_and_what_the_truth_does_count_once_each(valkey: Valkey) -> None:
     async def scenario() -> None:
         async with open_store(valkey) as store:
-            guess, truth = charge("call", lesson(), provisional=True), charge("call", lesson())
-            await store.settle([guess])
-            assert (await books(store).read("acme", "kind")).sums == {}
+            guess, truth = charge("call", lesson(asked=1.0), provisional=True), charge("call", lesson(n=1.0))
+            await store.settle([guess, guess])
+            assert (await books(store).read("acme", "kind")).sums[1] == {"asked": pytest.approx(1)}
             for _ in range(2):
                 await store.settle([truth])
                 await store.settle([guess])
-            assert (await books(store).read("acme", "kind")).sums[1] == {"n": pytest.approx(1)}
-            # The other order, as when a worker that was given up for lost turns up late.
+            found = (await books(store).read("acme", "kind")).sums[1]
+            assert found == {"asked": pytest.approx(2**-0.01), "n": pytest.approx(1)}
+            # The other order, as when a worker that was given up for lost turns up late: its guess is no news.
             late = replace(truth, id="other")
             await store.settle([late, replace(guess, id="other")])
-            assert (await books(store).read("acme", "kind")).sums[1]["n"] == pytest.approx(1 + 2**-0.01)
+            found = (await books(store).read("acme", "kind")).sums[1]
+            assert found == {"asked": pytest.approx(2**-0.02), "n": pytest.approx(1 + 2**-0.01)}
 
     asyncio.run(scenario())
 

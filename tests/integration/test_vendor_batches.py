@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from fleet import lines, runner, vendor_batches
+from fleet import lane_calls, lines, vendor_batches
 from fleet.control import Control
 from fleet.errors import ProviderError
 from fleet.janitor import Janitor
@@ -55,7 +55,7 @@ def late(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     seconds = [0.0]
     clock = SimpleNamespace(time=lambda: time.time() + seconds[0])
     monkeypatch.setattr(vendor_batches, "time", clock)
-    monkeypatch.setattr(runner, "time", clock)
+    monkeypatch.setattr(lane_calls, "time", clock)
     return seconds
 
 
@@ -319,10 +319,15 @@ def test_a_batch_that_is_not_known_any_more_is_booked_at_its_worst(
 
 def test_a_budget_that_is_short_holds_for_lines_too(valkey: Valkey, tmp_path: Path, vendor: LanesSim) -> None:
     async def scenario(fleet: Bench) -> None:
-        job = await run(fleet, budget_usd="0.00001")
-        assert job.status is JobStatus.FAILED
-        assert not vendor.charges(job.id)
-        assert await fleet.money(job.id) == (0, 0)
+        job_id = await fleet.submit(items=TICKETS, steps=[SORT], deadline="24h", budget_usd="0.00001")
+
+        async def paused() -> bool:
+            return (await fleet.runtime.store.stopped(job_id))[0] == "paused"
+
+        async with working(fleet):
+            await eventually(paused, "the job to be paused")
+        assert not vendor.charges(job_id)
+        assert await fleet.money(job_id) == (0, 0)
 
     _with(scenario, valkey, tmp_path, vendor)
 
