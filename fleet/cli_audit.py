@@ -18,8 +18,9 @@ from fleet.display import clean
 from fleet.errors import BadInputError
 from fleet.human_audit import Given, HumanAudit, Shown, read_verdicts
 from fleet.output import Output, print_data
-from fleet.quality import Quality, below_floor
+from fleet.quality import Quality
 from fleet.session import ask, environment_here
+from fleet.trust import Audits, is_below
 
 #: Characters of an item and of an output that a terminal is shown.
 SHOWN_CHARS = 4_000
@@ -124,16 +125,18 @@ def _table(rows: Sequence[Quality], config: FleetConfig) -> Table:
             f"{row.audited:,}",
             f"{row.right / row.audited:.1%}" if row.audited else "-",
             f"{row.low:.1%} to {row.high:.1%}" if row.audited else "-",
-            "-"
-            if floor is None
-            else f"{floor:.1%}" + (" missed" if below_floor(row.right, row.audited, floor) else ""),
+            "-" if floor is None else f"{floor:.1%}" + (" missed" if _missed(row, floor) else ""),
         )
     return table
 
 
 def _described(row: Quality, config: FleetConfig) -> dict[str, Any]:
     floor = config.floor(row.kind)
-    return row.model_dump() | {"floor": floor, "below_floor": below_floor(row.right, row.audited, floor)}
+    return row.model_dump() | {"floor": floor, "below_floor": _missed(row, floor)}
+
+
+def _missed(row: Quality, floor: float | None) -> bool:
+    return floor is not None and is_below(Audits(row.audited, row.right), floor)
 
 
 def _plain(one: Shown) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import tempfile
 from collections.abc import Mapping
 from decimal import Decimal
@@ -9,17 +10,18 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from redis.exceptions import RedisError
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from fleet.blobs import Blobs
 from fleet.client import FleetClient, check
-from fleet.config import FleetConfig, Frozen
+from fleet.config import Environment, FleetConfig, Frozen
 from fleet.display import clean
 from fleet.errors import BadInputError
 from fleet.estimate import Work, measure
-from fleet.evidence import Evidence, from_history, no_history
+from fleet.evidence import Evidence, from_history
 from fleet.feasible import check_feasible
 from fleet.forecast import Forecast, Range, forecast
 from fleet.items import pack_items, read_item
@@ -28,14 +30,19 @@ from fleet.ledger import LedgerEntry
 from fleet.output import Output, print_data
 from fleet.prices import NANO_PER_USD, usd
 from fleet.receipt_view import duration, fine_usd, tokens
-from fleet.runtime import checked_config
+from fleet.routes import book_of
+from fleet.routing import Arm
+from fleet.runtime import Runtime, checked_config
 from fleet.sampling import MOST, evidence_of, sample_job, spread
 from fleet.session import ask, environment_here, fleet_for_a_job, follow
+from fleet.tenants import DEFAULT
 
 commands = typer.Typer()
 
 #: Items whose prompts are rendered.
 SAMPLES = 50
+#: How long is waited for what a fleet has counted.
+PATIENCE_S = 5.0
 BASES = {"sample": "sample", "history": "history", "prior": "guess"}
 
 
@@ -98,8 +105,24 @@ def _check_options(sample: int | None, budget: float | None) -> None:
 
 
 def _history(works: list[Work]) -> dict[str, Evidence]:
-    """What the fleet has counted of the steps' kinds."""
-    return {work.step: from_history(no_history(work.kind)) for work in works}
+    """What the fleet has counted of the steps' kinds; nothing where there is none, or it does not answer."""
+    environment = environment_here()
+    if environment.fleet_redis_url is None:
+        return {}
+    try:
+        known = asyncio.run(_counted(environment))
+    except (RedisError, TimeoutError):
+        return {}
+    return {work.step: from_history(known.get(book_of(work.kind), {})) for work in works}
+
+
+async def _counted(environment: Environment) -> dict[str, Mapping[tuple[str, str], Arm]]:
+    runtime = Runtime.from_environment(environment)
+    try:
+        async with asyncio.timeout(PATIENCE_S):
+            return {route.kind: route.arms for route in await runtime.routes.look(DEFAULT)}
+    finally:
+        await runtime.aclose()
 
 
 def _samples(spec: JobSpec, few: int) -> tuple[list[Any], list[Any], int]:

@@ -7,7 +7,7 @@ into it. It knows no store: who has a history hands it in.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
@@ -32,15 +32,6 @@ class Counted(Protocol):
     @property
     def cost(self) -> float:
         """What they cost, in nano-dollars."""
-
-
-#: By kind: what the fleet has counted, by (tier, the tier whose rejected answer was shown, or `START`).
-History = Callable[[str], Mapping[tuple[str, str], Counted]]
-
-
-def no_history(_kind: str) -> Mapping[tuple[str, str], Counted]:
-    """A fleet that has counted nothing."""
-    return {}
 
 
 @dataclass(frozen=True, slots=True)

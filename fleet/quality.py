@@ -18,12 +18,6 @@ Verdict = Literal["accepted", "rejected", "right", "wrong"]
 
 #: The normal quantile of a two-sided interval of 95 %.
 Z_95 = 1.959963984540054
-#: A tier that keeps its floor is ever said to be below it with this chance, at most.
-FALSE_ALARM = 0.05
-#: And never for fewer wrong outputs than these.
-LEAST_WRONG = 3
-#: Points below the floor at which the share that is right is tried.
-_GRID = 200
 
 
 class Learned(Frozen):
@@ -118,25 +112,3 @@ def wilson(right: float, audited: float, z: float = Z_95) -> tuple[float, float]
     # At the ends the two sides are equal, but for the last digit.
     low = 0.0 if right <= 0 else max(0.0, (middle - spread) / whole)
     return low, 1.0 if right >= audited else min(1.0, (middle + spread) / whole)
-
-
-def below_floor(right: float, audited: float, floor: float | None) -> bool:
-    """Whether surely fewer than `floor` of a tier's accepted outputs are right; counts may be discounted, and so be fractions.
-
-    It is asked after every audit, and an interval that is looked at so often is left by chance in the end. So the evidence is
-    what a fair wager against the floor has won: where the floor is kept, it multiplies its stake by 1 / FALSE_ALARM with no more
-    than that chance, however long it goes on (Ville's inequality; H. Robbins, "Statistical Methods Related to the Law of the
-    Iterated Logarithm", Annals of Mathematical Statistics 41, 1970). The stake is spread over all shares below the floor, evenly
-    by the logarithm of what is wrong.
-    """
-    wrong = audited - right
-    if floor is None or floor <= 0 or wrong < LEAST_WRONG:
-        return False
-    if floor >= 1:
-        return True
-    # The likelihood of what was found at each share, over that at the floor; by logarithms, for the counts may be large.
-    bad = [(1 - floor) ** (1 - (step + 0.5) / _GRID) for step in range(_GRID)]
-    odds = [right * math.log((1 - share) / floor) + wrong * math.log(share / (1 - floor)) for share in bad]
-    most = max(odds)
-    evidence = most + math.log(sum(math.exp(one - most) for one in odds) / _GRID)
-    return evidence >= -math.log(FALSE_ALARM)

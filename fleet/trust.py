@@ -44,11 +44,12 @@ class Audits:
 
 def below_floor(counts: Mapping[str, Audits], tiers: Sequence[str], floor: float = FLOOR) -> frozenset[str]:
     """The tiers below the last whose accepted answers are surely too often wrong; `tiers` in rising order."""
-    return frozenset(
-        tier
-        for tier in tiers[:-1]
-        if (its := counts.get(tier)) is not None and its.audited - its.right > FOUND and misses(its, floor) > SURE
-    )
+    return frozenset(tier for tier in tiers[:-1] if tier in counts and is_below(counts[tier], floor))
+
+
+def is_below(counts: Audits, floor: float) -> bool:
+    """Whether accepted answers with such audits are surely too often wrong."""
+    return counts.audited - counts.right > FOUND and misses(counts, floor) > SURE
 
 
 def audit_share(counts: Audits, part: float, worth: float, floor: float = FLOOR) -> float:

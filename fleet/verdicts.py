@@ -6,13 +6,10 @@ verdict. What is made of the figures (floors, routes) is decided elsewhere.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 
 from fleet.config import Frozen
-
-#: The normal quantile of a two-sided interval of 95 %.
-Z_95 = 1.959963984540054
+from fleet.quality import wilson
 
 
 class Quality(Frozen):
@@ -39,20 +36,3 @@ def pooled(rows: Iterable[Quality]) -> Quality | None:
     counts = [(row.audited, row.right) for row in rows]
     audited, right = sum(one for one, _ in counts), sum(one for _, one in counts)
     return quality("all", None, audited, right) if audited else None
-
-
-def wilson(right: int, audited: int, z: float = Z_95) -> tuple[float, float]:
-    """The score interval of a share: (low, high); (0, 1) of nothing.
-
-    Unlike the textbook's p ± z·s it stays within 0 and 1 and holds for few verdicts and for shares near 1. Source: E. B. Wilson,
-    "Probable Inference, the Law of Succession, and Statistical Inference", JASA 22 (1927).
-    """
-    if audited == 0:
-        return 0.0, 1.0
-    share, square = right / audited, z * z
-    middle = share + square / (2 * audited)
-    spread = z * math.sqrt(share * (1 - share) / audited + square / (4 * audited * audited))
-    whole = 1 + square / audited
-    # At the ends the two sides are equal, but for the last digit.
-    low = 0.0 if right == 0 else max(0.0, (middle - spread) / whole)
-    return low, 1.0 if right == audited else min(1.0, (middle + spread) / whole)

@@ -11,7 +11,7 @@ import pytest
 from fleet.config import FleetConfig
 from fleet.errors import BadInputError
 from fleet.estimate import Work
-from fleet.evidence import START, Evidence, Seen, from_history, from_ledger, no_history
+from fleet.evidence import START, Evidence, Seen, from_history, from_ledger
 from fleet.forecast import Forecast, Range, forecast, scaled
 from fleet.jobs import JobSpec, Outcome
 from fleet.sampling import evidence_of, sample_job, spread
@@ -176,7 +176,7 @@ def test_a_ledger_says_what_each_tier_did_by_where_the_item_came_from() -> None:
         ("nano", START): Seen(2, 1, 30, 500, seconds=1.0, written=0),
         ("mini", "nano"): Seen(1, 1, 40, 1_600, seconds=1.5, written=0),
     }
-    assert from_history(no_history("a")).basis == "prior"
+    assert from_history({}).basis == "prior"
     assert from_history({("nano", START): Seen(2.5, 2, 100)}).basis == "history"
 
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import random
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fleet.ledger import LedgerEntry
-from fleet.quality import Counts, Learned, below_floor, learned, wilson
+from fleet.quality import Counts, Learned, learned, wilson
 
 
 def entry(**fields: Any) -> LedgerEntry:
@@ -48,7 +47,6 @@ def test_intervals_of_known_counts(right: int, audited: int, low: float, high: f
 
 def test_of_nothing_anything_may_be() -> None:
     assert wilson(0, 0) == (0.0, 1.0)
-    assert not below_floor(0, 0, 0.99)
 
 
 @given(audited=st.integers(1, 5_000), data=st.data())
@@ -56,67 +54,6 @@ def test_an_interval_holds_what_was_found(audited: int, data: st.DataObject) -> 
     right = data.draw(st.integers(0, audited))
     low, high = wilson(right, audited)
     assert 0 <= low <= right / audited <= high <= 1
-
-
-@pytest.mark.parametrize("floor", [0.5, 0.9, 0.95, 0.99, 0.999, 1.0])
-def test_one_or_two_bad_audits_are_no_evidence(floor: float) -> None:
-    assert not below_floor(0, 1, floor)
-    assert not below_floor(0, 2, floor)
-    assert not below_floor(10_000, 10_002, floor)
-
-
-@pytest.mark.parametrize(
-    ("right", "audited", "floor", "below"),
-    [
-        (0, 4, 0.9, True),
-        (90, 100, 0.9, False),
-        (78, 100, 0.9, True),
-        (85, 100, 0.9, False),
-        (850, 1_000, 0.9, True),
-        (9_000, 10_000, 0.95, True),
-        (9_490, 10_000, 0.95, False),
-        (7, 10, None, False),
-        (0, 10, 0.0, False),
-        (7.5, 12.5, 0.95, True),
-        (997, 1_000, 1.0, True),
-    ],
-)
-def test_what_is_surely_below_its_floor(right: float, audited: float, floor: float | None, below: bool) -> None:
-    assert below_floor(right, audited, floor) is below
-
-
-@given(audited=st.integers(3, 2_000), wrong=st.integers(0, 2_000), floor=st.floats(0.05, 0.99))
-@settings(deadline=None)
-def test_more_wrong_is_never_less_evidence(audited: int, wrong: int, floor: float) -> None:
-    # Only below the floor: above it all evidence is for the tier.
-    right = max(0, audited - wrong)
-    if right / audited < floor and below_floor(right, audited, floor):
-        assert below_floor(right, audited + 1, floor)
-
-
-def test_whoever_keeps_the_floor_is_rarely_blamed_however_often_one_looks() -> None:
-    dice = random.Random(7)
-    blamed = 0
-    for _ in range(100):
-        right = 0
-        for audited in range(1, 201):
-            right += dice.random() < 0.9
-            if audited % 5 == 0 and below_floor(right, audited, 0.9):
-                blamed += 1
-                break
-    assert blamed <= 5
-
-
-def test_whoever_is_far_below_is_found_out_soon() -> None:
-    dice = random.Random(7)
-    needed = []
-    for _ in range(100):
-        right = audited = 0
-        while not below_floor(right, audited, 0.9):
-            audited += 1
-            right += dice.random() < 0.67
-        needed.append(audited)
-    assert sorted(needed)[50] <= 40
 
 
 @pytest.mark.parametrize(

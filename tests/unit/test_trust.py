@@ -6,7 +6,7 @@ from random import Random
 
 import pytest
 
-from fleet.trust import FEWEST, LEAST, MANY, MOST, Audits, audit_share, below, below_floor
+from fleet.trust import FEWEST, LEAST, MANY, MOST, Audits, audit_share, below, below_floor, is_below
 
 TIERS = ("nano", "mini", "flagship")
 
@@ -32,6 +32,23 @@ def test_a_tier_is_barred_once_audits_leave_little_doubt_and_the_last_never() ->
     assert below_floor(counts, TIERS) == {"nano"}
     assert below_floor({"nano": Audits(1, 0)}, TIERS, floor=0.5) == frozenset()
     assert below_floor({}, TIERS) == frozenset()
+
+
+@pytest.mark.parametrize("audited", [20, 60, 200])
+def test_whoever_keeps_the_floor_is_rarely_blamed_and_whoever_is_far_below_is(audited: int) -> None:
+    dice = Random(7)
+
+    def blamed(share: float) -> float:
+        found = [sum(dice.random() < share for _ in range(audited)) for _ in range(300)]
+        return sum(is_below(Audits(audited, right), 0.95) for right in found) / 300
+
+    assert blamed(0.96) < 0.1
+    assert blamed(0.5) > 0.9
+
+
+def test_one_bad_audit_is_no_evidence() -> None:
+    assert not is_below(Audits(1, 0), 0.99)
+    assert not is_below(Audits(0, 0), 0.99)
 
 
 def test_many_are_audited_at_first_and_in_doubt_and_few_when_all_is_well() -> None:

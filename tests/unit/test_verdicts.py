@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fleet.verdicts import Z_95, pooled, quality, wilson
+from fleet.quality import Z_95, wilson
+from fleet.verdicts import pooled, quality
 
 
 @pytest.mark.parametrize(
