@@ -40,6 +40,7 @@ from fleet.prices import Usage, cost_nano_usd
 from fleet.runtime import Runtime
 from fleet.sim.settings import Latency, SimSettings
 from fleet.sim.table import Table, load_table
+from fleet.trust import FLOOR
 
 ROOT = Path(__file__).resolve().parents[1]
 OUT = ROOT / "out" / "bench"
@@ -287,6 +288,7 @@ def _config() -> dict[str, Any]:
             }
             for tier, following in zip(tiers, [*tiers[1:], None], strict=True)
         },
+        "audit": {"share": "auto", "floor": FLOOR},
     }
 
 
