@@ -28,8 +28,11 @@ review: {{prompt: "review-canary", rounds: 0}}
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Folder:
-    folder = Folder(tmp_path_factory.mktemp("fleet"), {})
+    path = tmp_path_factory.mktemp("fleet")
+    folder = Folder(path, {"FLEET_CONFIG": str(path / "config" / "fleet.yaml")})
     folder.write("job.yaml", JOB)
+    shipped = (ROOT / "config" / "fleet.yaml").read_text()
+    folder.write("config/fleet.yaml", f"{shipped}\nbudgets: {{usd_per_day: 1000, usd_per_month: 1000}}\n")
     local = (ROOT / "config" / "prometheus-local.yml").read_text()
     assert local.count(": 5s") == 2
     folder.write("config/prometheus-local.yml", local.replace(": 5s", ": 500ms"))
