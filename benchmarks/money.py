@@ -278,7 +278,8 @@ def _job(table: Table, kind: str) -> JobSpec:
 def _config() -> dict[str, Any]:
     tiers = list(MODELS)
     return {
-        "models": {name: {"context_tokens": 100_000} for name in MODELS.values()},
+        # As in the configuration that ships; without deadlines only audits take it.
+        "models": {name: {"context_tokens": 100_000, "service_tiers": ["flex"]} for name in MODELS.values()},
         "tiers": {
             tier: {
                 "model": MODELS[tier],

@@ -169,11 +169,10 @@ class Play:
             arms, counts = book.read(), book.counts()
             barred = below_floor(counts, tiers) if self._audits else ()
             known = beliefs(kind, tiers, self._prices, arms, self._pool.read(), barred)
-            accepted = sum(arm.accepted for arm in arms.values()) or 1.0
-            worth = sum(arm.cost for arm in arms.values()) / accepted / self._world.audit_cost(kind)
+            worth = sum(arm.cost for arm in arms.values()) / known.cost[-1, len(tiers) - 1]
             shares = {}
             for tier in tiers[:-1]:
-                part = sum(arm.accepted for (its, _), arm in arms.items() if its == tier) / accepted
-                shares[tier] = audit_share(counts.get(tier, Audits()), part, worth)
+                accepted = sum(arm.accepted for (its, _), arm in arms.items() if its == tier)
+                shares[tier] = audit_share(counts.get(tier, Audits()), accepted, worth)
             seen = self._seen[kind] = _Seen(now, known, shares)
         return seen

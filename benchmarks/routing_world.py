@@ -13,6 +13,8 @@ from fleet.sim.table import Table
 
 #: A rejected answer makes the next prompt longer by itself and the reason; a judge reads so much besides, and answers briefly.
 REASON_TOKENS, JUDGE_TOKENS, VERDICT_TOKENS = 20, 150, 20
+#: What flex costs, by which audits are asked, over the standard.
+FLEX = 0.5
 #: By how much the share of right outcomes may be below the last tier's alone.
 MARGIN = 0.005
 
@@ -63,7 +65,7 @@ class World:
 
     def audit_cost(self, kind: str) -> float:
         its, price = self.table.kinds[kind], self.prices[self.tiers[-1]]
-        return 1_000 * ((its.input_tokens + JUDGE_TOKENS) * price[0] + VERDICT_TOKENS * price[1])
+        return FLEX * 1_000 * ((its.input_tokens + JUDGE_TOKENS) * price[0] + VERDICT_TOKENS * price[1])
 
     def ladder(self, kind: str, ladder: Sequence[str], items: Sequence[int]) -> Tally:
         """What a fixed ladder comes to over these items."""

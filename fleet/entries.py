@@ -43,7 +43,7 @@ class Purpose:
     #: The tier whose answer it is shown.
     came_from: str | None = None
     asked: Asked = field(default_factory=Asked)
-    #: By which lane it is asked, and when its answer is due (Unix seconds; None: at once).
+    #: By which lane it is asked, and when its answer is due (Unix seconds; None: there is no deadline).
     lane: Lane = "standard"
     due: float | None = None
     #: It only measures: nothing waits for its answer, and no job is paused over it.

@@ -120,7 +120,7 @@ def _looks(
     judge = step.check.judge if step.check is not None else None
     found = [] if judge is None else [(judge.tier, judge.share, VERDICT_TOKENS)]
     told = config.audit_share(step.label)
-    found.append((FLAGSHIP, trust.MOST if told == "auto" else told, VERDICT_TOKENS))
+    found.append((FLAGSHIP, trust.usual_share(subtasks) if told == "auto" else told, VERDICT_TOKENS))
     rule = spec.holdout or config.holdout
     if rule is not None and starts_on != FLAGSHIP:
         found.append((FLAGSHIP, min(rule.share, rule.at_most / max(1, subtasks)), output_tokens))

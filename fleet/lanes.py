@@ -1,7 +1,8 @@
 """By which lane a call is asked: at once, at once but later where the vendor is busy (flex), or as a line of a batch.
 
 Pure functions of a deadline, a model and the configuration; it knows no provider and no state. Without a deadline everything is
-asked at once: a lower price is taken only by who has said how long there is.
+asked at once: a lower price is taken only by who has said how long there is. Audits are no answers that anybody waits for: they
+take flex wherever there is no deadline that it could miss.
 """
 
 from __future__ import annotations
@@ -30,6 +31,11 @@ def lane_of(left_s: float | None, model: ModelConfig, lanes: LanesConfig, *, bat
     if model.batch and batches and left_s >= lanes.batch_from_s:
         return "batch"
     return "flex" if flexible(left_s, model, lanes) else "standard"
+
+
+def audit_lane(left_s: float | None, model: ModelConfig, lanes: LanesConfig) -> Lane:
+    """The lane of an audit with so many seconds until the deadline of its step (None: there is none)."""
+    return "flex" if left_s is None or flexible(left_s, model, lanes) else "standard"
 
 
 def flexible(left_s: float, model: ModelConfig, lanes: LanesConfig) -> bool:

@@ -10,6 +10,7 @@ judged; an audit is asked once. Only a judge that the budget does not cover is w
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -19,7 +20,8 @@ from fleet.context import Context
 from fleet.entries import Call, Purpose, charge, judged
 from fleet.errors import BadInputError, BudgetExceededError, ProviderError
 from fleet.jobs import Step
-from fleet.ledger import LedgerEntry, Role
+from fleet.lanes import audit_lane, due_s
+from fleet.ledger import Lane, LedgerEntry, Role
 from fleet.outcomes import Answer, Look, Trail
 from fleet.providers.base import ModelRequest
 from fleet.store import Job
@@ -94,6 +96,7 @@ class Looks:
             GiveBack, JobCancelled: the call was not made.
         """
         role: Role = "audit" if answer.look == "audit" else "check"
+        lane, due = self._lane(job, step, claim.tier) if role == "audit" else ("standard", None)
         purpose = Purpose(
             job.id,
             claim.id,
@@ -105,6 +108,8 @@ class Looks:
             record=answer.record,
             came_from=answer.tier,
             asked=trail.asked,
+            lane=lane,
+            due=due,
         )
         try:
             request = _request(answer, step, values, shown)
@@ -126,6 +131,13 @@ class Looks:
             return Seen("right", reason, (self._booked(judged(entry, "ok"), call),))
         flaw: Literal["judge", "audit"] = "judge" if answer.look == "check" else "audit"
         return Seen("wrong", reason, (self._booked(judged(entry, "rejected", reason, flaw), call),))
+
+    def _lane(self, job: Job, step: Step, tier: str) -> tuple[Lane, float | None]:
+        """By which lane an audit is asked, and when its step is due (Unix seconds)."""
+        due_after_s = due_s(step, job.steps, job.spec.deadline)
+        due = None if due_after_s is None else job.created_at + due_after_s
+        config, left_s = self._context.config, None if due is None else due - time.time()
+        return audit_lane(left_s, config.model_of(tier)[1], config.lanes), due
 
     def _booked(self, entry: LedgerEntry, call: Call) -> Charge:
         """The entry of a look with its verdict, and what routing learns from it."""

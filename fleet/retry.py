@@ -31,7 +31,7 @@ async def failed_again(job: Job, archive: Archive, routes: Routes) -> list[Again
         if outcome.status == "failed" or (outcome.status == "skipped" and behind):
             id_ = place.id_in(job.id)
             trail = Trail(asked=Asked(outcome.asked)).dump() if outcome.asked else ""
-            tier = await routes.start(step, job.tenant, id_)
+            tier = await routes.start(step, job.tenant, None)
             again[id_] = Again(id=id_, tier=tier, needs=behind, trail=trail)
     return list(again.values())
 

@@ -265,7 +265,7 @@ class Rounds:
         )
 
     async def _tier(self, job: Job, place: Place) -> str:
-        return await self._routes.start(job.step(place.step), job.tenant, place.id_in(job.id))
+        return await self._routes.start(job.step(place.step), job.tenant, None)
 
 
 def phase_id(job_id: str, number: int) -> str:

@@ -88,8 +88,14 @@ class Routes:
         self._pool: tuple[float, Learned] = (float("-inf"), Learned())
         self._looking: set[asyncio.Task[None]] = set()
 
-    async def start(self, step: Step, tenant: str, subtask: str) -> str:
-        """The tier that a subtask starts on. Raises LinkError: its kind is asked for the first time and the store is away."""
+    async def start(self, step: Step, tenant: str, subtask: str | None) -> str:
+        """The tier that a subtask starts on; None: the likeliest one, to wait for its claim on.
+
+        Dice that are thrown for all that wait would fill the tiers that hardly anything is for with the few that they fell so
+        for, long before the rest has its turn. So they are thrown for each when it is claimed.
+
+        Raises LinkError: its kind is asked for the first time and the store is away.
+        """
         if step.tier != AUTO or not is_checked(step):
             return start_tier(step, self._config)
         return await self._choose(step, tenant, subtask, START) or start_tier(step, self._config)
@@ -134,12 +140,11 @@ class Routes:
         if tier not in tiers[:-1]:
             return 0.0
         known = await self._known_of(tenant, step.label, tiers)
-        accepted = sum(arm.accepted for arm in known.arms.values()) or 1.0
-        part = sum(arm.accepted for (its, _), arm in known.arms.items() if its == tier) / accepted
+        accepted = sum(arm.accepted for (its, _), arm in known.arms.items() if its == tier)
         # An audit costs about what an answer of the last tier does.
-        price = max(1.0, known.beliefs.cost[-1, len(tiers) - 1])
-        worth = sum(arm.cost for arm in known.arms.values()) / accepted / price
-        return audit_share(known.audits.get(tier, Audits()), part, worth, self._config.floor(step.label) or FLOOR)
+        worth = sum(arm.cost for arm in known.arms.values()) / max(1.0, known.beliefs.cost[-1, len(tiers) - 1])
+        floor = self._config.floor(step.label) or FLOOR
+        return audit_share(known.audits.get(tier, Audits()), accepted, worth, floor)
 
     async def look(self, tenant: str) -> list[Route]:
         """What is known of each kind of a tenant, the latest first. Raises LinkError."""
@@ -151,12 +156,14 @@ class Routes:
             found.append(self._route(name, tiers, book, pool, last))
         return found
 
-    async def _choose(self, step: Step, tenant: str, subtask: str, came_from: str) -> str | None:
+    async def _choose(self, step: Step, tenant: str, subtask: str | None, came_from: str) -> str | None:
         tiers = ladder_of(step, self._config)
         known = (await self._known_of(tenant, step.label, tiers)).beliefs
         routing = self._config.routing
         # No secret; the same whenever it is asked again.
-        dice = None if routing.frozen else Random(f"{routing.seed}/{subtask}/{came_from}")  # noqa: S311
+        dice = None
+        if subtask is not None and not routing.frozen:
+            dice = Random(f"{routing.seed}/{subtask}/{came_from}")  # noqa: S311
         return choose(known, came_from, dice)
 
     async def _known_of(self, tenant: str, kind: str, tiers: tuple[str, ...]) -> _Known:

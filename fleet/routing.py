@@ -55,6 +55,9 @@ BY_CHANCE = 2.0
 LEAST = 0.02
 #: Calls that the prices count as, for what a call costs.
 PRICE_WEIGHT = 2.0
+#: What is spent on trying a tier that a ladder skips, of what an outcome costs, and how often it is tried at most: once its
+#: chance is thought to be small, nothing else tells that it has become better.
+PROBES, MOST_PROBED = 0.003, 0.04
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,28 +189,34 @@ class Draw:
             came_from = tier
         return cost, 1 - left
 
+    def loss(self, came_from: int, ladder: Sequence[int]) -> float:
+        """Expected cost of a ladder from there, less what the outcome is worth.
+
+        An accepted one is worth what one costs in the kind (Dinkelbach 1967, "On Nonlinear Fractional Programming").
+        """
+        cost, accepted = self.outlook(came_from, ladder)
+        return cost - self._beliefs.worth * accepted
+
 
 def choose(known: Beliefs, came_from: str, dice: Random | None) -> str | None:
     """The tier that answers next, None at the top; without dice, as the means have it."""
     tiers = known.tiers
-    if came_from not in tiers:
-        ladders = known.ladders[-1]
-        if len(ladders) == 1:
-            return tiers[ladders[0][0]]
-        draw = Draw(known, dice)
-        return tiers[min(ladders, key=draw.ratio)[0]]
-    at = tiers.index(came_from)
+    at = tiers.index(came_from) if came_from in tiers else -1
     ladders = known.ladders[at]
     if len(ladders) < 2:
         return tiers[ladders[0][0]] if ladders else None
     draw = Draw(known, dice)
+    first = min(ladders, key=draw.ratio if at < 0 else lambda ladder: draw.loss(at, ladder))[0]
+    return tiers[first if dice is None else _probed(known, at, first, dice)]
 
-    def loss(ladder: tuple[int, ...]) -> float:
-        # An accepted outcome is worth what one costs in the kind (Dinkelbach 1967, "On Nonlinear Fractional Programming").
-        cost, accepted = draw.outlook(at, ladder)
-        return cost - known.worth * accepted
 
-    return tiers[min(ladders, key=loss)[0]]
+def _probed(known: Beliefs, at: int, first: int, dice: Random) -> int:
+    """The chosen tier, or now and then one that it skips."""
+    for tier in range(at + 1, first):
+        share = PROBES * known.worth / known.cost[at, tier]
+        if tier not in known.barred and dice.random() < min(MOST_PROBED, share):
+            return tier
+    return first
 
 
 def _ladders(count: int, barred: frozenset[int]) -> dict[int, tuple[tuple[int, ...], ...]]:

@@ -3,33 +3,36 @@
 Pure functions over counts of audited answers: how many were looked at, and how many of those were right. It knows neither who
 looks (the flagship, or a person) nor where the counts are kept.
 
-An audit costs about as much as the flagship's own answer, so it is spent where it can change something: on the first answers of
-a tier, until a check that lets much through would have shown; then on a share of the kind's cost; and again on many answers as
-soon as wrong ones were found, until it is clear whether they are too many.
+An audit costs about as much as the flagship's own answer, so it is spent where it can change something: as many as the square
+root of a tier's accepted answers, so many of the first of them and ever fewer after that, within a part of what the kind costs;
+and more as soon as wrong ones were found, until it is clear whether they are too many.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import exp, lgamma, log, log1p
+from math import exp, lgamma, log, log1p, sqrt
 
 #: Of the accepted answers of a tier so many have to be right, and how sure one has to be that they are not before the kind starts
-#: higher.
-FLOOR, SURE = 0.95, 0.9
+#: higher: it is asked after each audit, so by chance alone it is said more often than asking once would say it.
+FLOOR, SURE = 0.95, 0.95
 #: Wrong answers that have to have been found, discounted: a single one may be the auditor's mistake.
 FOUND = 1.5
 #: What is thought before anything was audited: a Beta with the floor for its mean, most of it near 1.
 PRIOR_WEIGHT = 10.0
-#: Audits of a kind's first answers: as many as cost what so many of its outcomes do, but at least and at most so many.
-FIRST, FEWEST, MOST_FIRST = 12.0, 5.0, 18.0
-#: The share of answers that those, and the audits after a finding, are taken from, and how likely it has to be that the floor is
-#: missed for that.
-MANY, DOUBT = 0.2, 0.5
+#: Audits of a tier, as a multiple of the square root of its accepted answers: of 100 five, of 1,600 twenty. Of an answer of each
+#: next one that is the share whose sum they are.
+ROOT = 0.5
+#: The first few are made soon, whatever they cost: without them nothing is known. The others cost at most such a part of what
+#: the kind does.
+FEW, SPENT = 4.0, 0.1
+#: How likely it has to be that the floor is missed to look closer, and up to which multiple of the square root.
+DOUBT, CLOSER = 0.5, 4.0
 #: Audits without a verdict that are enough in doubt.
 PENDING = 6.0
-#: What audits may cost besides, of what the kind costs; and the least and the most of its answers.
-SPENT, LEAST, MOST = 0.005, 0.002, 0.01
+#: The least and the most of its answers.
+LEAST, MANY = 0.002, 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,17 +55,24 @@ def is_below(counts: Audits, floor: float) -> bool:
     return counts.audited - counts.right > FOUND and misses(counts, floor) > SURE
 
 
-def audit_share(counts: Audits, part: float, worth: float, floor: float = FLOOR) -> float:
-    """The share of a tier's accepted answers to audit, 0 to 1.
+def audit_share(counts: Audits, accepted: float, worth: float, floor: float = FLOOR) -> float:
+    """The share of a tier's next accepted answers to audit, 0 to 1.
 
-    `part`: of the kind's accepted outcomes those that are this tier's. `worth`: what an outcome of the kind costs, over what an
-    audit does.
+    `accepted`: how many of its answers were so far, discounted. `worth`: what the kind has cost so far, in audits.
     """
-    first = part * min(MOST_FIRST, max(FEWEST, FIRST * worth))
     asked = max(counts.asked, counts.audited)
-    if asked < first or (asked - counts.audited < PENDING and misses(counts, floor) > DOUBT):
+    root = sqrt(accepted + 1)
+    in_doubt = misses(counts, floor) > DOUBT and asked < CLOSER * root and asked - counts.audited < PENDING
+    if asked < FEW or in_doubt:
         return MANY
-    return min(MOST, max(LEAST, SPENT * worth))
+    if asked >= FEW + SPENT * worth:
+        return LEAST
+    return min(MANY, max(LEAST, ROOT / (2 * root)))
+
+
+def usual_share(accepted: int) -> float:
+    """The share of so many answers that comes to be audited where none is found wrong."""
+    return min(MANY, max(LEAST, FEW / max(1, accepted), ROOT / sqrt(max(1, accepted))))
 
 
 def misses(counts: Audits, floor: float) -> float:

@@ -6,7 +6,7 @@ from random import Random
 
 import pytest
 
-from fleet.trust import FEWEST, LEAST, MANY, MOST, Audits, audit_share, below, below_floor, is_below
+from fleet.trust import FEW, LEAST, MANY, SPENT, Audits, audit_share, below, below_floor, is_below, usual_share
 
 TIERS = ("nano", "mini", "flagship")
 
@@ -52,9 +52,32 @@ def test_one_bad_audit_is_no_evidence() -> None:
 
 
 def test_many_are_audited_at_first_and_in_doubt_and_few_when_all_is_well() -> None:
-    assert audit_share(Audits(), 1.0, 0.1) == MANY
-    calm = audit_share(Audits(40, 40), 1.0, 0.1)
-    assert LEAST <= calm <= MOST
-    assert audit_share(Audits(10, 8), 1.0, 0.1) == MANY
-    # A tier that few answers come from is worth few audits.
-    assert audit_share(Audits(FEWEST / 2, FEWEST / 2), 0.1, 0.1) <= MOST
+    assert audit_share(Audits(), 0, 0) == MANY
+    calm = [audit_share(Audits(20, 20), accepted, 1_000) for accepted in (100, 1_000, 10_000, 1_000_000)]
+    assert calm == sorted(calm, reverse=True)
+    assert calm[0] < MANY
+    assert calm[-1] == LEAST
+    assert audit_share(Audits(10, 8), 100, 1_000) == MANY
+
+
+@pytest.mark.parametrize("accepted", [30, 300, 3_000])
+def test_audits_come_to_the_usual_share_of_what_was_accepted(accepted: int) -> None:
+    found = 0.0
+    for before in range(accepted):
+        found += audit_share(Audits(found, found), before, 1e9)
+    assert found / accepted == pytest.approx(usual_share(accepted), rel=0.35)
+
+
+def test_a_cheap_kind_pays_for_a_few_audits_and_then_for_a_part_of_what_it_costs() -> None:
+    # An audit costs what 20 of its outcomes do.
+    found, cheap = 0.0, 1 / 20
+    for before in range(400):
+        found += audit_share(Audits(found, found), before, before * cheap)
+    assert FEW <= found <= FEW + 1 + SPENT * 400 * cheap + 400 * LEAST
+
+
+def test_a_doubt_is_looked_into_as_long_as_verdicts_come_and_not_for_ever() -> None:
+    assert audit_share(Audits(10, 8, asked=30), 400, 1_000) < MANY
+    borderline = Audits(300, 280)
+    assert audit_share(borderline, 2_000, 1_000) < MANY
+    assert audit_share(borderline, 20_000, 1_000) == MANY
