@@ -6,7 +6,8 @@ nothing here is asked. Where it does not,
 - the call is sent with a lower limit on its output, by what calls of its kind were seen to write (`fleet.observed`): that is
   the most it can cost then. So a budget smaller than the sum of all worst cases lets several times as many calls run, and is
   used up to a call's real size. An answer that the lower limit cuts off is booked as rejected and the call made again with all
-  of its output. Where nothing was seen yet and nobody else holds anything, a quarter of the output is tried;
+  of its output. Where nothing was seen yet and nobody else holds anything, a quarter of the output is tried, or what there is
+  money for;
 - else it waits for others to settle. Of those who wait in a process for the same budget only the first asks the store, and
   who gets in is followed by the next at once;
 - where nobody holds anything no wait helps: BudgetExceededError, and the job pauses.
@@ -19,6 +20,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -92,6 +94,8 @@ class Fitting:
         self._most = max(choice.request.max_output_tokens for choice in whole)
         self._whole = self.choices = whole
         self._may_cut = True
+        #: Of the output; None: there is all of it.
+        self._limit: int | None = None
         self._until: float | None = None
         #: In which it is the first.
         self._line: tuple[str, ...] | None = None
@@ -113,6 +117,7 @@ class Fitting:
     def instead(self, whole: Sequence[Choice]) -> None:
         """From now on the call is made in another way: the choices with all their output."""
         self._whole = self.choices = whole
+        self._limit = None
 
     def begun(self) -> None:
         """The call has its hold, or is not made: whoever is next in line may look."""
@@ -129,13 +134,14 @@ class Fitting:
             BudgetExceededError: nothing that anybody holds could make room.
             GiveBack: others hold what is left for longer than a moment.
         """
-        if self._may_cut and self.choices is self._whole:
+        if self._may_cut:
+            left = short.cap - short.used - short.others
             limit = self._lines.observed.bound(self._kind)
             if limit is None and short.others == 0:
-                limit = math.ceil(TYPICAL_OUTPUT * self._most)
-            if limit is not None and (limit := max(LEAST_OUTPUT, limit)) < self._most:
-                self.choices = within(limit)
-                if self._amount(name) <= short.cap - short.used - short.others:
+                limit = self._affordable(math.ceil(TYPICAL_OUTPUT * self._most), left, name, within)
+            if limit is not None and (limit := max(LEAST_OUTPUT, limit)) < (self._limit or self._most):
+                self.choices, self._limit = within(limit), limit
+                if self._amount(name) <= left:
                     return
         if short.others == 0 or self._purpose.claim.claims >= CLAIMS:
             raise exceeded(self._purpose.job, short, self._amount(name))
@@ -160,11 +166,19 @@ class Fitting:
         self._lines.observed.add(self._kind, self._most if cut else completion.usage.output_tokens)
         if not cut or self.choices is self._whole:
             return True
-        self.choices, self._may_cut = self._whole, False
+        self.choices, self._limit, self._may_cut = self._whole, None, False
         return False
 
+    def _affordable(self, limit: int, left: int, name: str, within: Callable[[int], Sequence[Choice]]) -> int:
+        """The highest output up to `limit` that costs no more than what is left, if there is one."""
+        return bisect_right(range(limit), left, lo=LEAST_OUTPUT + 1, key=lambda most: _amount(within(most), name)) - 1
+
     def _amount(self, name: str) -> int:
-        return next(choice.worst.cost_nano_usd for choice in self.choices if choice.name == name)
+        return _amount(self.choices, name)
+
+
+def _amount(choices: Sequence[Choice], name: str) -> int:
+    return next(choice.worst.cost_nano_usd for choice in choices if choice.name == name)
 
 
 async def wait_or_fail(purpose: Purpose, short: Refused, amount: int) -> None:

@@ -98,14 +98,15 @@ def test_a_job_that_somebody_paused_is_not_relieved(valkey: Valkey, tmp_path: Pa
     on_bench(scenario, valkey, tmp_path, config(), sim=sim.url)
 
 
+@pytest.mark.parametrize(("most", "budget"), [(400, WORST * 0.8), (4_000, WORST)])
 def test_a_budget_below_a_single_worst_case_is_used_all_the_same(
-    valkey: Valkey, tmp_path: Path, sim: RunningSim
+    valkey: Valkey, tmp_path: Path, sim: RunningSim, most: int, budget: float
 ) -> None:
     async def scenario(fleet: Bench) -> None:
-        budget = WORST * 0.8
-        job = await fleet.run(await fleet.submit(items=ITEMS, steps=[WRITE], budget_usd=budget))
+        step = WRITE | {"max_output_tokens": most}
+        job = await fleet.run(await fleet.submit(items=ITEMS * 3, steps=[step], budget_usd=budget))
         cost = books(await fleet.ledger(job.id), sim.charges(), job.id)
-        assert max(request.max_output_tokens for request in fleet.provider.asked) < 400
+        assert max(request.max_output_tokens for request in fleet.provider.asked) < most
         assert 0.5 * budget * 1e9 < cost <= budget * 1e9
         assert await fleet.money(job.id) == (cost, 0)
 
