@@ -83,7 +83,7 @@ bench-api: $(READY) .venv-litellm/.ready
 bench-autoscale: $(READY) .venv-peers/.ready
 	$(BIN)/python -m benchmarks.autoscale
 
-# About five minutes: a fleet of eight workers on a correctness table, and budgets under 1,000 calls at a time. The figures, and
+# About eight minutes: a fleet of eight workers on a correctness table, and budgets under 1,000 calls at a time. The figures, and
 # out/bench/money.png. `make bench-money TABLE=FILE` runs another table.
 TABLE ?= benchmarks/tables/money.yaml
 bench-money: $(READY) .venv-peers/.ready

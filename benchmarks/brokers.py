@@ -7,30 +7,26 @@ what a subtask waited for to the start of its call. Ratios are RabbitMQ's over R
 
 from __future__ import annotations
 
-import json
-import os
 import statistics
 import sys
 import tempfile
 import time
 from pathlib import Path
 
-import redis
 import uvloop
 
 from benchmarks.dispatch import CONFIG, ready_to_start_ms
 from benchmarks.processes import FailedError, Processes
+from benchmarks.scenes import bare
 from fleet.client import FleetClient
-from fleet.config import Environment
 from fleet.jobs import JobSpec, JobStatus
 from fleet.runtime import Runtime
 
 ITEMS, PAIRS, SLOTS = 6_000, 3, 200
 
 
-async def measured(processes: Processes) -> dict[str, float]:
-    """Of the fleet in the environment."""
-    runtime = Runtime.from_environment(Environment())
+async def measured(processes: Processes, runtime: Runtime) -> dict[str, float]:
+    """Of a fleet."""
     try:
         client = FleetClient(runtime)
         waited_ms = await ready_to_start_ms(client)
@@ -54,20 +50,7 @@ def run(broker: str | None) -> dict[str, float]:
         folder = Path(name)
         processes = Processes(folder)
         try:
-            url = processes.start_store()
-            (folder / "fleet.yaml").write_text(json.dumps(CONFIG))
-            os.environ |= {
-                "FLEET_REDIS_URL": url,
-                "FLEET_BROKER_URL": broker or url,
-                "FLEET_CONFIG": str(folder / "fleet.yaml"),
-                "FLEET_BLOBS": str(folder / "blobs"),
-                "FLEET_SIM_URL": "http://127.0.0.1:1/v1",
-            }
-            for tier, concurrency in (("coordinator", 20), ("nano", SLOTS)):
-                processes.start(tier, sys.executable, "-m", "benchmarks.scale_worker", tier, str(concurrency))
-            with redis.Redis.from_url(url) as store:
-                processes.until_registered(store, {"coordinator": 1, "nano": 1})
-            return uvloop.run(measured(processes))
+            return uvloop.run(measured(processes, bare(processes, folder, CONFIG, SLOTS, broker)))
         except FailedError as error:
             sys.exit(f"\n{error}\n{processes.last_words()}")
         finally:

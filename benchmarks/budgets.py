@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import random
 import sys
 import tempfile
@@ -24,18 +23,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import redis
-
-from benchmarks.processes import FailedError, Processes, free_port
+from benchmarks.processes import FailedError, Processes
+from benchmarks.scenes import simulated
 from fleet.client import FleetClient
-from fleet.config import Environment
 from fleet.jobs import JobSpec, JobStatus
 from fleet.prices import NANO_PER_USD
 from fleet.runtime import NAMESPACE, Runtime
-from fleet.sim.settings import Latency, SimSettings
+from fleet.sim.settings import Latency
 
 WORKERS, CONCURRENCY = 2, 600
-MODEL, KEY = "model", "sk-benchmark"
+MODEL = "model"
+#: A call takes so long at least: as many are under way as the fleet begins in that time.
+CALL_S = 10.0
 #: A call may write so much, and writes a quarter of it, more or less.
 MOST_OUTPUT = 700
 #: Budgets in dollars, and items that would cost more than all of them.
@@ -145,31 +144,13 @@ def _start(folder: Path, processes: Processes) -> tuple[Runtime, Path]:
         "tenants": {"bravo": {"usd_per_day": TENANT_USD}},
         "budgets": {"usd_per_day": FLEET_USD},
     }
-    (folder / "fleet.yaml").write_text(json.dumps(config))
-    port, charges = free_port(), folder / "charges.jsonl"
-    settings = SimSettings(
-        port=port,
-        api_key=KEY,
-        charges=charges,
-        latency={MODEL: Latency(base_s=4, per_output_token_s=0.002, per_1k_input_s=0)},
-        invalid_output={MODEL: 0},
-    )
-    sim = (sys.executable, "-m", "fleet.sim", settings.model_dump_json(), str(folder / "fleet.yaml"))
-    processes.start("provider", *sim)
-    url = processes.start_store()
-    os.environ |= {
-        "FLEET_REDIS_URL": url,
-        "FLEET_CONFIG": str(folder / "fleet.yaml"),
-        "FLEET_BLOBS": str(folder / "blobs"),
-        "OPENAI_BASE_URL": f"http://127.0.0.1:{port}/v1",
-        "OPENAI_API_KEY": KEY,
+    charges = folder / "charges.jsonl"
+    sim = {
+        "charges": charges,
+        "latency": {MODEL: Latency(base_s=CALL_S, per_output_token_s=0.002, per_1k_input_s=0)},
+        "invalid_output": {MODEL: 0},
     }
-    processes.start("coordinator", sys.executable, "-m", "fleet", "coordinator")
-    for number in range(WORKERS):
-        processes.start(f"worker {number}", sys.executable, "-m", "fleet", "worker", "--tier", "nano")
-    with redis.Redis.from_url(url) as store:
-        processes.until_registered(store, {"coordinator": 1, "nano": WORKERS})
-    return Runtime.from_environment(Environment()), charges
+    return simulated(processes, folder, config, sim, {"nano": WORKERS}), charges
 
 
 def _job(name: str, budget_usd: float | None = None) -> JobSpec:

@@ -13,8 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import json
-import os
 import statistics
 import sys
 import tempfile
@@ -27,8 +25,8 @@ from celery import Celery
 from kombu import Queue
 
 from benchmarks.processes import FailedError, Processes
+from benchmarks.scenes import bare
 from fleet.client import FleetClient
-from fleet.config import Environment
 from fleet.jobs import JobSpec, JobStatus
 from fleet.runtime import Runtime
 from queues.tiers import Allowance
@@ -123,8 +121,9 @@ async def permit_cpu_ms(runtime: Runtime, processes: Processes, lanes: int) -> f
     return 1000 * (time.process_time() + processes.cpu_seconds()["store"] - used) / PERMITS
 
 
-async def measure(processes: Processes, url: str, store: redis.Redis) -> None:
-    runtime = Runtime.from_environment(Environment())
+async def measure(processes: Processes, runtime: Runtime) -> None:
+    url = str(runtime.environment.fleet_redis_url)
+    store = redis.Redis.from_url(url)
     try:
         client = FleetClient(runtime)
         print(f"ready_to_start_p50_ms: {await ready_to_start_ms(client):.2f}", flush=True)
@@ -136,6 +135,7 @@ async def measure(processes: Processes, url: str, store: redis.Redis) -> None:
         print(f"permit_cpu_ms: {await permit_cpu_ms(runtime, processes, LANES):.3f}")
         print(f"permit_cpu_ms_alone: {await permit_cpu_ms(runtime, processes, 1):.3f}")
     finally:
+        store.close()
         await runtime.aclose()
 
 
@@ -144,19 +144,7 @@ def main() -> None:
         folder = Path(name)
         processes = Processes(folder)
         try:
-            url = processes.start_store()
-            (folder / "fleet.yaml").write_text(json.dumps(CONFIG))
-            os.environ |= {
-                "FLEET_REDIS_URL": url,
-                "FLEET_CONFIG": str(folder / "fleet.yaml"),
-                "FLEET_BLOBS": str(folder / "blobs"),
-                "FLEET_SIM_URL": "http://127.0.0.1:1/v1",
-            }
-            for tier, concurrency in (("coordinator", 20), ("nano", 100)):
-                processes.start(tier, sys.executable, "-m", "benchmarks.scale_worker", tier, str(concurrency))
-            with redis.Redis.from_url(url) as store:
-                processes.until_registered(store, {"coordinator": 1, "nano": 1})
-                uvloop.run(measure(processes, url, store))
+            uvloop.run(measure(processes, bare(processes, folder, CONFIG, slots=100)))
         except FailedError as error:
             sys.exit(f"\n{error}\n{processes.last_words()}")
         finally:

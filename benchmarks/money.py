@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -24,21 +23,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import redis
-
 from benchmarks.money_figures import KindFigures, figures_of, lines
-from benchmarks.processes import FailedError, Processes, free_port
+from benchmarks.processes import FailedError, Processes
 from benchmarks.routing_play import Ended, Play
 from benchmarks.routing_tables import random_table
 from benchmarks.routing_world import Tally, World
+from benchmarks.scenes import simulated
 from fleet.client import FleetClient
-from fleet.config import Environment, FleetConfig
+from fleet.config import FleetConfig
 from fleet.errors import BadInputError
 from fleet.jobs import JobSpec, JobStatus
 from fleet.ledger import LedgerEntry
 from fleet.prices import Usage, cost_nano_usd
 from fleet.runtime import Runtime
-from fleet.sim.settings import Latency, SimSettings
+from fleet.sim.settings import Latency
 from fleet.sim.table import Table, load_table
 from fleet.trust import FLOOR
 
@@ -50,7 +48,6 @@ TABLE = Path(__file__).with_name("tables") / "money.yaml"
 MODELS = {"nano": "gpt-5.4-nano", "mini": "gpt-5.4-mini", "flagship": "gpt-5.4"}
 SECONDS = {"nano": 0.6, "mini": 0.9, "flagship": 1.4}
 WORKERS, CONCURRENCY = {"nano": 3, "mini": 3, "flagship": 2}, 60
-KEY = "sk-benchmark"
 PATIENCE_S = 1_200.0
 #: A check that sees what the table says is seen: right answers and leaked ones bear `ok-`.
 ANSWER = {
@@ -99,35 +96,12 @@ def measure(table: Table, folder: Path) -> tuple[World, dict[str, Tally], list[E
 
 
 def _start(table: Table, folder: Path, processes: Processes) -> Runtime:
-    (folder / "fleet.yaml").write_text(json.dumps(_config()))
     (folder / "table.json").write_text(table.model_dump_json())
-    port = free_port()
-    settings = SimSettings(
-        port=port,
-        api_key=KEY,
-        table=folder / "table.json",
-        latency={
-            MODELS[tier]: Latency(base_s=seconds, per_output_token_s=0, per_1k_input_s=0)
-            for tier, seconds in SECONDS.items()
-        },
-    )
-    sim = (sys.executable, "-m", "fleet.sim", settings.model_dump_json(), str(folder / "fleet.yaml"))
-    processes.start("provider", *sim)
-    url = processes.start_store()
-    os.environ |= {
-        "FLEET_REDIS_URL": url,
-        "FLEET_CONFIG": str(folder / "fleet.yaml"),
-        "FLEET_BLOBS": str(folder / "blobs"),
-        "OPENAI_BASE_URL": f"http://127.0.0.1:{port}/v1",
-        "OPENAI_API_KEY": KEY,
+    latency = {
+        MODELS[tier]: Latency(base_s=seconds, per_output_token_s=0, per_1k_input_s=0)
+        for tier, seconds in SECONDS.items()
     }
-    processes.start("coordinator", sys.executable, "-m", "fleet", "coordinator")
-    for tier, workers in WORKERS.items():
-        for number in range(workers):
-            processes.start(f"{tier} {number}", sys.executable, "-m", "fleet", "worker", "--tier", tier)
-    with redis.Redis.from_url(url) as store:
-        processes.until_registered(store, {"coordinator": 1, **WORKERS})
-    return Runtime.from_environment(Environment())
+    return simulated(processes, folder, _config(), {"table": folder / "table.json", "latency": latency}, WORKERS)
 
 
 async def _run(table: Table, runtime: Runtime, processes: Processes) -> tuple[World, dict[str, Tally], list[Ended]]:
