@@ -14,9 +14,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 from random import Random
 
@@ -87,6 +87,8 @@ class Routes:
         self._known: OrderedDict[tuple[str, str, tuple[str, ...]], _Known] = OrderedDict()
         self._pool: tuple[float, Learned] = (float("-inf"), Learned())
         self._looking: set[asyncio.Task[None]] = set()
+        #: Audits asked for here since a book was read, by (tenant, book, tier): many answers are accepted within a second.
+        self._asked: Counter[tuple[str, str, str]] = Counter()
 
     async def start(self, step: Step, tenant: str, subtask: str | None) -> str:
         """The tier that a subtask starts on; None: the likeliest one, to wait for its claim on.
@@ -126,6 +128,7 @@ class Routes:
 
     def asked(self, entry: LedgerEntry) -> tuple[Lesson, ...] | None:
         """What it teaches that an accepted answer is given to an auditor, whose verdict comes later."""
+        self._asked[entry.tenant or DEFAULT, book_of(entry.kind or entry.step or ""), entry.tier] += 1
         return None if self._config.routing.frozen else (self._lesson(entry, {}, {}, {f"asked:{entry.tier}": 1.0}),)
 
     async def audit_share(self, step: Step, tenant: str, tier: str) -> float:
@@ -144,7 +147,9 @@ class Routes:
         # An audit costs about what an answer of the last tier does.
         worth = sum(arm.cost for arm in known.arms.values()) / max(1.0, known.beliefs.cost[-1, len(tiers) - 1])
         floor = self._config.floor(step.label) or FLOOR
-        return audit_share(known.audits.get(tier, Audits()), accepted, worth, floor)
+        counts = known.audits.get(tier, Audits())
+        asked = max(counts.asked, counts.audited) + self._asked[tenant, book_of(step.label), tier]
+        return audit_share(replace(counts, asked=asked), accepted, worth, floor)
 
     async def look(self, tenant: str) -> list[Route]:
         """What is known of each kind of a tenant, the latest first. Raises LinkError."""
@@ -189,6 +194,8 @@ class Routes:
 
     async def _read(self, key: tuple[str, str, tuple[str, ...]]) -> None:
         tenant, kind, tiers = key
+        for tier in tiers:
+            self._asked.pop((tenant, book_of(kind), tier), None)
         if time.monotonic() - self._pool[0] > LOOK_S:
             self._pool = (time.monotonic(), await self._lessons.read(*FLEET))
         book = await self._lessons.read(tenant, book_of(kind))
