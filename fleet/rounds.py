@@ -73,6 +73,8 @@ class Rounds:
         phase = job.phases[number]
         bodies = [Shard(1, number, shard).body_in(job.id) for shard in range(phase.shards)]
         await self._gates.open(self._root(job, Shard(1, number, 0)), bodies, width=job.width)
+        if first := await self._routes.first(phase.each, job.tenant):
+            await self._store.begin_slowly(job.id, first, number)
         for shard in range(min(job.window, phase.shards)):
             await self._open_shard(job, Shard(1, number, shard))
 

@@ -47,6 +47,8 @@ RECENT, AUDITED, POOLED = 60.0, 4.0, 4.0
 USUAL = Usage(input_tokens=1_000, output_tokens=300)
 #: Draws from which the odds of a choice are told.
 DRAWS = 400
+#: Outcomes of a kind after which it is known well enough, and subtasks that run at first where it is not.
+ENOUGH, FIRST = 100, 12
 #: Bytes of a kind that are the name of its book as they are.
 MOST_NAME = 120
 
@@ -101,6 +103,21 @@ class Routes:
         if step.tier != AUTO or not is_checked(step):
             return start_tier(step, self._config)
         return await self._choose(step, tenant, subtask, START) or start_tier(step, self._config)
+
+    async def first(self, steps: Sequence[Step], tenant: str) -> int:
+        """Of how many subtasks of such steps one should wait for the outcome before many follow; 0: of none.
+
+        Where little is known of a kind, hundreds that start at the same moment would all start by a guess. Raises LinkError like
+        `start`.
+        """
+        if self._config.routing.frozen:
+            return 0
+        for step in steps:
+            if step.tier == AUTO and is_checked(step):
+                known = await self._known_of(tenant, step.label, ladder_of(step, self._config))
+                if sum(arm.n for (_, came_from), arm in known.arms.items() if came_from == START) < ENOUGH:
+                    return FIRST
+        return 0
 
     async def next(self, step: Step, tier: str, tenant: str, subtask: str) -> str | None:
         """The tier that answers after `tier` was rejected, None at the top. Raises LinkError like `start`."""

@@ -70,6 +70,10 @@ class Store:
         """Let `job` take part in the fair order; `share` is its weight among its tenant's jobs."""
         await self.link.execute("HSET", self._key("j", job), "tenant", tenant, "share", share, idempotent=True)
 
+    async def begin_slowly(self, job: str, first: int, phase: int) -> None:
+        """Let only `first` subtasks of a job be out from its phase on, then twice as many as have ended, until enough have."""
+        await self.link.execute("HSET", self._key("j", job), "slow", f"{first} {phase}", idempotent=True)
+
     async def now(self) -> float:
         """The server's time, by which times of different processes can be told apart: seconds since 1970."""
         seconds, microseconds = await self.link.execute("TIME", idempotent=True)

@@ -6,6 +6,8 @@
 -- ARGV[2] requests/min  ARGV[3] tokens/min  ARGV[4] in flight (0: no limit)  ARGV[5] 1: the limits are to be found out
 -- ARGV[6] tier   ARGV[7] most   ARGV[8] unsent_ms: how long until it counts as never sent
 -- ARGV[9] 1: the work goes elsewhere in an outage   ARGV[10…] all tiers whose work waits for this account
+-- A job that begins slowly has at first so many out, then twice as many as have ended, until enough have: what comes of the first
+-- tells where the others should go. Such a lane is set aside as long as it may send nothing, and looked at again in a moment.
 -- Reply: flat list of id, task, gate, gate_index (empty strings where there is none).
 local tier, most, unsent_ms = ARGV[6], tonumber(ARGV[7]), tonumber(ARGV[8])
 local workers, backlog, virtual = key('w', tier), key('b', tier), key('v', tier)
@@ -115,13 +117,51 @@ local function take_suspects()
   end
 end
 
+local aside, AGAIN_MS, MOST_LANES, ENOUGH = key('slow', tier), 100, 50, 200
+local function reopen()
+  for _, lane in ipairs(redis.call('ZRANGEBYSCORE', aside, '-inf', now, 'LIMIT', 0, MOST_LANES)) do
+    redis.call('ZREM', aside, lane)
+    local tenant, job = string.match(lane, '^(.*)\n(.-)$')
+    local stopped = redis.call('HEXISTS', key('j', job), 'stop') == 1 -- all its lanes open when it is resumed
+    if not stopped and redis.call('LLEN', key('b', tier, tenant, job)) > 0 then open_lane(tier, tenant, job) end
+  end
+end
+-- How many more of a job that begins slowly may be out. `slow`: how many at first, and in which of its phases; `since`: that, and
+-- how many had ended when it began.
+local function may_send(job, slow, since)
+  local out, ended, counts = 0, 0, redis.call('HGETALL', key('c', job))
+  for i = 1, #counts, 2 do
+    local state = string.match(counts[i], ':(%l+)$')
+    if state == 'queued' or state == 'running' then out = out + counts[i + 1] end
+    if state == 'final' then ended = ended + counts[i + 1] end
+  end
+  local phase, before = string.match(since or '', '^(.*) (%d+)$')
+  if phase ~= slow then
+    before = ended
+    redis.call('HSET', key('j', job), 'slow_since', slow .. ' ' .. int(ended))
+  end
+  ended = ended - before
+  if ended >= ENOUGH then
+    redis.call('HDEL', key('j', job), 'slow', 'slow_since')
+    return math.huge
+  end
+  return math.max(tonumber(string.match(slow, '^%d+')), 2 * ended) - out
+end
+
 take_suspects()
+reopen()
 local met = 0
 -- Takes from a job as long as it is its turn: `until_job` and `until_tenant` are the times of those that come next.
 local function serve(tenant, lanes, job, from, until_job, tenant_from, until_tenant)
-  local ids, share, weight = {}, unpack(redis.call('HMGET', key('j', job), 'share', 'weight'))
+  local ids, share, weight, slow, since = {}, unpack(redis.call('HMGET', key('j', job), 'share', 'weight', 'slow', 'slow_since'))
   share, weight = tonumber(share or 1), tonumber(weight or 1)
   local at, tenant_at, last, tenant_last = from, tenant_from, nil, nil
+  local may = slow and may_send(job, slow, since) or math.huge
+  if may <= 0 then
+    redis.call('ZREM', lanes, job)
+    redis.call('ZADD', aside, now + AGAIN_MS, tenant .. '\n' .. job)
+    return
+  end
   repeat
     local id = redis.call('LPOP', key('b', tier, tenant, job))
     local s = id and key('s', id)
@@ -144,7 +184,7 @@ local function serve(tenant, lanes, job, from, until_job, tenant_from, until_ten
       last, tenant_last = at, tenant_at
       at, tenant_at = at + cost / share, tenant_at + cost / weight
     end
-  until not at or room <= 0 or met >= LOOKED_AT or at >= until_job or tenant_at >= until_tenant
+  until not at or room <= 0 or #ids >= may or met >= LOOKED_AT or at >= until_job or tenant_at >= until_tenant
   queue_all(job, ids)
   if last then
     redis.call('HSET', virtual, tenant, last, '*', tenant_last)
