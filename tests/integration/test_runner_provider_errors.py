@@ -92,7 +92,12 @@ def test_a_refused_key_pauses_the_job_and_names_the_variable(
     on_bench(scenario, valkey, tmp_path, config(), openai_base_url=broken_sim.url, openai_api_key="wrong-canary")
 
 
-def test_a_vendor_that_cannot_be_reached_at_all_pauses_the_job(valkey: Valkey, tmp_path: Path) -> None:
+def test_a_vendor_that_cannot_be_reached_at_all_pauses_the_job(
+    valkey: Valkey, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # One call looks after a second whether the vendor is back; the others go on waiting until they lose patience.
+    monkeypatch.setattr(permits, "PERMIT_PATIENCE_S", 4.0)
+
     async def scenario(fleet: Bench) -> None:
         job = await fleet.run(await fleet.submit(items=list(range(20)), steps=[WRITE | {"each": "items"}]))
         assert (job.status, "cannot be reached; check the base URL" in str(job.error)) == (JobStatus.PAUSED, True)
