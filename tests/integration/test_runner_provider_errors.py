@@ -168,7 +168,8 @@ def test_a_429_pauses_the_account_for_the_whole_fleet_and_is_no_attempt(valkey: 
 
 
 def test_what_the_vendor_tells_of_its_limits_holds_for_the_whole_fleet(valkey: Valkey, tmp_path: Path) -> None:
-    told = {"x-ratelimit-limit-requests": "600", "x-ratelimit-remaining-requests": "599"}
+    # There is place for another call a second later, which is longer than a busy machine takes to ask.
+    told = {"x-ratelimit-limit-requests": "60", "x-ratelimit-remaining-requests": "59"}
 
     async def run() -> None:
         other = Link.from_url(valkey.url)
