@@ -13,9 +13,10 @@ NODE   := $(if $(shell command -v npm),tests/tours/node_modules/.ready)
 demo: $(READY)
 	$(BIN)/fleet demo --out out/demo
 
-# As many tests beside each other as there are cores, but those of one file after each other: they share what they start.
+# As many tests beside each other as there are cores, but those of one file after each other: they share what they start. The files
+# come as pyproject.toml has them (testpaths), not those of most tests first: one test may take longer than a hundred.
 test: lint $(NODE)
-	$(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile
+	$(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 # Beside real parts that no Python package brings: Debian's chromium, prometheus, rabbitmq-server. A test whose part is missing fails
 # and says which package to install. cloudcoil has models that we use, and a plugin for pytest that wants a cluster.

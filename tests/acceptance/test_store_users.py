@@ -116,6 +116,7 @@ def test_a_fleet_works_and_is_refused_nothing(
     said("jobs", "resume", job)
     processes.start("nano", "worker", "worker", "--tier", "nano")
     assert "completed" in said("jobs", "watch", job)
+    operator.write("tickets.jsonl", tickets(2_000))  # more than are done before the next command is there
     other = said("submit", "triage.yaml").strip()
     said("jobs", "cancel", other)
     for command in ("jobs list", f"jobs results {job}", f"jobs cost {job}", "limits", "webhooks secret", "webhooks list",

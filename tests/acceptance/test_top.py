@@ -15,7 +15,6 @@ import termios
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 
@@ -27,33 +26,38 @@ from tests.support.worker import until
 
 #: A name that would clear the screen, set the title, and turn text around.
 HOSTILE = "\\x1b[2J\\x1b]0;owned\\x07\\u202eevil"
+#: More than the account's limit lets through in five minutes.
+ITEMS = 400
 JOB = f"""\
 name: "{HOSTILE} busy"
-items: [{", ".join(map(str, range(40)))}]
+items: [{", ".join(map(str, range(ITEMS)))}]
 steps:
   - {{id: write, each: items, tier: nano, prompt: "Write {{{{ item }}}}."}}
 """
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
-@pytest.fixture
-def folder(valkey: Valkey, tmp_path: Path) -> Iterator[Folder]:
-    """A fleet in the middle of a job that its account's limit holds up."""
-    config = fleet_config(requests_per_minute=60)
-    with running_sim(tmp_path / "sim") as sim:
+@pytest.fixture(scope="module")
+def folder(valkey_server: Valkey, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Folder]:
+    """A fleet in the middle of a job that its account's limit holds up; every test only looks at it."""
+    valkey_server.flush()
+    config, path = fleet_config(requests_per_minute=60), tmp_path_factory.mktemp("top")
+    with running_sim(path / "sim") as sim:
         folder = Folder(
-            tmp_path,
-            {"FLEET_CONFIG": str(tmp_path / "fleet.yaml"), "FLEET_REDIS_URL": valkey.url}
-            | {"FLEET_BLOBS": str(tmp_path / "blobs"), "FLEET_SIM_URL": sim.url},
+            path,
+            {"FLEET_CONFIG": str(path / "fleet.yaml"), "FLEET_REDIS_URL": valkey_server.url}
+            | {"FLEET_BLOBS": str(path / "blobs"), "FLEET_SIM_URL": sim.url},
         )
         folder.write("job.yaml", JOB)
         processes = []
         try:
             for words in (("coordinator",), ("worker", "--tier", "nano")):
-                processes.append(FleetProcess(valkey, tmp_path, config, sim.url, *words).ready(valkey, words[-1]))
+                started = FleetProcess(valkey_server, path, config, sim.url, *words)
+                processes.append(started)
+                started.ready(valkey_server, words[-1])
             submitted = folder.fleet("submit", "job.yaml")
             assert submitted.code == 0, submitted.err
-            with valkey.client() as client:
+            with valkey_server.client() as client:
                 until(lambda: client.hget("fleet:spent", "nano:calls"), "the first call")
             yield folder
         finally:
@@ -69,7 +73,7 @@ def test_one_look_when_piped(folder: Folder) -> None:
     assert tiers["nano"]["calls_per_s"] >= 0
     assert found["usd_per_hour"] >= 0
     (job,) = found["jobs"]
-    assert (job["status"], job["total"]) == ("running", 40)
+    assert (job["status"], job["total"]) == ("running", ITEMS)
     assert job["waits"][0]["reason"] == "rate"
     assert {account["account"].rpartition("/")[2] for account in found["accounts"]} >= {"gpt-5.4-nano"}
     piped = folder.fleet("top")

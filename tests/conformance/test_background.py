@@ -11,6 +11,7 @@ import pytest
 from fleet.config import ProviderConfig
 from fleet.errors import ProviderError
 from fleet.prices import Usage
+from fleet.providers import background
 from fleet.providers.base import Completion, ModelRequest
 from fleet.providers.openai import OpenAIProvider
 from fleet.sim.settings import Faults, Latency, SimSettings
@@ -220,7 +221,10 @@ def test_a_handle_the_vendor_does_not_know_is_lost(sim: RunningSim) -> None:
         assert (error.kind, error.retryable, error.maybe_billed) == ("not_found", False, True)
 
 
-def test_errors_while_it_is_asked_for_are_survived_and_pay_nothing(sims: Sims) -> None:
+def test_errors_while_it_is_asked_for_are_survived_and_pay_nothing(sims: Sims, monkeypatch: pytest.MonkeyPatch) -> None:
+    # The vendor is 20 times faster than life, and so are the looks.
+    monkeypatch.setattr(background, "FIRST_WAIT_S", 0.25 / 20)
+    monkeypatch.setattr(background, "LONGEST_WAIT_S", 5.0 / 20)
     sim = sims(SimSettings(speed=20, faults=STORM))
 
     async def work(provider: Watched) -> dict[str, str]:

@@ -10,6 +10,7 @@ from typing import Any
 import openai
 import pytest
 
+from fleet import fitting
 from fleet.caps import Caps, caps_of
 from fleet.config import FleetConfig
 from fleet.fitting import CUT
@@ -37,6 +38,11 @@ ITEMS = [f"Write about ticket {i} of the team." for i in range(30)]
 #: About what a call may cost at most: 400 tokens of output at a dollar a million, and its input.
 WORST = 0.0004
 LONG = " ".join(f"Sentence {i} tells of invoices and crashes and how they came about in the team." for i in range(4))
+
+
+@pytest.fixture(autouse=True)
+def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fitting, "LOOK_S", 0.01)
 
 
 async def shared(fleet: Bench) -> dict[tuple[str, str], tuple[int, int]]:

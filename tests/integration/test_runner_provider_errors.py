@@ -92,7 +92,12 @@ def test_a_refused_key_pauses_the_job_and_names_the_variable(
     on_bench(scenario, valkey, tmp_path, config(), openai_base_url=broken_sim.url, openai_api_key="wrong-canary")
 
 
-def test_a_vendor_that_cannot_be_reached_at_all_pauses_the_job(valkey: Valkey, tmp_path: Path) -> None:
+def test_a_vendor_that_cannot_be_reached_at_all_pauses_the_job(
+    valkey: Valkey, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # One call looks after a second whether the vendor is back; the others go on waiting until they lose patience.
+    monkeypatch.setattr(permits, "PERMIT_PATIENCE_S", 4.0)
+
     async def scenario(fleet: Bench) -> None:
         job = await fleet.run(await fleet.submit(items=list(range(20)), steps=[WRITE | {"each": "items"}]))
         assert (job.status, "cannot be reached; check the base URL" in str(job.error)) == (JobStatus.PAUSED, True)
@@ -163,7 +168,8 @@ def test_a_429_pauses_the_account_for_the_whole_fleet_and_is_no_attempt(valkey: 
 
 
 def test_what_the_vendor_tells_of_its_limits_holds_for_the_whole_fleet(valkey: Valkey, tmp_path: Path) -> None:
-    told = {"x-ratelimit-limit-requests": "600", "x-ratelimit-remaining-requests": "599"}
+    # There is place for another call a second later, which is longer than a busy machine takes to ask.
+    told = {"x-ratelimit-limit-requests": "60", "x-ratelimit-remaining-requests": "59"}
 
     async def run() -> None:
         other = Link.from_url(valkey.url)
