@@ -27,6 +27,7 @@ from fleet.ledger import LedgerEntry
 from fleet.lines import batched
 from fleet.packing import label_of
 from fleet.progress import Progress, TierProgress
+from fleet.quality import JUDGED, Judged
 from fleet.receipt import Budget, Receipt, Tally
 from fleet.recipes import recipe
 from fleet.rounds import phase_id
@@ -34,6 +35,7 @@ from fleet.router import start_tier
 from fleet.runtime import Runtime
 from fleet.sources import check_source
 from fleet.store import COORDINATOR, Job
+from fleet.stored import read_json
 from fleet.tenants import DEFAULT, check_tenant, new_job_id
 from fleet.uploads import Upload
 from fleet.waits import Quota, Wait, waits
@@ -254,6 +256,11 @@ class FleetClient:
         """One entry per provider call of a job, shard by shard."""
         return self.runtime.archive.ledger(job)
 
+    async def verdicts(self, job: Job) -> list[Judged]:
+        """What people said of the outputs of a job."""
+        kept = await self.runtime.store.memos(job.id, JUDGED)
+        return [read_json(Judged, body) for _, body in sorted(kept.items())]
+
     async def receipt(self, job: Job) -> Receipt:
         """The receipt of a job as it stands."""
         tally = Tally(self.runtime.config)
@@ -261,6 +268,8 @@ class FleetClient:
             tally.add(entry)
         async for _, outcome in self.runtime.archive.outcomes(job):
             tally.count(outcome)
+        for said in await self.verdicts(job):
+            tally.judge(said)
         cap, _, held = await self.runtime.store.quota(job.id)
         return tally.receipt(
             job_id=job.id,
