@@ -63,12 +63,18 @@ class FleetClient:
         self.runtime = runtime
 
     async def submit(
-        self, spec: JobSpec, *, tenant: str = DEFAULT, once: str | None = None, job_id: str | None = None
+        self,
+        spec: JobSpec,
+        *,
+        tenant: str = DEFAULT,
+        once: str | None = None,
+        job_id: str | None = None,
+        as_given: bool = False,
     ) -> str:
         """Accept a job and return its id.
 
         `once`: a key of the tenant's choice under which this job is accepted one time only, for a week. `job_id`: the id it gets,
-        one of `new_job_id`, for who has written it down before.
+        one of `new_job_id`, for who has written it down before. `as_given`: refusals and cut-off replies are passed on.
 
         Raises:
             BadInputError: a tier, recipe or item source cannot be used; nothing was accepted.
@@ -80,7 +86,7 @@ class FleetClient:
         job_id = job_id or new_job_id(check_tenant(tenant))
         promise = None if once is None else _promise(tenant, once, spec)
         try:
-            accepted = await self._create(job_id, spec, tenant, promise)
+            accepted = await self._create(job_id, spec, tenant, promise, as_given)
         except (BadInputError, NotAcceptedError, TenantLimitError):
             await asyncio.to_thread(self.runtime.blobs.remove_folder, job_id)
             raise
@@ -89,7 +95,7 @@ class FleetClient:
         failpoint("accepted")
         return accepted
 
-    async def _create(self, job_id: str, spec: JobSpec, tenant: str, once: Once | None) -> str:
+    async def _create(self, job_id: str, spec: JobSpec, tenant: str, once: Once | None, as_given: bool) -> str:
         items: ItemIndex = NO_ITEMS
         source: Items | tuple[Any, ...] | Upload = spec.items
         if isinstance(source, Items) and source.file is not None:
@@ -103,7 +109,8 @@ class FleetClient:
         simulated = await self.runtime.simulation.known()
         its = self.runtime.config.tenants.get(tenant, TenantConfig())
         sent = self.runtime.blobs.size(items.blob) if items is not NO_ITEMS else 0
-        new = Submission(job_id, spec, tenant, its.weight, simulated, within(self.runtime.config, tenant, sent), once)
+        may = within(self.runtime.config, tenant, sent)
+        new = Submission(job_id, spec, tenant, its.weight, simulated, may, once, as_given)
         return await self.runtime.acceptance.create(new, items)
 
     async def latest(
