@@ -53,6 +53,8 @@ class Submission:
     #: What the tenant may have, and what this job sends.
     within: Within
     once: Once | None = None
+    #: Its replies are passed on as the vendor gave them.
+    as_given: bool = False
 
 
 def within(config: FleetConfig, tenant: str, sent: int) -> Within:
@@ -204,6 +206,8 @@ def _document(new: Submission, items: ItemIndex, status: JobStatus, now: float) 
         "simulated": int(new.simulated),
         "created_at": now,
     }
+    if new.as_given:
+        document["as_given"] = 1
     if new.spec.webhook is not None:
         document["hook"] = endpoint_of(URL(new.spec.webhook))[0]
     return document

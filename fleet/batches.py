@@ -115,7 +115,7 @@ class Batches:
             return batch
         try:
             spec = batch_job(batch, self._runtime.config)
-            accepted = await self._client.submit(spec, tenant=tenant, once=once, job_id=job_id)
+            accepted = await self._client.submit(spec, tenant=tenant, once=once, job_id=job_id, as_given=True)
         except (BadInputError, NotAcceptedError, TenantLimitError):
             await self._shelf.drop(tenant, batch.id)
             raise

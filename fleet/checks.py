@@ -47,15 +47,23 @@ def check(completion: Completion, schema: Mapping[str, Any] | None) -> Any:
     return parse(completion.text, schema)
 
 
-def check_reply(completion: Completion, conversation: Conversation) -> dict[str, Any]:
-    """The accepted reply in a conversation: `{message: {role, content, refusal, tool_calls?}, finish_reason}`.
+def unfinished(completion: Completion) -> tuple[str, Flaw] | None:
+    """Why a reply is no whole one although it says something: it is a refusal, or was cut off."""
+    return _UNFINISHED[completion.finish] if completion.finish in ("length", "refusal") else None
 
-    Whoever leads a conversation is told of a refusal, or that the limit they gave was reached, and decides what comes next; what
-    claims to be whole has to say something, in the form that was asked for.
+
+def check_reply(completion: Completion, conversation: Conversation, *, as_given: bool) -> dict[str, Any]:
+    """The reply in a conversation: `{message: {role, content, refusal, tool_calls?}, finish_reason}`.
+
+    `as_given`: whoever leads it is told of a refusal, or that the limit they gave was reached, and decides what comes next; else
+    nobody is there to decide, and neither is an answer. What claims to be whole has to say something, in the form that was
+    asked for.
 
     Raises:
-        Rejected: it is empty, no JSON, against the schema, or calls something that is none of the tools.
+        Rejected: it is empty, no JSON, against the schema, or calls something that is none of the tools; or `unfinished`.
     """
+    if not as_given and (why := unfinished(completion)) is not None:
+        raise Rejected(*why)
     said = completion.message or {}
     content, calls, refusal = said.get("content"), said.get("tool_calls") or (), said.get("refusal")
     if content is not None and len(content) > MAX_ANSWER_CHARS:

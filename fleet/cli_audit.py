@@ -16,7 +16,7 @@ from fleet.client import FleetClient
 from fleet.config import FleetConfig
 from fleet.display import clean
 from fleet.errors import BadInputError
-from fleet.human_audit import Given, HumanAudit, Shown, read_verdicts
+from fleet.human_audit import Given, HumanAudit, Shown, Taken, read_verdicts
 from fleet.output import Output, print_data
 from fleet.quality import Quality
 from fleet.session import ask, environment_here
@@ -57,16 +57,21 @@ def audit(
             return _list(sample, output)
         given = _asked(sample)
 
-    async def kept(client: FleetClient) -> tuple[int, list[Quality], FleetConfig]:
+    async def kept(client: FleetClient) -> tuple[Taken, list[Quality], FleetConfig]:
         human = HumanAudit(client, await client.job(job_id))
         return await human.keep(given), await human.quality(), client.runtime.config
 
-    new, rows, config = ask(environment, kept)
+    taken, rows, config = ask(environment, kept)
     if output == "text":
+        changed = f" and {taken.corrected} corrected" if taken.corrected else ""
+        there = len(given) - taken.new - taken.corrected
         Console().print(
-            f"{new} new verdicts are kept with {job_id}; {len(given) - new} were there already", markup=False
+            f"{taken.new} new verdicts are kept with {job_id}{changed}; {there} were there already",
+            markup=False,
+            soft_wrap=True,
         )
-    print_data({"new": new, "quality": [_described(row, config) for row in rows]}, output, _table(rows, config))
+    counted = {"new": taken.new, "corrected": taken.corrected}
+    print_data(counted | {"quality": [_described(row, config) for row in rows]}, output, _table(rows, config))
     return None
 
 
@@ -120,7 +125,7 @@ def _table(rows: Sequence[Quality], config: FleetConfig) -> Table:
         floor = config.floor(row.kind)
         table.add_row(
             clean(row.kind, 40),
-            clean(row.tier, 40),
+            clean(row.tier or "-", 40),
             f"{row.accepted:,} of {row.accepted + row.rejected:,}",
             f"{row.audited:,}",
             f"{row.right / row.audited:.1%}" if row.audited else "-",

@@ -75,8 +75,9 @@ def shown(config: FleetConfig) -> Iterator[ShownPrice]:
 
 def view(found: Prices) -> RenderableType:
     """The table for people."""
-    table = Table(box=None, pad_edge=False, padding=(0, 1))
-    table.add_column("model", overflow="ellipsis", max_width=22, no_wrap=True)
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
+    # All but the name has to be whole in a line; the name goes on in the next.
+    table.add_column("model", overflow="fold", max_width=22)
     table.add_column("lane", no_wrap=True)
     for heading in ("input", "cached", "written", "output"):
         table.add_column(heading, justify="right", no_wrap=True)

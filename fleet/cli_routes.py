@@ -13,7 +13,7 @@ from fleet.display import clean
 from fleet.documents import nearest
 from fleet.errors import BadInputError
 from fleet.output import Output, print_data
-from fleet.prices import usd
+from fleet.receipt_view import fine_usd
 from fleet.routes import Route
 from fleet.routing import START
 from fleet.session import ask, environment_here
@@ -77,9 +77,10 @@ def described(route: Route) -> dict[str, Any]:
 def table_of(found: list[Route]) -> Table:
     """A line per kind and tier, and one more for each tier that it was handed on from."""
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
-    for column in ("kind", "tier", "from", "n", "ok", "cost", "right", "starts"):
-        right = column in ("n", "ok", "cost", "starts")
-        table.add_column(column, justify="right" if right else "left", no_wrap=True)
+    for column in ("kind", "tier", "from", "n", "ok", "cost", "right", "starts since"):
+        right = column in ("n", "ok", "cost", "starts since")
+        # Where the line is too short for all of it, the kind goes on in the next.
+        table.add_column(column, justify="right" if right else "left", no_wrap=column != "kind", overflow="fold")
     for route in found:
         for number, tier in enumerate(route.tiers):
             label = clipped(clean(route.kind)) if number == 0 else ""
@@ -97,7 +98,7 @@ def table_of(found: list[Route]) -> Table:
 
 
 def _told(n: float, accepted: float, cost: float) -> tuple[str, str, str]:
-    return f"{n:,.0f}", f"{accepted / n:.0%}", usd(round(cost / n))
+    return f"{n:,.0f}", f"{accepted / n:.0%}", fine_usd(round(cost / n))
 
 
 def clipped(kind: str) -> str:
@@ -119,4 +120,4 @@ def _starts(route: Route, tier: str, start: bool) -> str:
         return ""
     if tier != route.choice or route.since is None:
         return f"{route.odds[tier]:.0%}"
-    return f"{route.odds[tier]:.0%} {datetime.datetime.fromtimestamp(route.since, datetime.UTC):since %m-%d}"
+    return f"{route.odds[tier]:.0%} {datetime.datetime.fromtimestamp(route.since, datetime.UTC):%m-%d}"

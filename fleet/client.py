@@ -27,6 +27,7 @@ from fleet.ledger import LedgerEntry
 from fleet.lines import batched
 from fleet.packing import label_of
 from fleet.progress import Progress, TierProgress
+from fleet.quality import JUDGED, Judged
 from fleet.receipt import Budget, Receipt, Tally
 from fleet.recipes import recipe
 from fleet.rounds import phase_id
@@ -34,6 +35,7 @@ from fleet.router import start_tier
 from fleet.runtime import Runtime
 from fleet.sources import check_source
 from fleet.store import COORDINATOR, Job
+from fleet.stored import read_json
 from fleet.tenants import DEFAULT, check_tenant, new_job_id
 from fleet.uploads import Upload
 from fleet.waits import Quota, Wait, waits
@@ -61,12 +63,18 @@ class FleetClient:
         self.runtime = runtime
 
     async def submit(
-        self, spec: JobSpec, *, tenant: str = DEFAULT, once: str | None = None, job_id: str | None = None
+        self,
+        spec: JobSpec,
+        *,
+        tenant: str = DEFAULT,
+        once: str | None = None,
+        job_id: str | None = None,
+        as_given: bool = False,
     ) -> str:
         """Accept a job and return its id.
 
         `once`: a key of the tenant's choice under which this job is accepted one time only, for a week. `job_id`: the id it gets,
-        one of `new_job_id`, for who has written it down before.
+        one of `new_job_id`, for who has written it down before. `as_given`: refusals and cut-off replies are passed on.
 
         Raises:
             BadInputError: a tier, recipe or item source cannot be used; nothing was accepted.
@@ -78,7 +86,7 @@ class FleetClient:
         job_id = job_id or new_job_id(check_tenant(tenant))
         promise = None if once is None else _promise(tenant, once, spec)
         try:
-            accepted = await self._create(job_id, spec, tenant, promise)
+            accepted = await self._create(job_id, spec, tenant, promise, as_given)
         except (BadInputError, NotAcceptedError, TenantLimitError):
             await asyncio.to_thread(self.runtime.blobs.remove_folder, job_id)
             raise
@@ -87,7 +95,7 @@ class FleetClient:
         failpoint("accepted")
         return accepted
 
-    async def _create(self, job_id: str, spec: JobSpec, tenant: str, once: Once | None) -> str:
+    async def _create(self, job_id: str, spec: JobSpec, tenant: str, once: Once | None, as_given: bool) -> str:
         items: ItemIndex = NO_ITEMS
         source: Items | tuple[Any, ...] | Upload = spec.items
         if isinstance(source, Items) and source.file is not None:
@@ -101,7 +109,8 @@ class FleetClient:
         simulated = await self.runtime.simulation.known()
         its = self.runtime.config.tenants.get(tenant, TenantConfig())
         sent = self.runtime.blobs.size(items.blob) if items is not NO_ITEMS else 0
-        new = Submission(job_id, spec, tenant, its.weight, simulated, within(self.runtime.config, tenant, sent), once)
+        may = within(self.runtime.config, tenant, sent)
+        new = Submission(job_id, spec, tenant, its.weight, simulated, may, once, as_given)
         return await self.runtime.acceptance.create(new, items)
 
     async def latest(
@@ -254,6 +263,11 @@ class FleetClient:
         """One entry per provider call of a job, shard by shard."""
         return self.runtime.archive.ledger(job)
 
+    async def verdicts(self, job: Job) -> list[Judged]:
+        """What people said of the outputs of a job."""
+        kept = await self.runtime.store.memos(job.id, JUDGED)
+        return [read_json(Judged, body) for _, body in sorted(kept.items())]
+
     async def receipt(self, job: Job) -> Receipt:
         """The receipt of a job as it stands."""
         tally = Tally(self.runtime.config)
@@ -261,6 +275,8 @@ class FleetClient:
             tally.add(entry)
         async for _, outcome in self.runtime.archive.outcomes(job):
             tally.count(outcome)
+        for said in await self.verdicts(job):
+            tally.judge(said)
         cap, _, held = await self.runtime.store.quota(job.id)
         return tally.receipt(
             job_id=job.id,

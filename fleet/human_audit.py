@@ -1,13 +1,15 @@
 """Verdicts of people on accepted outputs of a job: which are shown, and how what they say is kept.
 
-A verdict is written down for the job, once for an output however often it is given; an output that is another by now, after a
-retry or a rework, may get its own. It calls no model and costs nothing, so the ledger has nothing of it: what an audit by the
-flagship and one by a person have in common is what `fleet.quality` makes of them.
+A verdict is written down for the job, once for an output however often it is given, and the latest stands; an output that is
+another by now, after a retry or a rework, may get its own. It calls no model and costs nothing, so the ledger has nothing of it:
+what an audit by the flagship and one by a person have in common is what `fleet.quality` makes of them, and what routing learns,
+in the same step in which a verdict is kept. What it takes the place of, an audit's or an earlier one, is unlearned with that.
 """
 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -22,13 +24,11 @@ from fleet.documents import nearest
 from fleet.errors import BadInputError
 from fleet.items import ItemReader
 from fleet.jobs import Outcome
-from fleet.quality import Counts, Learned, Quality, learned
+from fleet.quality import JUDGED, Counts, Judged, Quality
 from fleet.shards import Place
 from fleet.store import Job
 from fleet.stored import read_json
 
-#: Names of what is written down for a job begin so.
-_MEMO = "audit:"
 #: Verdicts of one file.
 MOST_VERDICTS = 100_000
 
@@ -40,13 +40,19 @@ class Given(Frozen):
     right: bool
 
 
-class Kept(Frozen):
+class Kept(Judged):
     """A verdict as it is kept with its job."""
 
-    subtask: str
-    kind: str
-    tier: str
-    right: bool
+    #: Routing has learned of it; of one that an earlier version kept it has not.
+    taught: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What became of verdicts: so many are the first on their output, so many others than were there."""
+
+    new: int
+    corrected: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +69,7 @@ class Shown:
     def memo(self) -> str:
         """What its verdict is kept under."""
         digest = blake2b(json.dumps(self.output, sort_keys=True).encode("utf-8", "replace"), digest_size=8)
-        return f"{_MEMO}{self.subtask}:{digest.hexdigest()}"
+        return f"{JUDGED}{self.subtask}:{digest.hexdigest()}"
 
 
 class HumanAudit:
@@ -83,8 +89,8 @@ class HumanAudit:
             if judging.chosen(f"{self._job.id}/{shown.subtask}", share, "human") and shown.memo not in seen
         ]
 
-    async def keep(self, verdicts: Iterable[Given]) -> int:
-        """Keep verdicts; how many of them are new.
+    async def keep(self, verdicts: Iterable[Given]) -> Taken:
+        """Keep verdicts, each in the place of an earlier one on the same output.
 
         Raises:
             BadInputError: one is about no accepted output of the job, or two contradict each other; none was kept.
@@ -99,36 +105,49 @@ class HumanAudit:
             raise BadInputError(
                 f"{name[:200]} is no accepted output of {self._job.id}{nearest(name, list(found)[:100])}; nothing was kept."
             )
-        seen = set(await self._memos())
-        new = 0
+        memos = await self._memos()
+        counts = await self._counts(read_json(Judged, body) for body in memos.values())
+        taken: Counter[str] = Counter()
         for subtask, right in given.items():
             shown = found[subtask]
-            if shown.memo not in seen:
-                kept = Kept(subtask=subtask, kind=shown.kind, tier=shown.tier, right=right)
-                await self._runtime.store.set_memo(self._job.id, shown.memo, kept.model_dump_json())
-                new += 1
-        return new
+            taken[await self._kept(shown, right, memos.get(shown.memo), counts.standing(subtask, shown.tier))] += 1
+        return Taken(taken["new"], taken["corrected"])
+
+    async def _kept(self, shown: Shown, right: bool, stands: str | None, audited: tuple[str, bool] | None) -> str:
+        """Keep a verdict: whether it is `new`, `corrected`, or was there. `audited`: the audit of the output, if it stands."""
+        while True:
+            earlier = None if stands is None else read_json(Kept, stands)
+            instead, before = audited or (None, None)
+            if earlier is not None and earlier.taught:
+                instead, before = earlier.instead, earlier.right
+            about = {"subtask": shown.subtask, "kind": shown.kind, "tier": shown.tier}
+            body = Kept(**about, right=right, instead=instead, taught=True).model_dump_json()
+            lessons = self._runtime.routes.judged(self._job.tenant, shown.kind, shown.tier, right, before)
+            if await self._runtime.lessons.amend(self._job.id, shown.memo, stands, body, lessons):
+                return "new" if earlier is None else "corrected" if earlier.right is not right else "there"
+            # Somebody else has judged it just now.
+            stands = await self._runtime.store.memo(self._job.id, shown.memo)
 
     async def quality(self) -> list[Quality]:
         """What is known of the job's outputs, by kind and tier, from its ledger and from people."""
+        return (await self._counts(await self._client.verdicts(self._job))).rows()
+
+    async def _counts(self, said: Iterable[Judged]) -> Counts:
         counts = Counts()
         async for entry in self._client.ledger(self._job):
-            if (one := learned(entry)) is not None:
-                counts.add(one)
-        for body in (await self._memos()).values():
-            kept = read_json(Kept, body)
-            counts.add(
-                Learned(kind=kept.kind, tier=kept.tier, came_from=None, verdict="right" if kept.right else "wrong")
-            )
-        return counts.rows()
+            counts.add(entry)
+        for one in said:
+            counts.judge(one)
+        return counts
 
     async def _memos(self) -> dict[str, str]:
-        return await self._runtime.store.memos(self._job.id, _MEMO)
+        return await self._runtime.store.memos(self._job.id, JUDGED)
 
     async def _accepted(self) -> AsyncIterator[Shown]:
         reader = ItemReader(self._runtime.blobs)
         async for place, outcome in self._runtime.archive.outcomes(self._job):
-            if outcome.status == "ok" and outcome.tier is not None:
+            # What was passed on with a flaw was not accepted.
+            if outcome.status == "ok" and outcome.error_kind is None and outcome.tier is not None:
                 yield self._shown(reader, place, outcome)
 
     def _shown(self, reader: ItemReader, place: Place, outcome: Outcome) -> Shown:

@@ -298,7 +298,7 @@ class Outcome(Frozen):
     output: Any = None
     error: str | None = None
     #: Where programs have to tell one failure from another: a flaw of the last answer (`fleet.flaws`), `budget`, `too_large`, or
-    #: what a vendor's was.
+    #: what a vendor's was. Beside `ok`: the flaw of a reply that was passed on and not accepted.
     error_kind: str | None = None
     #: When a budget that was short begins anew, in seconds since 1970.
     until: float | None = Field(default=None, exclude=True)

@@ -51,7 +51,8 @@ class HoldoutConfig(_Frozen):
 class RoutingConfig(_Frozen):
     """How `tier: auto` is decided."""
 
-    #: Decide by what is known and learn nothing: the same kind always starts on the same tier.
+    #: Decide by what is known and learn nothing: the same kind always starts on the same tier. Audits are counted and shown, but
+    #: a tier that they find below its floor meanwhile is started on all the same.
     frozen: bool = False
     #: Of the dice that are thrown for each subtask.
     seed: int = 0

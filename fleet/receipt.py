@@ -16,7 +16,7 @@ from fleet.counterfactual import Counterfactual, Measured, Savings, compared
 from fleet.jobs import JobStatus, Outcome
 from fleet.ledger import WORKER_LOST, LedgerEntry
 from fleet.prices import billed_as
-from fleet.verdicts import Quality, quality
+from fleet.quality import Counts, Judged, Quality
 
 #: Calls that judge the answer of another one: what they say is no verdict on their own.
 JUDGES = ("check", "audit")
@@ -54,6 +54,7 @@ class StepReceipt(Frozen):
     accepted: int = 0
     failed: int = 0
     skipped: int = 0
+    passed_on: int = 0
 
 
 class Budget(Frozen):
@@ -87,12 +88,14 @@ class Receipt(Frozen):
     cache_saved_nano_usd: int = 0
     #: Calls that the vendor served with a service tier that has no known price; booked as asked.
     price_unknown_calls: int = 0
-    #: What audits found, by kind and tier.
+    #: What audits found, and people, by kind and tier.
     quality: tuple[Quality, ...] = ()
     budget: Budget | None = None
     accepted: int
     failed: int
     skipped: int
+    #: Replies that whoever leads the conversation got although they are refusals or were cut off: nothing that was accepted.
+    passed_on: int = 0
     #: Inputs that could not become items, and gaps the reviewer named.
     skipped_items: int
     gaps: int
@@ -120,7 +123,6 @@ class _Subtask:
     first_answer: dict[str, tuple[tuple[float, str], bool]] = field(default_factory=dict)
     latest: tuple[tuple[float, str], str] = ((-1.0, ""), "")
     tiers: set[str] = field(default_factory=set)
-    passed: tuple[tuple[float, str], str] | None = None
 
     def add(self, entry: LedgerEntry) -> None:
         moment = (entry.started_at, entry.call_id)
@@ -131,8 +133,6 @@ class _Subtask:
         first = self.first_answer.get(entry.tier)
         if first is None or moment < first[0]:
             self.first_answer[entry.tier] = (moment, entry.status == "ok")
-        if entry.status == "ok" and (self.passed is None or moment > self.passed[0]):
-            self.passed = (moment, entry.tier)
 
 
 class Tally:
@@ -145,12 +145,11 @@ class Tally:
         self._sums: dict[str, dict[str, int]] = {}
         self._roles: dict[str, int] = {}
         self._subtasks: dict[str, _Subtask] = {}
-        self._outcomes = {"ok": 0, "failed": 0, "skipped": 0}
+        self._outcomes = dict.fromkeys(("accepted", "failed", "skipped", "passed_on"), 0)
         self._accepted: dict[str, int] = {}
         self._lanes: Counter[str] = Counter()
         self._steps: dict[str, Counter[str]] = {}
-        #: Of each audit with a verdict: the subtask, kind and tier of what it was about, as far as it says so, and the verdict.
-        self._audits: list[tuple[str | None, str, str | None, bool]] = []
+        self._quality = Counts()
         self._waited_ms = self._latency_ms = self._estimated = self._lost = self._cache_saved = self._price_unknown = 0
         self._until: float | None = None
 
@@ -173,9 +172,7 @@ class Tally:
         self._estimated += not entry.usage_reported
         self._lost += entry.reason == WORKER_LOST
         self._until = max(self._until or 0.0, entry.finished_at)
-        if entry.role == "audit" and not entry.holdout and entry.status != "failed":
-            about = (entry.subtask, entry.kind or entry.step or "", entry.came_from)
-            self._audits.append((*about, entry.status == "ok"))
+        self._quality.add(entry)
         if entry.role == "work" and entry.subtask is not None:
             self._subtasks.setdefault(entry.subtask, _Subtask()).add(entry)
         answered = entry.compared is None and entry.status != "failed"
@@ -183,10 +180,15 @@ class Tally:
 
     def count(self, outcome: Outcome) -> None:
         """Count the outcome of a subtask."""
-        self._outcomes[outcome.status] += 1
-        self._steps.setdefault(outcome.step, Counter())["accepted" if outcome.status == "ok" else outcome.status] += 1
-        if outcome.status == "ok" and outcome.tier is not None:
+        end = outcome.status if outcome.status != "ok" else "accepted" if outcome.error_kind is None else "passed_on"
+        self._outcomes[end] += 1
+        self._steps.setdefault(outcome.step, Counter())[end] += 1
+        if end == "accepted" and outcome.tier is not None:
             self._accepted[outcome.tier] = self._accepted.get(outcome.tier, 0) + 1
+
+    def judge(self, said: Judged) -> None:
+        """Count what a person says of an output."""
+        self._quality.judge(said)
 
     def receipt(
         self,
@@ -211,7 +213,7 @@ class Tally:
             gaps: gaps the reviewer named.
         """
         tiers = self._tiers()
-        accepted = self._outcomes["ok"]
+        accepted = self._outcomes["accepted"]
         cost = sum(tier.cost_nano_usd for tier in tiers.values())
         tokens = sum(tier.tokens for tier in tiers.values())
         comparison = self._counterfactual.comparison()
@@ -231,11 +233,9 @@ class Tally:
             steps={step: StepReceipt(**sums) for step, sums in sorted(self._steps.items())},
             cache_saved_nano_usd=self._cache_saved,
             price_unknown_calls=self._price_unknown,
-            quality=self._quality(),
+            quality=tuple(row for row in self._quality.rows() if row.audited),
             budget=budget,
-            accepted=accepted,
-            failed=self._outcomes["failed"],
-            skipped=self._outcomes["skipped"],
+            **self._outcomes,
             skipped_items=skipped_items,
             gaps=gaps,
             cost_per_accepted_nano_usd=round(cost / accepted) if accepted else None,
@@ -254,15 +254,6 @@ class Tally:
                 **(waited_for_s or {}),
             },
         )
-
-    def _quality(self) -> tuple[Quality, ...]:
-        counts: dict[tuple[str, str | None], Counter[bool]] = {}
-        for subtask, kind, tier, right in self._audits:
-            if tier is None and (its := self._subtasks.get(subtask or "")) is not None:
-                tier = its.passed and its.passed[1]  # noqa: PLW2901  an audit that does not say whose answer it saw
-            counts.setdefault((kind, tier), Counter())[right] += 1
-        ordered = sorted(counts.items(), key=lambda one: (one[0][0], one[0][1] or ""))
-        return tuple(quality(kind, tier, found.total(), found[True]) for (kind, tier), found in ordered)
 
     def _tiers(self) -> dict[str, TierReceipt]:
         empty = dict.fromkeys(TierReceipt.model_fields, 0)

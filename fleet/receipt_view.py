@@ -14,8 +14,8 @@ from rich.text import Text
 
 from fleet.display import clean
 from fleet.prices import usd
+from fleet.quality import Quality, pooled
 from fleet.receipt import Receipt
-from fleet.verdicts import Quality, pooled
 
 MAX_TIERS_SHOWN = 20
 MAX_KINDS_SHOWN = 20
@@ -114,6 +114,8 @@ def _figures(receipt: Receipt) -> Table:
     table.add_column(no_wrap=True)
     table.add_column()
     outcomes = f"{receipt.accepted:,} accepted, {receipt.failed:,} failed, {receipt.skipped:,} skipped"
+    if receipt.passed_on:
+        outcomes += f", {receipt.passed_on:,} passed on as refused or cut off"
     if receipt.skipped_items:
         outcomes += f"; inputs not read: {receipt.skipped_items:,}"
     if receipt.gaps:
@@ -123,7 +125,7 @@ def _figures(receipt: Receipt) -> Table:
         table.add_row("Possibly paid twice", f"{receipt.possibly_paid_twice:,} calls: nobody saw their end")
     if receipt.cost_per_accepted_nano_usd is not None:
         # What was accepted is only what the check let through, so what audits say of it stands beside it.
-        ended = receipt.accepted + receipt.failed
+        ended = receipt.accepted + receipt.failed + receipt.passed_on
         said = [
             fine_usd(receipt.cost_per_accepted_nano_usd),
             f"{_share(receipt.accepted, ended)} accepted",

@@ -1,7 +1,7 @@
 """A job's books, closed again: the receipt from what was exported of it, and where the two do not agree.
 
-Pure: it is handed entries, outcomes and the receipt that was written then. From that receipt it takes what no ledger says: the
-job's name, its state, how long it took, its cap. Every figure about money, calls, tokens and quality is added up anew.
+Pure: it is handed entries, outcomes, verdicts and the receipt that was written then. From that receipt it takes what no ledger
+says: the job's name, its state, how long it took, its cap. Every figure about money, calls, tokens and quality is added up anew.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any
 from fleet.config import FleetConfig
 from fleet.jobs import Outcome
 from fleet.ledger import LedgerEntry
+from fleet.quality import Judged, Quality
 from fleet.receipt import Receipt, Tally
 
 #: Waits that a receipt has from the ledger.
@@ -29,10 +30,17 @@ class Replayed:
     complaints: tuple[str, ...]
 
 
-def replay(told: Receipt, ledger: Iterable[LedgerEntry], outcomes: Iterable[Outcome], config: FleetConfig) -> Replayed:
+def replay(
+    told: Receipt,
+    ledger: Iterable[LedgerEntry],
+    outcomes: Iterable[Outcome],
+    verdicts: Iterable[Judged],
+    config: FleetConfig,
+) -> Replayed:
     """The receipt `told` once more. An entry that stands twice is counted once, and complained of.
 
-    `config`: for the order of the tiers, and the flagship's price where entries of an earlier version have no comparison.
+    `verdicts`: what people said. `config`: for the order of the tiers, and the flagship's price where entries of an earlier
+    version have no comparison.
     """
     tally = Tally(config)
     seen: set[str] = set()
@@ -49,6 +57,8 @@ def replay(told: Receipt, ledger: Iterable[LedgerEntry], outcomes: Iterable[Outc
         tally.add(entry)
     for outcome in outcomes:
         tally.count(outcome)
+    for said in verdicts:
+        tally.judge(said)
     found = tally.receipt(
         job_id=told.job_id,
         name=told.name,
@@ -61,12 +71,17 @@ def replay(told: Receipt, ledger: Iterable[LedgerEntry], outcomes: Iterable[Outc
         gaps=told.gaps,
         budget=told.budget,
     )
-    said = set(told.model_fields_set)  # an earlier version's receipt says less
+    # An earlier version's receipt says less, and so do its rows.
+    fields = set(told.model_fields_set)
+    unsaid = Quality.model_fields.keys() - told.quality[0].model_fields_set if told.quality else set[str]()
+    compared = [
+        one.model_dump(mode="json", include=fields, exclude={"quality": {"__all__": unsaid}}) for one in (told, found)
+    ]
     complaints = [
         *_complaints("stands twice in the ledger", twice),
         *_complaints("is of another job", foreign),
         *_complaints("costs something else than its usage at its own prices", wrong),
-        *_differences("", *(one.model_dump(mode="json", include=said) for one in (told, found))),
+        *_differences("", *compared),
     ]
     return Replayed(found, tuple(complaints))
 

@@ -1,4 +1,5 @@
-"""The folder a job's result is written to (`--out DIR`): result, results.jsonl, receipt.json, ledger.jsonl and ledger.parquet.
+"""The folder a job's result is written to (`--out DIR`): result, results.jsonl, receipt.json, ledger.jsonl, ledger.parquet and
+verdicts.jsonl.
 
 It owns the folder's names, when it may be written to and how it is read again; it is handed everything and reads no store.
 """
@@ -20,6 +21,7 @@ from fleet.errors import BadInputError, FleetError
 from fleet.jobs import JobSpec, Outcome
 from fleet.ledger import LedgerEntry
 from fleet.parquet import write_parquet
+from fleet.quality import Judged
 from fleet.receipt import Receipt
 from fleet.recipes import recipe
 from fleet.sources import Skipped
@@ -30,6 +32,8 @@ M = TypeVar("M", bound=BaseModel)
 #: Tells a folder with an earlier result, which may be written over, from any other.
 MARKER = "receipt.json"
 LEDGER, PARQUET, RESULTS = "ledger.jsonl", "ledger.parquet", "results.jsonl"
+#: What people said of the outputs; there where somebody said anything.
+VERDICTS = "verdicts.jsonl"
 MAX_RESULT_CHARS = 4_000_000
 _SIMULATED = "> **Simulated:** no model was asked. The simulated provider made up this text.\n\n"
 
@@ -72,6 +76,7 @@ def write_results(
     result: Any,
     receipt: Receipt,
     ledger: Iterable[LedgerEntry],
+    verdicts: Sequence[Judged] = (),
     charges: Path | None = None,
     skipped: Sequence[Skipped] = (),
 ) -> list[Path]:
@@ -81,6 +86,7 @@ def write_results(
     job of a recipe gets the recipe's pages instead.
 
     Args:
+        verdicts: what people said of its outputs.
         charges: the simulated provider's record of what it charged, copied to charges.jsonl.
         skipped: inputs that could not become items, for the recipe's pages.
 
@@ -102,6 +108,9 @@ def write_results(
         written = [lines, out / MARKER, out / LEDGER]
         if write_parquet(out / PARQUET, _read(out / LEDGER, LedgerEntry)):
             written.append(out / PARQUET)
+        if verdicts:
+            _write_lines(out / VERDICTS, verdicts)
+            written.append(out / VERDICTS)
         if charges is not None:
             written.append(_copy(charges, out / "charges.jsonl"))
         if writer is not None:
@@ -115,7 +124,7 @@ def write_results(
         elif result is not None:
             write_text(out / "result.json", inert(json.dumps(result, ensure_ascii=False, indent=2)) + "\n")
             written.insert(0, out / "result.json")
-        for name in ("result.md", "result.json", "charges.jsonl", PARQUET):
+        for name in ("result.md", "result.json", "charges.jsonl", PARQUET, VERDICTS):
             if out / name not in written:
                 (out / name).unlink(missing_ok=True)
     except OSError as error:
@@ -131,11 +140,11 @@ def _write_lines(path: Path, entries: Iterable[BaseModel]) -> None:
             file.write(inert(entry.model_dump_json()).encode() + b"\n")
 
 
-def read_books(folder: Path) -> tuple[Receipt, Iterator[LedgerEntry], Iterator[Outcome]]:
-    """The receipt, the ledger and the outcomes of a folder that was written by some version.
+def read_books(folder: Path) -> tuple[Receipt, Iterator[LedgerEntry], Iterator[Outcome], Iterator[Judged]]:
+    """The receipt, the ledger, the outcomes and the verdicts of people of a folder that was written by some version.
 
     Raises:
-        BadInputError: a file is missing, or (while the two are gone through) has a line that is none.
+        BadInputError: a file is missing, or (while they are gone through) has a line that is none.
     """
     for name in (MARKER, LEDGER, RESULTS):
         if not (folder / name).is_file():
@@ -143,7 +152,8 @@ def read_books(folder: Path) -> tuple[Receipt, Iterator[LedgerEntry], Iterator[O
                 f"{folder} has no {name}; give a folder that `fleet run --out` or `jobs results --out` wrote."
             )
     (receipt,) = _told(folder / MARKER, Receipt, [(folder / MARKER).read_bytes()])
-    return receipt, _lines_of(folder / LEDGER, LedgerEntry), _lines_of(folder / RESULTS, Outcome)
+    verdicts = _lines_of(folder / VERDICTS, Judged) if (folder / VERDICTS).is_file() else iter(())
+    return receipt, _lines_of(folder / LEDGER, LedgerEntry), _lines_of(folder / RESULTS, Outcome), verdicts
 
 
 def _lines_of(path: Path, model: type[M]) -> Iterator[M]:

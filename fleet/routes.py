@@ -30,7 +30,7 @@ from fleet.quality import learned
 from fleet.router import is_checked, ladder_of, next_tier, start_tier
 from fleet.routing import START, Arm, Beliefs, beliefs, choose
 from fleet.tenants import DEFAULT
-from fleet.trust import FLOOR, Audits, audit_share, below_floor
+from fleet.trust import FLOOR, Audits, audit_share, is_below
 from queues.lessons import Learned, Lessons
 from queues.subtasks import Lesson
 
@@ -43,6 +43,9 @@ FLEET = ("", "*")
 #: The half-lives in a book, in lessons: the configured one; that of what is recent; audits are few and last longer; so does what
 #: all kinds say together.
 RECENT, AUDITED, POOLED = 60.0, 4.0, 4.0
+#: That of a clock which stands still.
+STILL = 1e300
+NOTHING: Mapping[str, float] = {}
 #: A usual call, for the proportion of prices before there are costs.
 USUAL = Usage(input_tokens=1_000, output_tokens=300)
 #: Draws from which the odds of a choice are told.
@@ -62,6 +65,7 @@ class Route:
     #: By (tier, where from).
     arms: Mapping[tuple[str, str], Arm]
     audits: Mapping[str, Audits]
+    #: Tiers below the kind's floor: it is not started on them, but where routing was frozen before that was found.
     barred: frozenset[str]
     #: By the means, and with which odds each tier is chosen to start on.
     choice: str
@@ -126,27 +130,37 @@ class Routes:
         return await self._choose(step, tenant, subtask, tier)
 
     def taught(self, entry: LedgerEntry) -> tuple[Lesson, ...] | None:
-        """What an entry with its final verdict teaches, for the charge that books it; None: nothing, or routing is frozen."""
-        one = None if self._config.routing.frozen else learned(entry)
+        """What an entry with its final verdict teaches, for the charge that books it; None: nothing.
+
+        Where routing is frozen an audit's does all the same: what it found is to be known, and no choice hangs on it.
+        """
+        one = learned(entry)
         if one is None:
             return None
         if one.verdict in ("right", "wrong"):
-            found = {f"audited:{one.tier}": 1.0} | ({f"right:{one.tier}": 1.0} if one.verdict == "right" else {})
-            return (self._lesson(entry, {}, {}, found),)
+            return self.judged(_shelf(entry), one.kind, one.tier, one.verdict == "right", None)
+        if self._config.routing.frozen:
+            return None
         arm = f"{one.tier}:{one.came_from or START}"
         whole = {f"n:{arm}": 1.0, f"cost:{arm}": float(entry.cost_nano_usd)}
         recent = {f"n:{arm}": 1.0}
         if one.verdict == "accepted":
             whole[f"ok:{arm}"] = recent[f"ok:{arm}"] = 1.0
         return (
-            self._lesson(entry, whole, recent, {}),
+            self._lesson(_shelf(entry), one.kind, {}, whole, recent),
             Lesson(*FLEET, (POOLED * self._config.routing.half_life,), (whole,)),
         )
 
-    def asked(self, entry: LedgerEntry) -> tuple[Lesson, ...] | None:
+    def asked(self, entry: LedgerEntry) -> tuple[Lesson, ...]:
         """What it teaches that an accepted answer is given to an auditor, whose verdict comes later."""
-        self._asked[entry.tenant or DEFAULT, book_of(entry.kind or entry.step or ""), entry.tier] += 1
-        return None if self._config.routing.frozen else (self._lesson(entry, {}, {}, {f"asked:{entry.tier}": 1.0}),)
+        kind = entry.kind or entry.step or ""
+        self._asked[_shelf(entry), book_of(kind), entry.tier] += 1
+        return (self._lesson(_shelf(entry), kind, {f"asked:{entry.tier}": 1.0}),)
+
+    def judged(self, tenant: str, kind: str, tier: str, right: bool, before: bool | None) -> tuple[Lesson, ...]:
+        """What a verdict on an accepted answer teaches; `before`: the one that it takes the place of, which is unlearned."""
+        audits = {f"audited:{tier}": float(before is None), f"right:{tier}": float(right - (before or False))}
+        return () if before is right else (self._lesson(tenant, kind, audits),)
 
     async def audit_share(self, step: Step, tenant: str, tier: str) -> float:
         """The share of what `tier` has accepted of a step's kind to audit. Raises LinkError like `start`.
@@ -221,20 +235,46 @@ class Routes:
         self._known.move_to_end(key)
         if len(self._known) > REMEMBERED:
             self._known.popitem(last=False)
-        choice = choose(found, START, None) or ""
-        if book.sums and book.notes.get("choice") != choice and not self._config.routing.frozen:
-            await self._lessons.note(tenant, book_of(kind), {"choice": choice, "since": f"{time.time():.3f}"})
+        if book.sums and (notes := self._notes(kind, book, choose(found, START, None) or "")):
+            await self._lessons.note(tenant, book_of(kind), notes)
+
+    def _notes(self, kind: str, book: Learned, choice: str) -> dict[str, str]:
+        """What is new of how a kind stands."""
+        below = " ".join(sorted(self._heeded(kind, book)))
+        new = {"below": below} if book.notes.get("below") != below else {}
+        if book.notes.get("choice") != choice and not self._config.routing.frozen:
+            new |= {"choice": choice, "since": f"{time.time():.3f}"}
+        return new
 
     def _believe(self, kind: str, tiers: Sequence[str], book: Learned, pool: Mapping[tuple[str, str], Arm]) -> Beliefs:
         prices = [float(cost_nano_usd(*self._config.model_of(tier), USUAL)) for tier in tiers]
-        floor = self._config.floor(kind)
-        barred = frozenset[str]() if floor is None else below_floor(audits_of(book), tiers, floor)
+        barred = self._heeded(kind, book).intersection(tiers[:-1])
         return beliefs(kind, tiers, prices, arms_of(book), pool, barred)
 
-    def _lesson(self, entry: LedgerEntry, *sums: Mapping[str, float]) -> Lesson:
+    def _heeded(self, kind: str, book: Learned) -> frozenset[str]:
+        """The tiers below the floor that nothing starts on: where routing is frozen, those that were it when that began."""
+        if self._config.routing.frozen and "below" in book.notes:
+            return frozenset(book.notes["below"].split())
+        begun = not self._config.routing.frozen or book.sums.get(1)
+        return self._below(kind, book) if begun else frozenset()
+
+    def _below(self, kind: str, book: Learned) -> frozenset[str]:
+        """The tiers whose accepted answers are surely too often wrong."""
+        floor = self._config.floor(kind)
+        return frozenset(tier for tier, its in audits_of(book).items() if floor is not None and is_below(its, floor))
+
+    def _lesson(
+        self,
+        tenant: str,
+        kind: str,
+        audits: Mapping[str, float],
+        whole: Mapping[str, float] = NOTHING,
+        recent: Mapping[str, float] = NOTHING,
+    ) -> Lesson:
         half_life = self._config.routing.half_life
-        book = book_of(entry.kind or entry.step or "")
-        return Lesson(entry.tenant or DEFAULT, book, (half_life, RECENT, AUDITED * half_life), sums)
+        # Where routing is frozen nothing is added to what came of answers, nor does that grow old.
+        lives = (STILL, STILL) if self._config.routing.frozen else (half_life, RECENT)
+        return Lesson(tenant, book_of(kind), (*lives, AUDITED * half_life), (whole, recent, audits))
 
     def _route(
         self, kind: str, tiers: tuple[str, ...], book: Learned, pool: Mapping[tuple[str, str], Arm], last: float
@@ -249,7 +289,7 @@ class Routes:
             tiers=tiers,
             arms=arms_of(book),
             audits=audits_of(book),
-            barred=frozenset(tiers[i] for i in known.barred),
+            barred=self._below(kind, book).intersection(tiers[:-1]),
             choice=choice,
             odds={tier: drawn.count(tier) / DRAWS for tier in tiers},
             since=since,
@@ -281,7 +321,13 @@ def arms_of(book: Learned) -> dict[tuple[str, str], Arm]:
 def audits_of(book: Learned) -> dict[str, Audits]:
     """What audits said of a kind's tiers."""
     sums = book.sums.get(3, {})
-    tiers = {name.partition(":")[2] for name in sums}
-    return {
-        tier: Audits(*(sums.get(f"{what}:{tier}", 0.0) for what in ("audited", "right", "asked"))) for tier in tiers
-    }
+    found = {}
+    for tier in {name.partition(":")[2] for name in sums}:
+        audited, right, asked = (sums.get(f"{what}:{tier}", 0.0) for what in ("audited", "right", "asked"))
+        # What is unlearned is taken off whole, however old the verdict was that it takes back.
+        found[tier] = Audits(audited, min(max(right, 0.0), audited), asked)
+    return found
+
+
+def _shelf(entry: LedgerEntry) -> str:
+    return entry.tenant or DEFAULT

@@ -158,7 +158,7 @@ class Runner:
         trail.add(call)
         try:
             with traces.inside("check"):
-                output = await self._checked(call.completion, request, step, values)
+                output = await self._checked(call.completion, request, step, values, as_given=job.as_given)
         except checks.Rejected as rejection:
             return await self._rejected(claim, job, step, trail, Answer.of(call, None), str(rejection), rejection.flaw)
         except BrokenCheckError as problem:
@@ -170,16 +170,27 @@ class Runner:
             # While a check ran the claim was lost, or the job cancelled: what was paid for is booked all the same.
             await self._context.store.settle([call.charge("rejected", "it was not checked any more", "check_broken")])
             raise
+        if request.conversation is not None and (half := checks.unfinished(call.completion)) is not None:
+            # Passed on to who leads the conversation, and nothing that was accepted.
+            answer = replace(Answer.of(call, output), note=half[0])
+            charges = [self._booked(step, answer, "rejected", *half)]
+            return await self._end(claim, "ok", trail, answer=answer, kind=half[1], charges=charges)
         return await self._accepted(claim, job, step, trail, Answer.of(call, output))
 
     async def _checked(
-        self, completion: Completion, request: ModelRequest, step: Step, values: Mapping[str, Any]
+        self,
+        completion: Completion,
+        request: ModelRequest,
+        step: Step,
+        values: Mapping[str, Any],
+        *,
+        as_given: bool = False,
     ) -> Any:
         """The output of an answer that keeps its schema and its step's rules. Raises Rejected, BrokenCheckError."""
         if request.conversation is None:
             output = checks.check(completion, step.output)
         else:
-            output = checks.check_reply(completion, request.conversation)
+            output = checks.check_reply(completion, request.conversation, as_given=as_given)
         if step.check is not None:
             await step_check.hold(step, output, values, self._context.config, self._context.examiners)
         return output
@@ -228,7 +239,6 @@ class Runner:
         """End with an answer, or have another model look at it first."""
         look = await looks.due(job, step, claim.id, trail, answer, self._context)
         if look is None:
-            paid = [*charges, answer.charge("ok")]
             trail.pending = None
             paid = [*charges, self._booked(step, answer, "ok")]
             if self._holdout.draws(job, step, claim, trail, answer):

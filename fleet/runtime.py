@@ -183,7 +183,11 @@ class Runtime:
 
     @cached_property
     def routes(self) -> Routes:
-        return Routes(self.config, Lessons(self.link, NAMESPACE))
+        return Routes(self.config, self.lessons)
+
+    @cached_property
+    def lessons(self) -> Lessons:
+        return Lessons(self.link, NAMESPACE)
 
     @cached_property
     def examiners(self) -> Examiners:

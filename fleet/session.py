@@ -160,6 +160,7 @@ async def finished(
                 result=result_of(job, outcomes),
                 receipt=receipt,
                 ledger=ledger,
+                verdicts=await client.verdicts(job),
                 charges=_charges_of(job_id, charges, folder),
                 skipped=job.items.skipped,
             )

@@ -55,6 +55,9 @@ class Job:
     phases: tuple[Phase, ...]
     #: Of a job of one subtask that came in by somebody else's protocol: what was asked for there.
     asked: Mapping[str, Any] | None = None
+    #: It came in by somebody else's protocol: replies go to who leads the conversation as the vendor gave them, refusals and what
+    #: was cut off too.
+    as_given: bool = False
 
     def step(self, step_id: str) -> Step:
         return next(step for step in self.steps if step.id == step_id)
@@ -120,6 +123,7 @@ class JobStore:
             window=int(fields.get("window", 1)),
             phases=tuple(phases(steps, len(items), width)) if steps else (),
             asked=json.loads(fields["asked"]) if "asked" in fields else None,
+            as_given="asked" in fields or "as_given" in fields,
         )
 
     async def planned(self, job_id: str) -> Job:

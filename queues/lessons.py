@@ -1,16 +1,19 @@
 """What was learned from what happened: books of discounted sums, which the scripts add to as they write charges.
 
-It owns reading them. A book is a hash that ages with every lesson (`learn` in `queues/lua/_common.lua`): for each half-life a
-clock `age:I` and sums `I:NAME`, of which what is kept, over 2^age, is what they are worth now. What the sums mean is not known
-here. Books lie on shelves; one that is not written for three months is dropped, as is the oldest of 500 on a shelf.
+It owns reading them, and what is learned where there is no charge, from what is written down for a job. A book is a hash that
+ages with every lesson (`learn` in `queues/lua/_common.lua`): for each half-life a clock `age:I` and sums `I:NAME`, of which what
+is kept, over 2^age, is what they are worth now. What the sums mean is not known here. Books lie on shelves; one that is not
+written for three months is dropped, as is the oldest of 500 on a shelf.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from queues.link import Link
+from queues.subtasks import Lesson, described
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +48,15 @@ class Lessons:
         if await self._link.execute("EXISTS", self._key(shelf, book), idempotent=True):
             pairs = [part for name, value in notes.items() for part in (f"note:{name}", value)]
             await self._link.execute("HSET", self._key(shelf, book), *pairs, idempotent=True)
+
+    async def amend(self, job: str, name: str, stands: str | None, body: str, lessons: Sequence[Lesson]) -> bool:
+        """Write something down for a job in the place of what stands there, and learn from it, once however often it is asked.
+
+        False where something else stands there by now; nothing is written then.
+        """
+        told = json.dumps(described(lessons))
+        what = (job, name, stands or "", body, told)
+        return bool(await self._link.call("amend", [self._namespace], what, idempotent=True))
 
     def _key(self, *parts: str) -> str:
         return ":".join((self._namespace, "learned", *parts))

@@ -206,11 +206,13 @@ def document(data: Charge | NewSubtask) -> dict[str, Any]:
     values = ((name, getattr(data, name)) for name in data.__slots__)
     told = {name: value for name, value in values if value is not None}
     if "lessons" in told:
-        told["lessons"] = [
-            {"shelf": one.shelf, "book": one.book, "half_lives": one.half_lives, "sums": one.sums}
-            for one in told["lessons"]
-        ]
+        told["lessons"] = described(told["lessons"])
     return told
+
+
+def described(lessons: Sequence[Lesson]) -> list[dict[str, Any]]:
+    """Lessons as the scripts take them."""
+    return [{"shelf": one.shelf, "book": one.book, "half_lives": one.half_lives, "sums": one.sums} for one in lessons]
 
 
 def result_of(id_: str, reply: Sequence[bytes | None]) -> Result | None:

@@ -74,8 +74,8 @@ def test_a_run_with_escalations_and_rework_closes_its_books(
         assert receipt.budget is not None
         assert (receipt.budget.cap_nano_usd, receipt.budget.reserved_nano_usd) == (5_000_000_000, 0)
 
-        told, again, outcomes = read_books(tmp_path / "out")
-        found = replay(told, again, outcomes, fleet.runtime.config)
+        told, again, outcomes, verdicts = read_books(tmp_path / "out")
+        found = replay(told, again, outcomes, verdicts, fleet.runtime.config)
         assert found.complaints == ()
         assert found.receipt == told == receipt
         charged = [json.loads(line) for line in (tmp_path / "out" / "charges.jsonl").read_text().splitlines()]

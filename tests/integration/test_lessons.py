@@ -111,3 +111,25 @@ def test_notes_stay_as_they_are_and_need_a_book(valkey: Valkey) -> None:
             assert (await books(store).read("acme", "kind")).notes == {"choice": "mini"}
 
     asyncio.run(scenario())
+
+
+def test_what_is_written_down_in_anothers_place_is_learned_once(valkey: Valkey) -> None:
+    async def scenario() -> None:
+        async with open_store(valkey) as store:
+            its, one, back = books(store), (lesson(n=1.0),), (lesson(n=-1.0),)
+
+            async def learned() -> float:
+                return (await its.read("acme", "kind")).sums[1]["n"]
+
+            # The reply was lost, and the same call comes again.
+            for _ in range(2):
+                assert await its.amend("j", "memo", None, "first", one)
+            assert await learned() == pytest.approx(1)
+            # Two at once: what one of them found there is gone.
+            assert await its.amend("j", "memo", "first", "second", back)
+            assert not await its.amend("j", "memo", "first", "third", one)
+            assert not await its.amend("j", "memo", None, "third", one)
+            assert await store.memo("j", "memo") == "second"
+            assert await learned() == pytest.approx(2**-0.01 - 1)
+
+    asyncio.run(scenario())

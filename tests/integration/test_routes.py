@@ -6,16 +6,18 @@ import asyncio
 import json
 from collections import Counter
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 from fleet.config import FleetConfig
 from fleet.jobs import JobStatus, Step
 from fleet.ledger import LedgerEntry
-from fleet.routes import Routes, arms_of
+from fleet.routes import Route, Routes, arms_of
 from fleet.routing import START
 from fleet.sim.settings import SimSettings
 from fleet.sim.table import KindTable, Table
+from fleet.trust import MANY
 from queues.lessons import Lessons
 from queues.store import Store
 from queues.subtasks import Charge, Released
@@ -213,5 +215,78 @@ def test_audits_push_the_start_above_a_tier_whose_answers_are_too_often_wrong(va
             assert route.barred == {"nano"}
             assert route.audits["nano"].right / route.audits["nano"].audited == pytest.approx(0.5, abs=0.02)
             assert route.odds["nano"] == 0
+
+    asyncio.run(scenario())
+
+
+def test_frozen_counts_audits_which_move_nothing_until_it_thaws(valkey: Valkey) -> None:
+    async def scenario() -> None:
+        async with open_store(valkey) as store:
+            lessons = Lessons(store.link, store.namespace)
+            settings: dict[str, Any] = {"audit": {"share": "auto", "floor": 0.95}}
+            thawed, frozen = config(**settings), config(routing={"frozen": True}, **settings)
+            topic = Step.model_validate(step("topic", tier="auto"))
+            numbers = iter(range(10_000))
+
+            async def teach(fleet_config: FleetConfig, *entries: LedgerEntry, asked: bool = False) -> None:
+                routes = Routes(fleet_config, lessons)
+                learns = routes.asked if asked else routes.taught
+                await store.settle(
+                    [Charge("r", f"c-{next(numbers)}", "{}", "j", "", 0, lessons=learns(one)) for one in entries]
+                )
+
+            async def known(fleet_config: FleetConfig) -> tuple[Route, str, float]:
+                routes = Routes(fleet_config, lessons)
+                (route,) = await routes.look("acme")
+                share = await routes.audit_share(topic, "acme", "nano")
+                return route, await routes.start(topic, "acme", None), share
+
+            work, wrong = entry("acme", "topic", "nano"), entry("acme", "topic", "flagship", "audit", came_from="nano")
+            wrong = wrong.model_copy(update={"status": "rejected"})
+            await teach(thawed, *[work] * 40)
+            before, start, first_share = await known(frozen)
+            assert (start, first_share) == ("nano", MANY)
+            await teach(frozen, *[work] * 10, *[work.model_copy(update={"status": "rejected"})] * 10)
+            await teach(frozen, *[work] * 30, asked=True)
+            await teach(frozen, *[wrong] * 30)
+            route, start, share = await known(frozen)
+            assert route.arms == before.arms, "not even older"
+            assert (route.choice, start) == ("nano", "nano"), "a kind goes on starting where it did"
+            assert route.audits["nano"].audited == pytest.approx(30, rel=0.01)
+            assert route.barred == {"nano"}, "what was found is shown"
+            assert share < first_share, "the first audits are over"
+            # As soon as it is not frozen any more, what was found counts.
+            route, start, _ = await known(thawed)
+            assert (route.choice, start) == ("mini", "mini")
+            assert (await known(frozen))[1] == "mini", "frozen again it stays where it is by now"
+            # Nor does a kind move of which nothing was known when it was frozen.
+            other = Step.model_validate(step("topic-2", tier="auto"))
+            assert await Routes(frozen, lessons).start(other, "acme", None) == "nano"
+            await teach(frozen, *[wrong.model_copy(update={"kind": "topic-2"})] * 30)
+            for _ in range(2):
+                assert await Routes(frozen, lessons).start(other, "acme", None) == "nano"
+
+    asyncio.run(scenario())
+
+
+def test_a_verdict_that_takes_anothers_place_is_counted_once(valkey: Valkey) -> None:
+    async def scenario() -> None:
+        async with open_store(valkey) as store:
+            lessons = Lessons(store.link, store.namespace)
+            routes, stands = Routes(config(), lessons), None
+
+            async def said(right: bool, before: bool | None) -> tuple[float, float]:
+                nonlocal stands
+                body = f"{right} {before}"
+                taught = routes.judged("acme", "topic", "nano", right, before)
+                assert await lessons.amend("j", "memo", stands, body, taught)
+                stands = body
+                (route,) = await routes.look("acme")
+                return route.audits["nano"].audited, route.audits["nano"].right
+
+            assert await said(True, None) == pytest.approx((1, 1))
+            assert await said(False, True) == pytest.approx((1, 0), abs=0.01)
+            assert await said(True, False) == pytest.approx((1, 1), abs=0.01)
+            assert routes.judged("acme", "topic", "nano", True, True) == ()
 
     asyncio.run(scenario())

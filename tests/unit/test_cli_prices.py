@@ -7,8 +7,9 @@ from datetime import date
 
 from rich.console import Console
 
-from fleet.cli_prices import Prices, shown, view
+from fleet.cli_prices import Prices, ShownPrice, shown, view
 from fleet.config import FleetConfig
+from fleet.prices import Rates
 
 CONFIG = FleetConfig.model_validate(
     {
@@ -72,3 +73,38 @@ def test_the_table_reads_in_80_columns() -> None:
     assert text.count("own: each call costs $0.5 beside its tokens.") == 1
     assert 'No price is known for the model "gpt-4o" in the lane flex' in text
     assert "list: genai-prices 1, which comes with the package; its youngest price in force is of 2026-11-09." in text
+
+
+def test_bands_and_days_are_whole_beside_a_long_name() -> None:
+    day, long = date(2026, 10, 12), "an-own-model-with-a-name-of-some-length"
+    price = Rates.model_validate(
+        {
+            "input": "12.125",
+            "cached_input": "1.2125",
+            "cache_write": "15.156",
+            "output": "187.75",
+            "above": 272_000,
+            "source": "genai-prices",
+            "since": day,
+            "context": "standard",
+        }
+    )
+    for name in ("gpt-5.6-luna-mini", long):
+        out = io.StringIO()
+        row = ShownPrice(model=name, tiers=("nano",), lane="standard", price=price)
+        Console(file=out, width=80).print(view(Prices(prices=(row,), list="genai-prices 1", list_not_before=day)))
+        lines = out.getvalue().splitlines()
+        assert all(len(line) <= 80 for line in lines)
+        told = next(line for line in lines if "standard >272k" in line)
+        assert told.split()[1:] == [
+            "standard",
+            ">272k",
+            "12.125",
+            "1.2125",
+            "15.156",
+            "187.75",
+            "list",
+            "2026-10-12",
+        ]
+        assert "…" not in out.getvalue()
+        assert name in "".join(line.split()[0] for line in lines[3:] if line and not line.startswith("list:"))

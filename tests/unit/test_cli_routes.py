@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 
@@ -31,10 +32,30 @@ def test_a_kind_in_eighty_columns() -> None:
     lines = [line.split() for line in out.getvalue().splitlines()]
     assert max(map(len, out.getvalue().splitlines())) <= 80
     assert "\x1b" not in out.getvalue()
-    assert lines[1][1:5] == ["nano", "412", "73%", "$0.0001"]
+    assert lines[1][1:5] == ["nano", "412", "73%", "$0.0000520"]
     assert "82%/18 low" in out.getvalue()
-    assert "97% since 09-21" in out.getvalue()
-    assert ["mini", "nano", "111", "72%", "$0.0006"] in lines
+    assert "97% 09-21" in out.getvalue()
+    assert ["mini", "nano", "111", "72%", "$0.000610"] in lines
+
+
+def test_only_the_kind_is_cut_where_a_line_is_too_short() -> None:
+    tiers = ("nano", "mini", "flagship")
+    arms = {(tier, came): Arm(1_010, 1_010, 1_010 * 1_234) for tier in tiers for came in (START, *tiers[:2])}
+    wide = dataclasses.replace(
+        ROUTE,
+        kind="a-kind-with-a-very-long-name",
+        arms=arms,
+        audits=dict.fromkeys(tiers, Audits(4_040, 3_000)),
+        barred=frozenset(tiers),
+        odds={"nano": 0.0, "mini": 1.0, "flagship": 0.0},
+    )
+    out = io.StringIO()
+    Console(file=out, width=80).print(table_of([wide]))
+    lines = out.getvalue().splitlines()
+    assert max(map(len, lines)) <= 80
+    whole = [line.split() for line in lines if "mini" in line and "100% 09-21" in line]
+    assert whole == [["mini", "1,010", "100%", "$0.00000123", "74%/4040", "low", "100%", "09-21"]]
+    assert out.getvalue().count("…") == 1
 
 
 def test_a_kind_as_json() -> None:

@@ -10,7 +10,7 @@ import pytest
 from pydantic import ValidationError
 
 from fleet.api.response_items import ResponseRequest, chat_of, conversation_of, output_of
-from fleet.checks import Rejected, check_reply
+from fleet.checks import Rejected, check_reply, unfinished
 from fleet.conversation import Conversation
 from fleet.jobs import Step
 from fleet.prices import Usage
@@ -103,12 +103,23 @@ def _completion(message: dict[str, Any], finish: Any = "stop", reason: str = "st
 
 def test_a_reply_is_passed_on_and_a_call_of_no_tool_is_not() -> None:
     conversation = Conversation.model_validate(LOOP)
-    said = check_reply(_completion({"content": None, "tool_calls": [CALL]}, "empty", "tool_calls"), conversation)
+    said = check_reply(
+        _completion({"content": None, "tool_calls": [CALL]}, "empty", "tool_calls"), conversation, as_given=True
+    )
     assert said["message"] == {"role": "assistant", "content": None, "refusal": None, "tool_calls": [CALL]}
-    cut = check_reply(_completion({"content": "half of i"}, "length", "length"), conversation)
+    cut = check_reply(_completion({"content": "half of i"}, "length", "length"), conversation, as_given=True)
     assert cut["finish_reason"] == "length"
-    refused = check_reply(_completion({"content": None, "refusal": "No."}, "refusal"), conversation)
+    refused = check_reply(_completion({"content": None, "refusal": "No."}, "refusal"), conversation, as_given=True)
     assert refused["message"]["refusal"] == "No."
+    for completion, flaw in (
+        (_completion({"content": "half of i"}, "length", "length"), "truncated"),
+        (_completion({"content": None, "refusal": "No."}, "refusal"), "refusal"),
+    ):
+        with pytest.raises(Rejected) as rejected:  # nobody is there to decide what comes next
+            check_reply(completion, conversation, as_given=False)
+        assert unfinished(completion) == (str(rejected.value), flaw) == (str(rejected.value), rejected.value.flaw)
+    for finish in ("stop", "empty"):
+        assert unfinished(_completion({"content": "So."}, finish)) is None
     for message in (
         {"content": ""},
         {"content": None, "tool_calls": [CALL | {"function": {"name": "rm", "arguments": "{}"}}]},
@@ -116,19 +127,19 @@ def test_a_reply_is_passed_on_and_a_call_of_no_tool_is_not() -> None:
         {"content": None, "tool_calls": ["weather"]},
     ):
         with pytest.raises(Rejected):
-            check_reply(_completion(message, "empty"), conversation)
+            check_reply(_completion(message, "empty"), conversation, as_given=True)
 
 
 def test_a_whole_reply_has_the_form_that_was_asked_for() -> None:
     schema = {"type": "object", "required": ["topic"]}
     form = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
     conversation = Conversation.model_validate({"messages": LOOP["messages"][:2], "response_format": form})
-    fenced = check_reply(_completion({"content": '```json\n{"topic": 1}\n```'}), conversation)
+    fenced = check_reply(_completion({"content": '```json\n{"topic": 1}\n```'}), conversation, as_given=True)
     assert fenced["message"]["content"] == '{"topic": 1}'
     for text in ("{}", "topic", "[1]"):
         with pytest.raises(Rejected):
-            check_reply(_completion({"content": text}), conversation)
-    assert check_reply(_completion({"content": '{"top'}, "length", "length"), conversation)
+            check_reply(_completion({"content": text}), conversation, as_given=True)
+    assert check_reply(_completion({"content": '{"top'}, "length", "length"), conversation, as_given=True)
 
 
 def test_the_items_of_a_response_are_messages() -> None:

@@ -16,9 +16,9 @@ from fleet.config import FleetConfig, ModelConfig, Price, TierConfig
 from fleet.jobs import JobStatus, Outcome
 from fleet.ledger import LedgerEntry
 from fleet.prices import Usage, tariff
+from fleet.quality import quality
 from fleet.receipt import Budget, Receipt, StepReceipt, Tally, TierReceipt
 from fleet.receipt_view import duration, fine_usd, render_receipt, tokens
-from fleet.verdicts import quality
 
 
 def model(input_price: str, output_price: str) -> ModelConfig:
@@ -273,6 +273,21 @@ def test_a_receipt_says_what_was_not_audited_and_what_the_cache_saved() -> None:
     assert "$0.5500, 100% accepted, none audited" in text
     assert "50% of input tokens: saved $0.4500" in text
     assert "Budget" not in text
+
+
+def test_what_was_passed_on_is_nothing_that_was_accepted() -> None:
+    entries = [entry(1), entry(2, subtask="s2", status="rejected", flaw="refusal")]
+    outcomes = [
+        Outcome(step="a", status="ok", tier="nano"),
+        Outcome(step="a", status="ok", tier="nano", error_kind="refusal"),
+    ]
+    value = receipt(entries, outcomes)
+    assert (value.accepted, value.failed, value.passed_on) == (1, 0, 1)
+    assert (value.steps["a"].accepted, value.steps["a"].passed_on, value.tiers["nano"].accepted) == (1, 1, 1)
+    assert value.cost_per_accepted_nano_usd == value.cost_nano_usd
+    text = " ".join(shown(value).split())
+    assert "1 accepted, 0 failed, 0 skipped, 1 passed on as refused or cut off" in text
+    assert "50% accepted" in text
 
 
 def test_a_fleet_that_cost_more_says_so() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -13,6 +14,7 @@ from fleet.config import FleetConfig, ModelConfig, TierConfig
 from fleet.jobs import JobStatus, Outcome
 from fleet.ledger import LedgerEntry
 from fleet.prices import Usage, tariff
+from fleet.quality import Judged
 from fleet.receipt import Budget, Receipt, Tally
 from fleet.replay import replay
 from fleet.tariffs import LongContext, Price
@@ -92,8 +94,10 @@ outcomes_ = st.lists(
 )
 
 
-def receipt_of(ledger: list[LedgerEntry], outcomes: list[Outcome]) -> Receipt:
+def receipt_of(ledger: list[LedgerEntry], outcomes: list[Outcome], people: Sequence[Judged] = ()) -> Receipt:
     tally = Tally(CONFIG)
+    for said in people:
+        tally.judge(said)
     for entry in ledger:
         tally.add(entry)
     for outcome in outcomes:
@@ -122,7 +126,7 @@ def test_the_same_receipt_from_the_same_books_in_any_order(
     lines = [entry.model_dump_json() for entry in ledger]
     random.shuffle(lines)
     read = [LedgerEntry.model_validate_json(line) for line in lines]
-    found = replay(Receipt.model_validate_json(told.model_dump_json()), read, outcomes[::-1], CONFIG)
+    found = replay(Receipt.model_validate_json(told.model_dump_json()), read, outcomes[::-1], [], CONFIG)
     assert found.complaints == ()
     assert found.receipt == told
 
@@ -163,7 +167,7 @@ def test_an_entry_that_stands_twice_is_counted_once_and_complained_of(
 ) -> None:
     told = receipt_of(ledger, [])
     again = data.draw(st.sampled_from(ledger))
-    found = replay(told, [*ledger, again], [], CONFIG)
+    found = replay(told, [*ledger, again], [], [], CONFIG)
     assert found.receipt == told
     assert found.complaints == (f"the call {again.call_id} stands twice in the ledger",)
 
@@ -208,7 +212,7 @@ def a_row(**changes: Any) -> LedgerEntry:
 )
 def test_books_that_were_changed_do_not_agree(changes: dict[str, Any], complaints: list[str]) -> None:
     told = receipt_of([a_row()], [])
-    found = replay(told, [a_row(**changes)], [], CONFIG).complaints
+    found = replay(told, [a_row(**changes)], [], [], CONFIG).complaints
     assert bool(found) == bool(complaints)
     for complaint in complaints:
         assert any(complaint in one for one in found), found
@@ -217,15 +221,15 @@ def test_books_that_were_changed_do_not_agree(changes: dict[str, Any], complaint
 def test_an_earlier_versions_receipt_is_not_blamed_for_what_it_does_not_say() -> None:
     told = receipt_of([a_row()], [])
     earlier = Receipt.model_validate(told.model_dump(exclude={"lanes", "steps", "cache_saved_nano_usd", "quality"}))
-    assert replay(earlier, [a_row()], [], CONFIG).complaints == ()
-    assert replay(earlier, [], [], CONFIG).complaints != ()
+    assert replay(earlier, [a_row()], [], [], CONFIG).complaints == ()
+    assert replay(earlier, [], [], [], CONFIG).complaints != ()
 
 
 def test_missing_lines_and_missing_results_show() -> None:
     told = receipt_of(
         [a_row(), a_row(call_id="j/a/2.1.1", subtask="j/a/2")], [Outcome(step="a", status="ok", tier="nano")]
     )
-    found = replay(told, [a_row()], [], CONFIG).complaints
+    found = replay(told, [a_row()], [], [], CONFIG).complaints
     assert "calls: the receipt says 2, the books say 1" in found
     assert "accepted: the receipt says 1, the books say 0" in found
 
@@ -241,3 +245,25 @@ def test_what_an_audit_is_about_is_known_from_the_work_where_it_does_not_say() -
         ("topic", "nano", 1, 0),
     ]
     assert told.tiers["flagship"].rejected == 0, "a judge who says no was not rejected"
+
+
+def test_people_are_heard_again() -> None:
+    audit = a_row(call_id="j/a/1.2.1", role="audit", tier="flagship", model="big", came_from="nano")
+    said = Judged(subtask="a/1", kind="a", tier="nano", right=False, instead=audit.call_id)
+    told = receipt_of([a_row(), audit], [], [said])
+    assert [(row.audited, row.right) for row in told.quality] == [(1, 0)]
+    assert replay(told, [audit, a_row()], [], [said], CONFIG).complaints == ()
+    (complaint,) = replay(told, [a_row(), audit], [], [], CONFIG).complaints
+    assert complaint.startswith("quality: the receipt says")
+
+
+def test_an_earlier_versions_row_of_quality_says_no_more_than_what_was_audited() -> None:
+    ledger = [a_row(), a_row(call_id="j/a/1.2.1", role="audit", tier="flagship", model="big", came_from="nano")]
+    told = receipt_of(ledger, [])
+    data = told.model_dump(mode="json")
+    data["quality"] = [
+        {name: row[name] for name in row if name not in ("accepted", "rejected")} for row in data["quality"]
+    ]
+    assert replay(Receipt.model_validate(data), ledger, [], [], CONFIG).complaints == ()
+    data["quality"][0]["right"] = 0
+    assert replay(Receipt.model_validate(data), ledger, [], [], CONFIG).complaints != ()

@@ -14,6 +14,7 @@ from fleet.config import load_config
 from fleet.errors import BadInputError, FleetError
 from fleet.jobs import JobSpec, JobStatus, Outcome, Step
 from fleet.ledger import LedgerEntry
+from fleet.quality import Judged
 from fleet.receipt import Receipt, Tally
 from fleet.recipes.document_codebase import document_codebase
 from fleet.recipes.pages import check_links
@@ -182,6 +183,14 @@ def test_the_ledger_is_a_parquet_file_too_where_that_can_be_written(
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     assert tmp_path / "ledger.parquet" not in write(tmp_path)
     assert not (tmp_path / "ledger.parquet").exists(), "what an earlier result left would belie this one's ledger"
+
+
+def test_verdicts_of_people_are_there_where_there_are_any(tmp_path: Path) -> None:
+    said = [Judged(subtask="a/0", kind="a", tier="nano", right=True)]
+    assert tmp_path / "verdicts.jsonl" in write(tmp_path, verdicts=said)
+    assert list(read_books(tmp_path)[3]) == said
+    assert tmp_path / "verdicts.jsonl" not in write(tmp_path)
+    assert list(read_books(tmp_path)[3]) == []
 
 
 def books(out: Path) -> Receipt:
