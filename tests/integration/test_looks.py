@@ -183,7 +183,7 @@ def test_an_audit_that_cannot_be_made_leaves_the_answer_as_it_is(ran: Ran, reply
 
 
 def test_an_audit_that_the_budget_does_not_cover_is_not_made(ran: Ran) -> None:
-    outcome, ledger, _ = ran("a line", fields=ALL_AUDITED, budget_usd=0.004, max_output_tokens=50)
+    outcome, ledger, _ = ran("a line", fields=ALL_AUDITED, budget_usd=0.001, max_output_tokens=50)
     assert (outcome.status, outcome.output, outcome.error) == ("ok", "a line", None)
     assert [entry.role for entry in ledger] == ["work"]
 
