@@ -7,18 +7,19 @@ that it can be tried on many tables: `python -m benchmarks.money --policy-only`.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Sequence
+from collections import Counter, deque
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from random import Random
 
 from benchmarks.routing_world import Tally, World
 from fleet.quality_config import RoutingConfig
-from fleet.routes import AUDITED, POOLED, RECENT
+from fleet.routes import AUDITED, FIRST, POOLED, RECENT
 from fleet.routing import START, Arm, Beliefs, beliefs, choose
 from fleet.trust import Audits, audit_share, below_floor
 
 #: Seconds that a call takes about, by rank of its tier, and after which a worker looks at what others have learned.
-CALL_S, LOOK_S = (1.0, 1.5, 2.5), 1.0
+CALL_S, LOOK_S = (1.0, 1.5, 2.5), 0.5
 IN_FLIGHT = 400
 
 
@@ -99,25 +100,25 @@ class Play:
 
     def run(self) -> dict[str, Tally]:
         """What it came to, by kind."""
-        kinds = self._world.table.kinds
-        todo = [
-            (item / its.items, place, kind, item)
-            for place, (kind, its) in enumerate(kinds.items())
-            for item in range(its.items)
-        ]
-        todo.sort(reverse=True)
-        under_way, now = 0, 0.0
-        while todo or self._events:
-            while todo and under_way < self._in_flight:
-                _, _, kind, item = todo.pop()
-                self._call(now, kind, item, (), 0.0)
-                under_way += 1
+        waiting = {kind: deque(range(its.items)) for kind, its in self._world.table.kinds.items()}
+        out, ended, now = Counter[str](), Counter[str](), 0.0
+        while any(waiting.values()) or self._events:
+            while out.total() < self._in_flight and (kind := self._next(waiting, out, ended)) is not None:
+                self._call(now, kind, waiting[kind].popleft(), (), 0.0)
+                out[kind] += 1
             now, _, kind, item, path, spent, audit = heapq.heappop(self._events)
             if audit:
                 self._judge(kind, item, path[-1])
             elif self._answer(now, kind, item, path, spent):
-                under_way -= 1
+                out[kind] -= 1
+                ended[kind] += 1
         return self.tallies
+
+    def _next(self, waiting: Mapping[str, deque[int]], out: Counter[str], ended: Counter[str]) -> str | None:
+        """The kind whose turn it is, of those that may have more under way: each begins slowly, as a job of one kind does."""
+        kinds = self._world.table.kinds
+        may = [kind for kind, items in waiting.items() if items and out[kind] < max(FIRST, 2 * ended[kind])]
+        return min(may, key=lambda kind: waiting[kind][0] / kinds[kind].items, default=None)
 
     def _call(self, now: float, kind: str, item: int, path: tuple[str, ...], spent: float) -> bool:
         """Begin the next call of a subtask; False: there is no tier left."""

@@ -37,7 +37,7 @@ from queues.subtasks import Lesson
 logger = logging.getLogger(__name__)
 
 #: Seconds after which a book is read again, and how many are remembered.
-LOOK_S, REMEMBERED = 1.0, 500
+LOOK_S, REMEMBERED = 0.5, 500
 #: The shelf and book of all kinds of the fleet together.
 FLEET = ("", "*")
 #: The half-lives in a book, in lessons: the configured one; that of what is recent; audits are few and last longer; so does what
