@@ -141,10 +141,10 @@ def test_the_list_has_lanes_and_one_that_it_does_not_have_is_never_the_standard_
 def test_what_is_held_for_flex_covers_being_served_as_any_other() -> None:
     usage = Usage(input_tokens=100)
     model = priced(input="1", output="1")
-    assert dearest("any", model, usage, "flex").context == "standard"
-    assert dearest("any", model, usage, "batch").cost(usage) == 50_000
+    assert dearest("any", model, usage, "flex")[0].context == "standard"
+    assert dearest("any", model, usage, "batch")[0].cost(usage) == 50_000
     dear = priced(input="1", output="1", lanes={"flex": "2"})
-    assert dearest("any", dear, usage, "flex").cost(usage) == 200_000
+    assert dearest("any", dear, usage, "flex")[0].cost(usage) == 200_000
 
 
 @pytest.mark.parametrize(
