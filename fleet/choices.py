@@ -14,7 +14,7 @@ from fleet.counterfactual import compared
 from fleet.entries import Call, Draft, Purpose, Worst, draft
 from fleet.errors import BadInputError
 from fleet.lanes import asked_as
-from fleet.ledger import TOO_MUCH, Lane, LedgerEntry
+from fleet.ledger import AT_MOST, Lane, LedgerEntry
 from fleet.prices import Rates, Tariff, Usage, billed_as, dearest, tariff
 from fleet.providers.base import DEFAULT_TIER, Completion, ModelRequest
 from fleet.router import runs_in_background
@@ -112,20 +112,22 @@ def answered(config: FleetConfig, drafted: Draft, completion: Completion) -> Cal
     """An answer to a drafted call with its entry, at the prices of what the vendor says it was served as.
 
     Usage that is more than the call can use is booked as the most that it can, so that no number in an answer passes a cap. Input
-    and output are looked at together, by tokens and by cost: a vendor may add an instruction of its own to a short prompt.
+    and output are looked at together, by tokens and by cost: a vendor may add an instruction of its own to a short prompt. So is
+    what a line of a batch used that the vendor does not tell: whoever reads its answer has nothing left to estimate it from.
     """
     found = _tariff_of(drafted.entry, config, completion)
     worst, usage = drafted.worst.usage, completion.usage
     rates, reason = found.rates(usage), None
     dearest_rates, dearest_usage = found.worst(worst)
-    if usage.total > worst.total or rates.cost(usage) > dearest_rates.cost(dearest_usage):
+    unknown = drafted.entry.lane == "batch" and not completion.usage_reported
+    if unknown or usage.total > worst.total or rates.cost(usage) > dearest_rates.cost(dearest_usage):
         logger.warning(
-            "the usage of a call to %s is more than it can use; it is booked at its most",
+            "no usage was reported that a call to %s can have; it is booked at its most",
             drafted.entry.model,
             extra={"attempt": drafted.entry.call_id},
         )
         completion = replace(completion, usage=worst, usage_reported=False)
-        rates, reason = drafted.entry.price or dearest_rates, TOO_MUCH
+        rates, reason = drafted.entry.price or dearest_rates, AT_MOST
     return Call(completion, compared(config, drafted.answered(completion, rates, reason)), drafted.record)
 
 

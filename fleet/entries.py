@@ -10,7 +10,7 @@ import time
 from dataclasses import dataclass, field, replace
 
 from fleet.flaws import Flaw
-from fleet.ledger import TOO_MUCH, WORKER_LOST, CallStatus, Lane, LedgerEntry, Role
+from fleet.ledger import AT_MOST, WORKER_LOST, CallStatus, Lane, LedgerEntry, Role
 from fleet.prices import Rates, Usage
 from fleet.providers.base import Completion
 from fleet.stored import read
@@ -158,7 +158,7 @@ class Call:
 
 def judged(entry: LedgerEntry, status: CallStatus, reason: str | None = None, flaw: Flaw | None = None) -> LedgerEntry:
     """The entry of an answer with what was found of it, beside what was said of its usage."""
-    reasons = (reason, TOO_MUCH if entry.reason is not None and TOO_MUCH in entry.reason else None)
+    reasons = (reason, AT_MOST if entry.reason is not None and AT_MOST in entry.reason else None)
     told = "; ".join(filter(None, reasons)) or None
     return entry.model_copy(update={"status": status, "reason": told, "flaw": flaw})
 

@@ -18,8 +18,8 @@ CallStatus = Literal["ok", "rejected", "failed"]
 WORKER_LOST = "worker lost"
 #: Reason of an entry for an answer that nobody has judged yet, with its cost; the verdict takes its place.
 UNCHECKED = "not checked yet"
-#: Reason of an entry, whatever its verdict, whose usage nobody can believe.
-TOO_MUCH = "its usage is more than the call can use; booked at its most"
+#: Reason of an entry, whatever its verdict, of whose usage nothing is known, or what nobody can believe.
+AT_MOST = "no usage was reported that this call can have; booked at its most"
 
 Role = Literal["plan", "work", "check", "audit", "review", "reduce"]
 #: How the vendor is asked: at once, at once but later where it is busy, or as a line of a batch.

@@ -12,7 +12,7 @@ import pytest
 
 from fleet.config import FleetConfig
 from fleet.jobs import JobStatus, Outcome
-from fleet.ledger import TOO_MUCH, LedgerEntry
+from fleet.ledger import AT_MOST, LedgerEntry
 from tests.support.bench import GOOD, Bench, bench, config
 from tests.support.scripted import Reply, Script, scripted
 from tests.support.valkey import Valkey
@@ -125,7 +125,7 @@ def test_usage_that_no_call_can_have_is_booked_at_the_most_and_the_answer_stands
             valkey, tmp_path, conf, Reply("fine", fields=usage(given, 5)), budget_usd=5
         )
     assert (status, outcome.status, outcome.output, len(script.calls)) == (JobStatus.COMPLETED, "ok", "fine", 1)
-    assert (entry.status, entry.reason, entry.usage_reported) == ("ok", TOO_MUCH, False)
+    assert (entry.status, entry.reason, entry.usage_reported) == ("ok", AT_MOST, False)
     assert entry.cost_nano_usd == entry.reserved_nano_usd == entry.price.of_tokens(entry.usage)
     assert entry.usage.total < 1_000 >= outcome.usage.total
     told = [record for record in caplog.records if record.name == "fleet.choices"]
@@ -136,7 +136,7 @@ def test_usage_that_no_call_can_have_is_booked_at_the_most_and_the_answer_stands
 def test_output_above_its_limit_is_none_that_a_call_can_have(valkey: Valkey, tmp_path: Path) -> None:
     conf = priced()
     _, (entry,), _, _ = run(valkey, tmp_path, conf, Reply("fine", fields=usage(10, 5_000)))
-    assert (entry.reason, entry.usage.output_tokens) == (TOO_MUCH, 16)
+    assert (entry.reason, entry.usage.output_tokens) == (AT_MOST, 16)
 
 
 def test_a_vendor_may_add_some_input_of_its_own(valkey: Valkey, tmp_path: Path) -> None:
@@ -158,5 +158,5 @@ def test_what_is_said_of_the_usage_stays_beside_the_verdict(valkey: Valkey, tmp_
         "rejected",
         "invalid_json",
     )
-    assert entry.reason.endswith(f"; {TOO_MUCH}")
-    assert TOO_MUCH not in str(outcome.error)
+    assert entry.reason.endswith(f"; {AT_MOST}")
+    assert AT_MOST not in str(outcome.error)
