@@ -18,6 +18,7 @@ class Noop:
     """Answers every call with one word, without asking anybody."""
 
     reattaches = False
+    says_default = False
     batches = None
 
     async def complete(self, request: ModelRequest, started: Started | None = None) -> Completion:

@@ -10,12 +10,13 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from fleet.config import FleetConfig, ModelConfig
-from fleet.entries import Draft, Purpose, Worst, draft
+from fleet.counterfactual import compared
+from fleet.entries import Call, Draft, Purpose, Worst, draft
 from fleet.errors import BadInputError
 from fleet.lanes import asked_as
-from fleet.ledger import Lane, LedgerEntry
-from fleet.prices import Rates, Usage, billed_as, dearest, tariff
-from fleet.providers.base import Completion, ModelRequest
+from fleet.ledger import AT_MOST, Lane, LedgerEntry
+from fleet.prices import Rates, Tariff, Usage, billed_as, dearest, tariff
+from fleet.providers.base import DEFAULT_TIER, Completion, ModelRequest
 from fleet.router import runs_in_background
 from queues.tiers import Allowance, Pace
 
@@ -23,6 +24,8 @@ logger = logging.getLogger(__name__)
 
 #: What a wire adds around the texts of a request.
 OVERHEAD_TOKENS = 64
+#: As what the vendor is asked to serve a call; a batch is a way of sending, and its lines say nothing.
+_SERVED: dict[Lane, str | None] = {"standard": DEFAULT_TIER, "flex": "flex", "batch": None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +38,7 @@ class Choice:
     request: ModelRequest
     #: To ask a permit for; safe for nearly all texts.
     tokens: int
-    #: To hold money for: a token per byte, which no text exceeds.
+    #: To hold money for: a token per byte, which no text exceeds, at the dearest price that input can have.
     worst: Worst
     #: What that was computed from.
     price: Rates
@@ -65,11 +68,22 @@ class Choice:
 
 
 def choose(
-    config: FleetConfig, tier: str, name: str, request: ModelRequest, *, reattaches: bool, lane: Lane = "standard"
+    config: FleetConfig,
+    tier: str,
+    name: str,
+    request: ModelRequest,
+    *,
+    reattaches: bool,
+    says_default: bool,
+    lane: Lane = "standard",
 ) -> Choice:
-    """`request` as the model `name` gets it from a tier; `reattaches`: what the model's provider says of itself.
+    """`request` as the model `name` gets it from a tier.
 
-    What asks for flex is held at the dearer of both prices: the vendor may serve it as any other.
+    What asks for flex is held at the dearer of both prices: the vendor may serve it as any other. What cannot ask to be served as
+    the standard is held at the price of `priority`, where that is known: the vendor's project may be set so.
+
+    Args:
+        reattaches, says_default: what the model's provider says of itself.
 
     Raises BadInputError: nobody says what it would cost.
     """
@@ -82,29 +96,51 @@ def choose(
         max_output_tokens=min(request.max_output_tokens, model.max_output_tokens),
         reasoning_effort=model.reasoning_effort,
         timeout_s=config.tiers[tier].timeout_s * patience,
-        service_tier="flex" if lane == "flex" else None,
+        service_tier=_SERVED[lane],
     )
     tokens = request.upper_bound() + OVERHEAD_TOKENS
     most = Usage(input_tokens=2 * (tokens - request.max_output_tokens), output_tokens=request.max_output_tokens)
-    price = dearest(name, model, most, lane)
-    worst = Worst(most, price.cost(most))
+    price, used = dearest(name, model, most, lane, says_default=says_default)
+    worst = Worst(used, price.cost(used))
     if reattaches and request.conversation is None and lane != "batch":
         background = runs_in_background(config.tiers[tier], request.max_output_tokens, worst.cost_nano_usd)
         request = replace(request, background=background)
     return Choice(tier, name, model, request, tokens, worst, price, lane)
 
 
-def rates_of(entry: LedgerEntry, config: FleetConfig, completion: Completion) -> Rates:
+def answered(config: FleetConfig, drafted: Draft, completion: Completion) -> Call:
+    """An answer to a drafted call with its entry, at the prices of what the vendor says it was served as.
+
+    Usage that is more than the call can use is booked as the most that it can, so that no number in an answer passes a cap. Input
+    and output are looked at together, by tokens and by cost: a vendor may add an instruction of its own to a short prompt. So is
+    what a line of a batch used that the vendor does not tell: whoever reads its answer has nothing left to estimate it from.
+    """
+    found = _tariff_of(drafted.entry, config, completion)
+    worst, usage = drafted.worst.usage, completion.usage
+    rates, reason = found.rates(usage), None
+    dearest_rates, dearest_usage = found.worst(worst)
+    unknown = drafted.entry.lane == "batch" and not completion.usage_reported
+    if unknown or usage.total > worst.total or rates.cost(usage) > dearest_rates.cost(dearest_usage):
+        logger.warning(
+            "no usage was reported that a call to %s can have; it is booked at its most",
+            drafted.entry.model,
+            extra={"attempt": drafted.entry.call_id},
+        )
+        completion = replace(completion, usage=worst, usage_reported=False)
+        rates, reason = drafted.entry.price or dearest_rates, AT_MOST
+    return Call(completion, compared(config, drafted.answered(completion, rates, reason)), drafted.record)
+
+
+def _tariff_of(entry: LedgerEntry, config: FleetConfig, completion: Completion) -> Tariff:
     """The prices at which the answer to a drafted call is billed."""
     model = config.models[entry.model]
     context = billed_as(entry.lane, completion.service_tier)
     try:
-        found = tariff(entry.model, model, context, entry.started_at)
+        return tariff(entry.model, model, context, entry.started_at)
     except BadInputError:
         # It is paid already. The entry tells of both, and the receipt counts such calls.
         _tell(context, entry.model, entry.lane)
-        found = tariff(entry.model, model, entry.lane, entry.started_at)
-    return found.rates(completion.usage)
+        return tariff(entry.model, model, entry.lane, entry.started_at)
 
 
 @lru_cache(maxsize=100)  # once, not for each call

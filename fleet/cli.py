@@ -14,7 +14,7 @@ from redis.exceptions import RedisError
 from rich.console import Console
 from rich.table import Table
 
-from fleet import cli_audit, cli_plan, cli_prices, cli_routes, cli_top, processes
+from fleet import cli_audit, cli_plan, cli_prices, cli_routes, cli_top, dollars, processes
 from fleet.accounts import AccountLimits, limits_table
 from fleet.cli_jobs import jobs
 from fleet.cli_keys import keys
@@ -52,7 +52,9 @@ app.registered_commands += [
 
 JobFile = Annotated[Path, typer.Argument(help="A job in YAML.", metavar="JOB.yaml")]
 Out = Annotated[Path | None, typer.Option("--out", help="Folder for result, receipt and ledger.", metavar="DIR")]
-Budget = Annotated[float | None, typer.Option("--budget", help="Hard cap in US dollars.", metavar="USD", min=0.0)]
+Budget = Annotated[
+    Decimal | None, typer.Option("--budget", help="Hard cap in US dollars.", metavar="USD", parser=dollars.budget)
+]
 SIMULATED = "no key and no base URL: the simulated provider answers, nothing is charged"
 
 
@@ -172,7 +174,7 @@ def doctor(output: Output = "text") -> None:
         raise typer.Exit(1)
 
 
-def _job(path: Path, items: Path | None, budget: float | None) -> JobSpec:
+def _job(path: Path, items: Path | None, budget: Decimal | None) -> JobSpec:
     spec = load_job(path)
     if items is not None:
         if not items.exists():
@@ -180,9 +182,7 @@ def _job(path: Path, items: Path | None, budget: float | None) -> JobSpec:
         source = Items(files=FilesSource(root=items)) if items.is_dir() else Items(path=items)
         spec = spec.model_copy(update={"items": source})
     if budget is not None:
-        if budget <= 0:
-            raise BadInputError(f"--budget {budget}: give a number of US dollars above 0.")
-        spec = spec.model_copy(update={"budget_usd": Decimal(str(budget))})
+        spec = spec.model_copy(update={"budget_usd": budget})
     return spec
 
 

@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from fleet import dollars
 from fleet.client import FleetClient
 from fleet.control import Control
 from fleet.display import clean, inert
@@ -29,7 +30,7 @@ jobs = typer.Typer(help="Look at the jobs of a running fleet, and act on them.",
 T = TypeVar("T")
 
 Budget = Annotated[
-    float | None, typer.Option("--budget", help="New hard cap in US dollars.", metavar="USD", min=0.000001)
+    Decimal | None, typer.Option("--budget", help="New hard cap in US dollars.", metavar="USD", parser=dollars.budget)
 ]
 JobId = Annotated[str, typer.Argument(help="The job's id.", metavar="JOB")]
 
@@ -154,7 +155,7 @@ def pause(job_id: JobId) -> None:
 @jobs.command()
 def resume(job_id: JobId, budget: Budget = None) -> None:
     """Let a paused job go on."""
-    _control(lambda control: control.resume(job_id, budget_usd=_usd(budget)))
+    _control(lambda control: control.resume(job_id, budget_usd=budget))
     Console().print(f"{job_id} goes on")
 
 
@@ -178,7 +179,7 @@ def retry(
         raise BadInputError(
             f"Say what to retry: `fleet jobs retry --failed {job_id}`. To run all again, submit the job."
         )
-    number = _control(lambda control: control.retry_failed(job_id, budget_usd=_usd(budget)))
+    number = _control(lambda control: control.retry_failed(job_id, budget_usd=budget))
     what = f"{number} subtasks of {job_id} run" if number else f"the plan or the review of {job_id} is made"
     Console().print(f"{what} again; `fleet jobs watch {job_id}` shows it")
 
@@ -188,10 +189,6 @@ def _control(act: Callable[[Control], Awaitable[T]]) -> T:
         return await act(Control(client.runtime))
 
     return ask(environment_here(), question)
-
-
-def _usd(budget: float | None) -> Decimal | None:
-    return None if budget is None else Decimal(str(budget))
 
 
 async def _described(client: FleetClient, job_id: str, *, waits: bool = False) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from fleet import dollars
 from fleet.blobs import Blobs
 from fleet.client import FleetClient, check
 from fleet.config import Environment, FleetConfig, Frozen
@@ -72,7 +73,8 @@ def plan(
         typer.Option("--sample", help="Ask the models about so many items first; it costs.", min=1, max=MOST),
     ] = None,
     budget: Annotated[
-        float | None, typer.Option("--budget", help="What the sample may cost in US dollars.", metavar="USD", min=0.0)
+        Decimal | None,
+        typer.Option("--budget", help="What the sample may cost in US dollars.", metavar="USD", parser=dollars.budget),
     ] = None,
     output: Output = "text",
 ) -> None:
@@ -87,16 +89,16 @@ def plan(
     shown, few, count = _samples(spec, sample or 0)
     works = measure(spec, shown, count, config)
     evidence, sampled = _history(works), None
-    if sample is not None:
-        found, sampled = _ask(spec, few, works, config, Decimal(str(budget)))
+    if sample is not None and budget is not None:
+        found, sampled = _ask(spec, few, works, config, budget)
         evidence |= found
     told = forecast(works, evidence, config, spec.budget_nano_usd)
     made = Plan(name=spec.name, items=count, forecast=told, sample=sampled)
     print_data(made, output, _shown(made, spec.budget_nano_usd))
 
 
-def _check_options(sample: int | None, budget: float | None) -> None:
-    if sample is not None and not budget:
+def _check_options(sample: int | None, budget: Decimal | None) -> None:
+    if sample is not None and budget is None:
         raise BadInputError(
             "--sample asks models and costs money: give --budget USD as well, the most that the sample may cost."
         )

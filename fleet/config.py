@@ -18,6 +18,7 @@ from fleet.entitlements import Budgets, TenantConfig
 from fleet.errors import BadInputError
 from fleet.lane_settings import LanesConfig
 from fleet.loopback import is_loopback
+from fleet.provider_settings import ProviderConfig as ProviderConfig  # noqa: PLC0414  part of what a configuration is made of
 from fleet.quality_config import AuditConfig, CheckTargets, HoldoutConfig, KindConfig, RoutingConfig, Share
 from fleet.tariffs import Price as Price  # noqa: PLC0414  part of what a configuration is made of
 
@@ -31,21 +32,6 @@ Seconds = Annotated[float, Field(gt=0)]
 
 class Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class ProviderConfig(Frozen):
-    """An account with a vendor: where it is, which key opens it, which wire it speaks."""
-
-    #: An entry of `PROVIDERS` (`fleet.providers`).
-    kind: Literal["openai"] = "openai"
-    #: `auto`: the Responses API at the vendor's own address, chat completions (what everybody speaks) at any other.
-    wire: Literal["auto", "responses", "chat"] = "auto"
-    #: Left out: `OPENAI_BASE_URL`, else the vendor's own address.
-    base_url: str | None = None
-    #: The variable that holds the key.
-    key_env: str = "OPENAI_API_KEY"
-    #: Send `prompt_cache_key`, so that calls with the same beginning meet the same cache; left out: to the vendor's own address.
-    cache_key: bool | None = None
 
 
 class Limits(Frozen):

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 from fleet.config import Frozen
 from fleet.schemas import check_schema, check_short
 from fleet.stored import KEPT
-from fleet.tokens import MAX_PATCHES, PATCH_FACTOR, estimate_tokens, tokens_of_image
+from fleet.tokens import Size, estimate_tokens, image_size, picture_bound, picture_tokens
 
 MAX_MESSAGES, MAX_PARTS, MAX_TOOLS = 2_048, 500, 128
 #: Of a picture only the header is decoded; a JPEG can have a large preview before it.
@@ -280,15 +280,16 @@ class Conversation(Frozen):
         if isinstance(self.response_format, SchemaFormat):
             yield json.dumps(self.response_format.json_schema.schema_)
 
-    def input_estimate(self) -> int:
+    def input_estimate(self, model: str = "") -> int:
         """Estimated input tokens."""
-        return sum(map(estimate_tokens, self.texts())) + sum(self._pictures()) + MESSAGE_TOKENS * len(self.messages)
+        pictures = sum(picture_tokens(model, size) for size in self._pictures())
+        return sum(map(estimate_tokens, self.texts())) + pictures + MESSAGE_TOKENS * len(self.messages)
 
-    def input_bound(self) -> int:
+    def input_bound(self, model: str = "") -> int:
         """The most input tokens it can be, for reservations: half a token for each byte that is sent, and pictures."""
         sent = len(self.model_dump_json(exclude_none=True, by_alias=True).encode())
         seen = sum(len(part.image_url.url) for part in self._shown())
-        pictures = sum(math.ceil(tokens * PATCH_FACTOR) for tokens in self._pictures())
+        pictures = sum(picture_bound(model, size) for size in self._pictures())
         return math.ceil((sent - seen) / 2) + pictures + MESSAGE_TOKENS * len(self.messages)
 
     def followed_by(self, text: str) -> Conversation:
@@ -300,8 +301,8 @@ class Conversation(Frozen):
         """How many pictures are in it."""
         return sum(1 for _ in self._shown())
 
-    def _pictures(self) -> Iterator[int]:
-        return (_picture(part.image_url.url) for part in self._shown())
+    def _pictures(self) -> Iterator[Size]:
+        return (_size(part.image_url.url) for part in self._shown())
 
     def _shown(self) -> Iterator[ImagePart]:
         for message in self.messages:
@@ -309,9 +310,9 @@ class Conversation(Frozen):
                 yield from (part for part in message.content if isinstance(part, ImagePart))
 
 
-def _picture(url: str) -> int:
+def _size(url: str) -> Size:
     head = url.partition(",")[2][: IMAGE_HEAD_CHARS // 4 * 4]
     try:
-        return tokens_of_image(base64.b64decode(head[: len(head) // 4 * 4]))
+        return image_size(base64.b64decode(head[: len(head) // 4 * 4]))
     except (binascii.Error, ValueError):
-        return MAX_PATCHES
+        return None

@@ -8,8 +8,10 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field
 
 Count = Annotated[int, Field(gt=0)]
-#: US dollars. More than this the store cannot count to the nano-dollar.
-Usd = Annotated[Decimal, Field(gt=0, le=9_000_000)]
+#: More US dollars than these the store cannot count to the nano-dollar.
+MOST_USD = 9_000_000
+#: US dollars of a cap: a job's, a day's, a month's.
+Usd = Annotated[Decimal, Field(gt=0, le=MOST_USD)]
 
 
 class Budgets(BaseModel):

@@ -10,7 +10,7 @@ import time
 from dataclasses import dataclass, field, replace
 
 from fleet.flaws import Flaw
-from fleet.ledger import WORKER_LOST, CallStatus, Lane, LedgerEntry, Role
+from fleet.ledger import AT_MOST, WORKER_LOST, CallStatus, Lane, LedgerEntry, Role
 from fleet.prices import Rates, Usage
 from fleet.providers.base import Completion
 from fleet.stored import read
@@ -73,8 +73,11 @@ class Draft:
         attempt = max(self.entry.attempt, lost.attempt + 1)
         return replace(self, entry=self.entry.model_copy(update={"attempt": attempt}))
 
-    def answered(self, completion: Completion, rates: Rates) -> LedgerEntry:
-        """The entry of an answer that is billed at `rates`; its verdict is still to come."""
+    def answered(self, completion: Completion, rates: Rates, reason: str | None = None) -> LedgerEntry:
+        """The entry of an answer that is billed at `rates`; its verdict is still to come.
+
+        `reason`: what there is to say of its usage.
+        """
         return self._closed(
             answered_model=completion.model,
             answered_service_tier=completion.service_tier,
@@ -83,6 +86,7 @@ class Draft:
             cost_nano_usd=rates.cost(completion.usage),
             fees_nano_usd=rates.fee,
             price=rates,
+            reason=reason,
             request_id=completion.request_id,
         )
 
@@ -153,8 +157,10 @@ class Call:
 
 
 def judged(entry: LedgerEntry, status: CallStatus, reason: str | None = None, flaw: Flaw | None = None) -> LedgerEntry:
-    """The entry of an answer with what was found of it."""
-    return entry.model_copy(update={"status": status, "reason": reason, "flaw": flaw})
+    """The entry of an answer with what was found of it, beside what was said of its usage."""
+    reasons = (reason, AT_MOST if entry.reason is not None and AT_MOST in entry.reason else None)
+    told = "; ".join(filter(None, reasons)) or None
+    return entry.model_copy(update={"status": status, "reason": told, "flaw": flaw})
 
 
 def draft(

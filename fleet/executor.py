@@ -14,9 +14,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 
 from fleet.caps import Caps
-from fleet.choices import Choice, choose, rates_of
+from fleet.choices import Choice, answered, choose
 from fleet.config import FleetConfig
-from fleet.counterfactual import compared
 from fleet.drain import Drain, GiveBack
 from fleet.entries import Call, Draft, Purpose, Unsettled, charge
 from fleet.errors import ProviderError
@@ -25,7 +24,7 @@ from fleet.fitting import CUT, Fitting, Lines, wait_or_fail
 from fleet.lanes import waits_for_flex
 from fleet.ledger import LedgerEntry
 from fleet.permits import Permits
-from fleet.providers.base import BatchProvider, Completion, ModelRequest, Provider
+from fleet.providers.base import BatchProvider, ModelRequest, Provider
 from fleet.trying_again import TryingAgain
 from queues.failpoints import failpoint
 from queues.limits import Limiter, Permit
@@ -235,7 +234,8 @@ class Executor:
             await self._store.settle([charge(drafted.failed(reason, maybe_billed=True), drafted.record)])
             raise
         failpoint("answered")
-        usage = completion.usage
+        call = answered(self._config, drafted, completion)
+        usage = call.completion.usage
         allowed = usage.input_tokens + attempt.max_output_tokens
         # It goes back in one batch with what is made of the answer.
         returned = asyncio.create_task(
@@ -243,7 +243,7 @@ class Executor:
         )
         self._returned.add(returned)
         returned.add_done_callback(self._returned.discard)
-        return self._answered(drafted, completion)
+        return call
 
     async def join(self, purpose: Purpose, choice: Choice, call_id: str, journal: Journal) -> Call | None:
         """Hold the money of a call that is made as a line of a batch; no permit: batches have limits of their own.
@@ -310,13 +310,9 @@ class Executor:
                 logger.warning("a call could not be asked for again: %s", error, extra={"attempt": lost.call_id})
                 await provider.cancel(unsettled.handle)  # another one is made in its place
             else:
-                return self._answered(unsettled.draft(), completion)
+                return answered(self._config, unsettled.draft(), completion)
         await self._store.settle([charge(lost, unsettled.record)])
         return None
-
-    def _answered(self, drafted: Draft, completion: Completion) -> Call:
-        rates = rates_of(drafted.entry, self._config, completion)
-        return Call(completion, compared(self._config, drafted.answered(completion, rates)), drafted.record)
 
     def _within(self, purpose: Purpose, request: ModelRequest) -> Callable[[int], list[Choice]]:
         """The choices with at most so much output."""
@@ -325,6 +321,7 @@ class Executor:
     def _choices(self, purpose: Purpose, request: ModelRequest) -> list[Choice]:
         found = []
         for name in self._config.models_of(purpose.tier):
-            reattaches = self._providers[self._config.models[name].provider].reattaches
-            found.append(choose(self._config, purpose.tier, name, request, reattaches=reattaches, lane=purpose.lane))
+            its = self._providers[self._config.models[name].provider]
+            told = {"reattaches": its.reattaches, "says_default": its.says_default}
+            found.append(choose(self._config, purpose.tier, name, request, **told, lane=purpose.lane))
         return found

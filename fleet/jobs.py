@@ -12,13 +12,14 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field, ValidationInfo, field_validator, model_validator
+from pydantic import BaseModel, Field, ValidationInfo, ValidatorFunctionWrapHandler, field_validator, model_validator
 
 from fleet import templates
 from fleet.config import AUTO, Count, Frozen
 from fleet.conversation import Conversation
 from fleet.deadlines import Deadline
 from fleet.documents import nearest, parse, read_yaml
+from fleet.entitlements import Usd
 from fleet.errors import BadInputError
 from fleet.flaws import Flaw
 from fleet.prices import NANO_PER_USD, Usage
@@ -206,7 +207,7 @@ class JobSpec(Frozen):
     #: Left out: nobody looks at the whole.
     review: Review | None = None
     #: A hard cap.
-    budget_usd: Annotated[Decimal, Field(gt=0)] | None = None
+    budget_usd: Usd | None = None
     #: Which accepted subtasks are also asked of the flagship, to measure what it alone would cost; left out: as configured.
     holdout: HoldoutConfig | None = None
     #: Its weight beside other jobs of the tenant.
@@ -221,6 +222,12 @@ class JobSpec(Frozen):
     @property
     def budget_nano_usd(self) -> int | None:
         return None if self.budget_usd is None else int(self.budget_usd * NANO_PER_USD)
+
+    @field_validator("budget_usd", mode="wrap")
+    @classmethod
+    def _countable(cls, value: Any, check: ValidatorFunctionWrapHandler, info: ValidationInfo) -> Decimal | None:
+        """An earlier version took any number."""
+        return Decimal(str(value)) if info.context is KEPT and value is not None else check(value)
 
     @model_validator(mode="after")
     def _whole(self) -> JobSpec:

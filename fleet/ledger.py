@@ -18,6 +18,8 @@ CallStatus = Literal["ok", "rejected", "failed"]
 WORKER_LOST = "worker lost"
 #: Reason of an entry for an answer that nobody has judged yet, with its cost; the verdict takes its place.
 UNCHECKED = "not checked yet"
+#: Reason of an entry, whatever its verdict, of whose usage nothing is known, or what nobody can believe.
+AT_MOST = "no usage was reported that this call can have; booked at its most"
 
 Role = Literal["plan", "work", "check", "audit", "review", "reduce"]
 #: How the vendor is asked: at once, at once but later where it is busy, or as a line of a batch.
@@ -67,7 +69,7 @@ class LedgerEntry(Frozen):
     usage: Usage = Usage()
     #: Pictures sent.
     images: NotNegative = 0
-    #: False: the provider reported no usage and it is estimated.
+    #: False: the provider reported no usage, or one that cannot be, and it is estimated.
     usage_reported: bool = True
     cost_nano_usd: NotNegative
     #: What of that the vendor took for the call itself, beside its tokens.

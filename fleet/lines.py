@@ -93,7 +93,7 @@ class Lines:
         The call of an earlier worker, if it can be asked for, instead: then the claim still is. Raises as `Executor.call`.
         """
         claim, name = purpose.claim, self._config.tiers[purpose.tier].model
-        choice = choose(self._config, purpose.tier, name, request, reattaches=False, lane="batch")
+        choice = choose(self._config, purpose.tier, name, request, reattaches=False, says_default=False, lane="batch")
         batches = self._executor.batches_of(purpose.tier)
         assert batches is not None  # noqa: S101  or the lane would be another
         call_id = f"{purpose.subtask}.{claim.fence}.batch"

@@ -32,6 +32,10 @@ class MeasuredProvider:
         return self._inner.reattaches
 
     @property
+    def says_default(self) -> bool:
+        return self._inner.says_default
+
+    @property
     def batches(self) -> BatchProvider | None:
         return self._inner.batches
 

@@ -6,6 +6,7 @@ lane that nobody gave a price for, is an error before anything is spent, never n
 
 from __future__ import annotations
 
+import contextlib
 import time
 from dataclasses import dataclass
 from datetime import date
@@ -25,6 +26,8 @@ CONFIG = "config"
 #: What flex and batch cost of the standard price where the configuration has a price and does not say. Source: the vendor's
 #: price page and its guides "Flex processing" and "Batch API"; the bundled list has both, model by model, as of 2026-10-14.
 VENDOR_FACTORS = {"flex": Decimal("0.5"), "batch": Decimal("0.5")}
+#: As what a vendor may serve a call that does not say how it is to be served: that is a setting of its account's projects.
+UNASKED = "priority"
 #: Names that vendors have for being served at once and at the standard price.
 _AT_STANDARD = ("default", "standard", "auto", "on_demand")
 #: Models whose tariff is kept; a configuration has a handful.
@@ -102,6 +105,15 @@ class Rates(BaseModel):
         """A billed call in nano-dollars."""
         return self.of_tokens(usage) + self.fee
 
+    def worst(self, most: Usage) -> Usage:
+        """So much input and output at the dearest: all of the input plain, written into the vendor's cache, or read from it."""
+        plain = Usage(input_tokens=most.input_tokens, output_tokens=most.output_tokens)
+        dear = max(self.input, self.cache_write, self.cached_input)
+        if dear == self.input:
+            return plain
+        field = "cache_write_tokens" if dear == self.cache_write else "cached_tokens"
+        return plain.model_copy(update={field: most.input_tokens})
+
     def saved_by_cache(self, usage: Usage) -> int:
         """What cached input cost less than other input would have, less what writing it cost more; in nano-dollars."""
         if not usage.cached_tokens and not usage.cache_write_tokens:
@@ -125,6 +137,16 @@ class Tariff:
                 found = rates
         return found
 
+    def worst(self, most: Usage) -> tuple[Rates, Usage]:
+        """The prices, of calls with no more than so much input and output, at which these cost most; and as what.
+
+        Prices of shorter calls count, too: what is used in the end may be less input, and should that cost more it was held.
+        """
+        first, *longer = self.bands
+        reached = [rates for rates in reversed(longer) if most.input_tokens > rates.above]
+        found = [(rates, rates.worst(most)) for rates in (*reached, first)]
+        return max(found, key=_cost)
+
 
 def tariff(name: str, model: ModelConfig, context: str = STANDARD, at: float | None = None) -> Tariff:
     """The prices of the model called `name` in a lane, or of what its vendor says it was served with.
@@ -139,15 +161,22 @@ def tariff(name: str, model: ModelConfig, context: str = STANDARD, at: float | N
     kept = _tariffs.get((name, context))
     # The same object: the numbers of two configurations may differ under one name.
     if kept is not None and kept[0] is model and (kept[1] == minute or model.price is not None):
-        return kept[2]
-    found = _configured(name, model.price, context) if model.price is not None else _listed(name, context, minute)
-    if len(_tariffs) >= _MOST_KEPT:
-        _tariffs.clear()
-    _tariffs[name, context] = (model, minute, found)
+        found = kept[2]
+    else:
+        try:
+            found = _configured(name, model.price, context) if model.price else _listed(name, context, minute)
+        except BadInputError as error:
+            found = str(error)  # that there is none is asked for each call, too
+        if len(_tariffs) >= _MOST_KEPT:
+            _tariffs.clear()
+        _tariffs[name, context] = (model, minute, found)
+    if isinstance(found, str):
+        raise BadInputError(found)
     return found
 
 
-_tariffs: dict[tuple[str, str], tuple[ModelConfig, int, Tariff]] = {}
+#: By model and context: its configuration, the minute, and its prices, or why there are none.
+_tariffs: dict[tuple[str, str], tuple[ModelConfig, int, Tariff | str]] = {}
 
 
 def cost_nano_usd(name: str, model: ModelConfig, usage: Usage, lane: str = STANDARD) -> int:
@@ -159,13 +188,30 @@ def cost_nano_usd(name: str, model: ModelConfig, usage: Usage, lane: str = STAND
     return tariff(name, model, lane).rates(usage).cost(usage)
 
 
-def dearest(name: str, model: ModelConfig, usage: Usage, lane: str = STANDARD) -> Rates:
-    """The prices of a lane at which so much costs most: a call that asks for flex may be served, and billed, as any other.
+def dearest(
+    name: str, model: ModelConfig, most: Usage, lane: str = STANDARD, *, says_default: bool = True
+) -> tuple[Rates, Usage]:
+    """The prices at which a call in a lane, of so much input and output, costs most; and as what its input does.
+
+    One that asks for flex may be served, and billed, as any other; so may one that asks for nothing.
+
+    Args:
+        says_default: a call of the lane standard asks for that, so that it is served so.
 
     Raises like `cost_nano_usd`.
     """
-    rates = tariff(name, model, lane).rates(usage)
-    return rates if lane != "flex" else max(rates, tariff(name, model).rates(usage), key=lambda one: one.cost(usage))
+    found = [tariff(name, model, lane).worst(most)]
+    if lane == "flex":
+        found.append(tariff(name, model).worst(most))
+    elif lane == STANDARD and not says_default:
+        with contextlib.suppress(BadInputError):
+            found.append(tariff(name, model, UNASKED).worst(most))
+    return max(found, key=_cost)
+
+
+def _cost(found: tuple[Rates, Usage]) -> int:
+    rates, usage = found
+    return rates.cost(usage)
 
 
 def billed_as(lane: str, told: str | None) -> str:

@@ -74,7 +74,7 @@ class Receipt(Frozen):
     simulated: bool
     cost_nano_usd: int
     calls: int
-    #: Calls whose usage the provider did not report, so that it is estimated.
+    #: Calls whose usage the provider did not report, or not as it can be, so that it is estimated or taken to be the most.
     usage_estimated_calls: int
     #: Calls whose worker died between sending them and writing what came of them; booked at their worst case.
     possibly_paid_twice: int

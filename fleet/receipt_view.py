@@ -35,7 +35,11 @@ def render_receipt(receipt: Receipt) -> RenderableType:
         lines += [Text(), _quality(receipt)]
     lines += [Text(), Text(clean(receipt.estimate, 1000))]
     if receipt.usage_estimated_calls:
-        lines.append(Text(f"Calls without reported usage (estimated): {receipt.usage_estimated_calls:,}."))
+        lines.append(
+            Text(
+                f"Calls without reported usage that can be (estimated, or the most): {receipt.usage_estimated_calls:,}."
+            )
+        )
     if receipt.price_unknown_calls:
         lines.append(
             Text(

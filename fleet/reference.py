@@ -227,7 +227,7 @@ def _type(shape: Mapping[str, Any], schema: Mapping[str, Any]) -> str:
         shape.get("type", ""), shape.get("type", "anything")
     )
     words = [
-        text.format(f"{shape[key]:,}" if isinstance(shape[key], int) else f"{shape[key]:g}")
+        text.format(f"{shape[key]:,}" if isinstance(shape[key], int) else f"{shape[key]:,.10g}")
         for key, text in _WORDS.items()
         if key in shape
     ]

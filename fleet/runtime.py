@@ -26,7 +26,8 @@ from fleet.lines import Lines
 from fleet.lookout import Lookout
 from fleet.measured import MeasuredLimiter, MeasuredProvider, MeasuredStore
 from fleet.meter import Meter
-from fleet.prices import Usage, cost_nano_usd
+from fleet.price_list import STANDARD
+from fleet.prices import tariff
 from fleet.providers.base import Provider
 from fleet.providers.traced import Traced
 from fleet.rounds import Rounds
@@ -228,7 +229,7 @@ class Runtime:
 
 
 def checked_config(environment: Environment) -> FleetConfig:
-    """The configuration, with a price known for every model in use.
+    """The configuration, with a price known for every model in use, in every lane that it is said to have.
 
     Raises:
         BadInputError: file, key, bad value, nearest valid one.
@@ -236,9 +237,13 @@ def checked_config(environment: Environment) -> FleetConfig:
     environment.check()
     path = config_path(environment)
     config = load_config(path)
-    for name in {name for tier in config.tiers for name in config.models_of(tier)}:
-        try:
-            cost_nano_usd(name, config.models[name], Usage(input_tokens=1))
-        except BadInputError as error:
-            raise BadInputError(f"{path}: {error}") from error
+    for name in dict.fromkeys(name for tier in config.tiers for name in config.models_of(tier)):
+        model = config.models[name]
+        for lane in (STANDARD, *model.service_tiers, *(("batch",) if model.batch else ())):
+            try:
+                tariff(name, model, lane)
+            except BadInputError as error:
+                key = "batch" if lane == "batch" else "service_tiers"
+                without = "" if lane == STANDARD else f" Or leave the lane out (models.{name}.{key})."
+                raise BadInputError(f"{path}: {error}{without}") from error
     return config

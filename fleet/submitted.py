@@ -6,16 +6,12 @@ what only a fleet's configuration can tell is `fleet.client.check`'s.
 
 from __future__ import annotations
 
-from decimal import Decimal
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
 
 from fleet.jobs import MAX_STEPS, Items, JobSpec, Review, Step
 from fleet.schemas import check_short
-
-#: US dollars. More than this is nobody's budget, and more than the store can count.
-BudgetUsd = Annotated[Decimal, Field(gt=0, le=1_000_000)]
 
 
 class NewStep(Step):
@@ -48,4 +44,3 @@ class NewJob(JobSpec):
     items: Uploaded | tuple[Any, ...] = ()
     steps: Annotated[tuple[NewStep, ...], Field(max_length=MAX_STEPS)] = ()
     review: NewReview | None = None
-    budget_usd: BudgetUsd | None = None

@@ -10,7 +10,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-Dollars = Annotated[Decimal, Field(ge=0)]
+#: A dollar a token is nobody's price; above that the store could not count what a call may cost.
+Dollars = Annotated[Decimal, Field(ge=0, le=1_000_000)]
 #: Ways of being served that can have prices of their own.
 Context = Literal["flex", "batch", "priority"]
 

@@ -7,8 +7,11 @@ for the simulated provider. What was really used is what the vendor reports.
 from __future__ import annotations
 
 import math
+import re
 import struct
 from collections.abc import Iterable
+from functools import lru_cache
+from typing import NamedTuple
 
 _LETTERS = bytes(range(ord("a"), ord("z") + 1)) + bytes(range(ord("A"), ord("Z") + 1))
 _DIGITS = b"0123456789"
@@ -19,6 +22,34 @@ PATCH_PIXELS = 32
 MAX_PATCHES = 1536
 #: The dearest multiplier the vendor's guide on images gives for a small model's patches.
 PATCH_FACTOR = 2.46
+#: What it gives for the largest pictures of its newer models, which have no multiplier.
+MAX_ORIGINAL_PATCHES = 10_000
+#: Of a picture that is scaled into a square of 2,048 pixels, and then to 768 on its shorter side.
+TILE_PIXELS, SHORT_PIXELS, MAX_TILES = 512, 768, 8
+
+#: Width and height in pixels; None where the header cannot be read.
+Size = tuple[int, int] | None
+
+
+class Tiles(NamedTuple):
+    """What a model counts for a picture, and for each tile of it."""
+
+    base: int
+    tile: int
+
+
+#: How models count pictures, by a part of their name, the first that is found; None: by patches, at most 1,536 of them.
+#: Source: the vendor's guide on images and vision, "calculating costs".
+_COUNTED: tuple[tuple[re.Pattern[str], Tiles | None], ...] = (
+    (re.compile(r"4o-mini"), Tiles(2_833, 5_667)),
+    (re.compile(r"gpt-(4\.1|5|5\.4)-(mini|nano)\b|\bo4-mini\b"), None),
+    (re.compile(r"gpt-4o|gpt-4\.[15]|gpt-4-turbo"), Tiles(85, 170)),
+    (re.compile(r"\bo[13](-pro)?(-\d|$)"), Tiles(75, 150)),
+    (re.compile(r"\bgpt-5(-chat|-\d|$)"), Tiles(70, 140)),
+    (re.compile(r"computer-use-preview"), Tiles(65, 129)),
+)
+#: The dearest tiles but those of the first, which has them priced like a large model's.
+_USUAL_TILES = Tiles(85, 170)
 
 
 def estimate_tokens(text: str) -> int:
@@ -44,10 +75,10 @@ def image_tokens(width: int, height: int) -> int:
 
     Source: the vendor's guide on images and vision, "calculating costs". A model's own factor is left out.
     """
-    return min(math.ceil(width / PATCH_PIXELS) * math.ceil(height / PATCH_PIXELS), MAX_PATCHES)
+    return _patches((width, height), MAX_PATCHES)
 
 
-def image_size(data: bytes) -> tuple[int, int] | None:
+def image_size(data: bytes) -> Size:
     """Width and height in pixels from the header of a PNG, JPEG or WebP; `None` when it is none of them."""
     if data[:8] == b"\x89PNG\r\n\x1a\n" and len(data) >= 24:
         width, height = struct.unpack(">II", data[16:24])
@@ -59,16 +90,55 @@ def image_size(data: bytes) -> tuple[int, int] | None:
     return None
 
 
+def picture_tokens(model: str, size: Size) -> int:
+    """Estimated tokens of a picture for a model."""
+    its, _ = _counted(model)
+    return _patches(size, MAX_PATCHES) if its is None else _by_tiles(its, size)
+
+
+def picture_bound(model: str, size: Size) -> int:
+    """The most tokens that a picture can be for a model; the most of all countings where nobody says which is the model's."""
+    its, known = _counted(model)
+    if its is not None:
+        return _by_tiles(its, size)
+    by_patches = math.ceil(_patches(size, MAX_PATCHES) * PATCH_FACTOR)
+    return by_patches if known else max(by_patches, _patches(size, MAX_ORIGINAL_PATCHES), _by_tiles(_USUAL_TILES, size))
+
+
+@lru_cache(maxsize=1_000)
+def _counted(model: str) -> tuple[Tiles | None, bool]:
+    """The tiles of a model that counts by them, and whether it is known how it counts."""
+    for name, its in _COUNTED:
+        if name.search(model):
+            return its, True
+    return None, False
+
+
+def _patches(size: Size, most: int) -> int:
+    if size is None:
+        return most
+    width, height = size
+    return min(math.ceil(width / PATCH_PIXELS) * math.ceil(height / PATCH_PIXELS), most)
+
+
+def _by_tiles(its: Tiles, size: Size) -> int:
+    """A small picture counts as if it were scaled up to 768, too: the guide leaves that open."""
+    tiles = MAX_TILES
+    if size is not None and min(size) > 0:
+        longer = math.ceil(SHORT_PIXELS * max(size) / (TILE_PIXELS * min(size)))
+        tiles = min(math.ceil(SHORT_PIXELS / TILE_PIXELS) * longer, MAX_TILES)
+    return its.base + its.tile * tiles
+
+
 def tokens_of_image(data: bytes) -> int:
     """Tokens of an encoded picture; the most a picture can be when its header cannot be read."""
-    size = image_size(data)
-    return MAX_PATCHES if size is None else image_tokens(*size)
+    return _patches(image_size(data), MAX_PATCHES)
 
 
-def request_upper_bound(texts: Iterable[str], images: Iterable[bytes], max_output_tokens: int) -> int:
+def request_upper_bound(texts: Iterable[str], images: Iterable[bytes], max_output_tokens: int, model: str = "") -> int:
     """The most tokens a request can use, for reservations: half a token per byte, pictures, the whole output."""
     half_bytes = sum(math.ceil(len(text.encode("utf-8", "replace")) / 2) for text in texts)
-    return half_bytes + sum(math.ceil(tokens_of_image(data) * PATCH_FACTOR) for data in images) + max_output_tokens
+    return half_bytes + sum(picture_bound(model, image_size(data)) for data in images) + max_output_tokens
 
 
 def _jpeg_size(data: bytes) -> tuple[int, int] | None:

@@ -21,6 +21,7 @@ from fleet.accounts import accounts_of
 from fleet.api.openai_errors import SERVER, OpenAIError
 from fleet.config import AUTO
 from fleet.control import Control
+from fleet.entitlements import MOST_USD
 from fleet.errors import FleetError
 from fleet.jobs import Outcome
 from fleet.keys import Principal
@@ -37,7 +38,6 @@ SILENT_S = 10.0
 KEEP_ALIVE_S = 15.0
 #: How long a look at the limits of an account is good for.
 LIMITS_S = 1.0
-MAX_BUDGET_USD = 1_000_000
 #: Words of a streamed piece.
 PIECE_WORDS = 4
 
@@ -189,8 +189,8 @@ def cap_of(request: Request) -> Decimal | None:
         cap = Decimal(given[:40])
     except InvalidOperation:
         cap = Decimal(0)
-    if not cap.is_finite() or not 0 < cap <= MAX_BUDGET_USD:
-        raise OpenAIError(400, f"x-fleet-budget-usd is a number of US dollars above 0, at most {MAX_BUDGET_USD:,}.")
+    if not cap.is_finite() or not 0 < cap <= MOST_USD:
+        raise OpenAIError(400, f"x-fleet-budget-usd is a number of US dollars above 0, at most {MOST_USD:,}.")
     return cap
 
 

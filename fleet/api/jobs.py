@@ -26,10 +26,11 @@ from fleet.api.problems import ProblemError, declared, linked
 from fleet.client import FleetClient
 from fleet.config import Frozen
 from fleet.control import Control
+from fleet.entitlements import Usd
 from fleet.errors import JobNotFoundError
 from fleet.receipt import Receipt
 from fleet.store import Job
-from fleet.submitted import BudgetUsd, NewJob
+from fleet.submitted import NewJob
 from fleet.views import JobView, job_view
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"], route_class=BoundedRoute)
@@ -80,7 +81,7 @@ class Page(Frozen):
 class Change(Frozen):
     """A new cap for a job that goes on."""
 
-    budget_usd: BudgetUsd | None = None
+    budget_usd: Usd | None = None
 
 
 class Retried(Frozen):

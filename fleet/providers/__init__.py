@@ -46,8 +46,8 @@ def connect(name: str, config: ProviderConfig, environment: Environment, simulat
     if key is None and is_vendor(base_url):
         raise BadInputError(f"The provider {name} needs a key; set {config.key_env}.")
     own = is_vendor(base_url) or base_url == simulated_url
-    if config.cache_key is None:
-        config = config.model_copy(update={"cache_key": own})
+    unsaid = [name for name in ("cache_key", "service_tier") if getattr(config, name) is None]
+    config = config.model_copy(update=dict.fromkeys(unsaid, own))
     if config.wire == "auto":
         config = config.model_copy(update={"wire": "responses" if own else "chat"})
     return PROVIDERS[config.kind](config, base_url, key or NO_KEY, name)

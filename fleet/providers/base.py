@@ -14,11 +14,14 @@ from typing import Any, Literal, Protocol
 from fleet.conversation import Conversation
 from fleet.errors import ProviderError
 from fleet.prices import Usage
-from fleet.tokens import estimate_tokens, request_upper_bound, tokens_of_image
+from fleet.tokens import estimate_tokens, image_size, picture_tokens, request_upper_bound
 from queues.limits import Told
 
 #: Longest of what a vendor calls its model or the call; it is the vendor who says it, and the ledger keeps it.
 MAX_NAME = 200
+#: The service tier of calls that are served at once and at the standard price. Of the others that the vendor's API takes, `auto`
+#: is what its account is set to (as is saying nothing), `flex` is cheaper, `priority` dearer, and `scale` bought beforehand.
+DEFAULT_TIER = "default"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +48,8 @@ class ModelRequest:
     max_output_tokens: int = 4096
     reasoning_effort: str | None = None
     timeout_s: float = 120.0
-    #: Served so where that is not the standard: `flex`.
+    #: `flex`, or `default`: served, and billed, as the standard whatever the vendor's account is set to for calls that do not
+    #: say; heeded by providers that say it, else without effect.
     service_tier: str | None = None
     #: What calls with the same beginning have in common; sent to vendors that route by it.
     cache_key: str | None = None
@@ -58,14 +62,16 @@ class ModelRequest:
     def input_estimate(self) -> int:
         """Estimated input tokens: instructions, prompt, schema and pictures, or the conversation."""
         if self.conversation is not None:
-            return self.conversation.input_estimate()
-        return sum(map(estimate_tokens, self._texts())) + sum(tokens_of_image(image.data) for image in self.images)
+            return self.conversation.input_estimate(self.model)
+        pictures = sum(picture_tokens(self.model, image_size(image.data)) for image in self.images)
+        return sum(map(estimate_tokens, self._texts())) + pictures
 
     def upper_bound(self) -> int:
         """The most tokens the call can use, input and output: what to reserve for it."""
         if self.conversation is not None:
-            return self.conversation.input_bound() + self.max_output_tokens
-        return request_upper_bound(self._texts(), (image.data for image in self.images), self.max_output_tokens)
+            return self.conversation.input_bound(self.model) + self.max_output_tokens
+        pictures = (image.data for image in self.images)
+        return request_upper_bound(self._texts(), pictures, self.max_output_tokens, self.model)
 
     @property
     def pictures(self) -> int:
@@ -170,6 +176,10 @@ class Provider(Protocol):
     @property
     def reattaches(self) -> bool:
         """Whether a call can run in the background here and be asked for later, by whoever holds its handle."""
+
+    @property
+    def says_default(self) -> bool:
+        """Whether the vendor is told of calls with the service tier `default` that they are to be served so."""
 
     @property
     def batches(self) -> BatchProvider | None:

@@ -23,7 +23,7 @@ from fleet.errors import ProviderError
 from fleet.prices import Usage
 from fleet.providers import failures
 from fleet.providers.background import UNFINISHED, EndedError, Follower, Unfinished
-from fleet.providers.base import BatchProvider, Completion, ModelRequest, Started
+from fleet.providers.base import DEFAULT_TIER, BatchProvider, Completion, ModelRequest, Started
 from fleet.providers.exchange import Answer, Body, Exchange
 from fleet.providers.limits import told
 from fleet.providers.vendor_batches import VendorBatches
@@ -60,6 +60,7 @@ class OpenAIProvider:
         self._wire = _wire(config, base_url)
         #: Others than the vendor may refuse a parameter that they do not know.
         self._cache_keys = is_vendor(base_url) if config.cache_key is None else config.cache_key
+        self._says_default = is_vendor(base_url) if config.service_tier is None else config.service_tier
         #: Conversations are in this form, and everybody speaks it.
         self._chat = self._wire if isinstance(self._wire, ChatWire) else _chat(base_url)
         self._exchange = Exchange(base_url, api_key)
@@ -69,6 +70,10 @@ class OpenAIProvider:
     def reattaches(self) -> bool:
         """True on the responses wire. A server of that wire which lacks it is for tiers with `background: never`."""
         return isinstance(self._wire, ResponsesWire)
+
+    @property
+    def says_default(self) -> bool:
+        return self._says_default
 
     @property
     def batches(self) -> BatchProvider:
@@ -127,14 +132,19 @@ class OpenAIProvider:
     def _asked(self, request: ModelRequest) -> tuple[Wire, dict[str, Any]]:
         """The wire that a request goes by, and its body there."""
         wire = self._wire if request.conversation is None else self._chat
-        return wire, wire.body(self._with_key(request))
+        return wire, wire.body(self._understood(request))
 
-    def _with_key(self, request: ModelRequest) -> ModelRequest:
-        return request if self._cache_keys or request.cache_key is None else replace(request, cache_key=None)
+    def _understood(self, request: ModelRequest) -> ModelRequest:
+        """The request without what the address may not know."""
+        if request.cache_key is not None and not self._cache_keys:
+            request = replace(request, cache_key=None)
+        if request.service_tier == DEFAULT_TIER and not self._says_default:
+            request = replace(request, service_tier=None)
+        return request
 
     async def _in_background(self, request: ModelRequest, started: Started | None) -> Completion:
         began = time.monotonic()
-        body = self._wire.body(self._with_key(request))
+        body = self._wire.body(self._understood(request))
         answer = await self._send("POST", self._wire.path, request, request.timeout_s, body)
         handle = _handle(answer.content)
         if handle is None:

@@ -38,6 +38,10 @@ class Traced:
         return self._inner.reattaches
 
     @property
+    def says_default(self) -> bool:
+        return self._inner.says_default
+
+    @property
     def batches(self) -> BatchProvider | None:
         return self._inner.batches
 

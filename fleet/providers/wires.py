@@ -189,21 +189,25 @@ def _finish(text: str, *, refused: bool, cut: bool) -> Literal["stop", "length",
     return "stop" if text.strip() else "empty"
 
 
-def _usage(usage: Mapping[str, Any] | None, given: str, written: str) -> Usage | None:
-    """What a vendor reports; None where it reports nothing, or less than nothing, which nobody can be billed for.
+def _usage(usage: Any, given: str, written: str) -> Usage | None:
+    """What a vendor reports; None where it reports nothing, no numbers, or less than nothing, which nobody can be billed for.
 
-    `cache_write_tokens` is what the vendors who bill it call it in either protocol.
+    The answer is there and paid for, whatever they are: it is not asked for again for them. `cache_write_tokens` is what the
+    vendors who bill it call it in either protocol.
     """
-    if not usage or f"{given}_tokens" not in usage:
+    if not isinstance(usage, Mapping) or f"{given}_tokens" not in usage:
         return None
-    of_input = usage.get(f"{given}_tokens_details") or {}
-    found = Usage(
-        input_tokens=usage[f"{given}_tokens"],
-        cached_tokens=of_input.get("cached_tokens") or 0,
-        output_tokens=usage[f"{written}_tokens"],
-        reasoning_tokens=(usage.get(f"{written}_tokens_details") or {}).get("reasoning_tokens") or 0,
-        cache_write_tokens=of_input.get("cache_write_tokens") or 0,
-    )
+    try:
+        of_input = usage.get(f"{given}_tokens_details") or {}
+        found = Usage(
+            input_tokens=usage[f"{given}_tokens"],
+            cached_tokens=of_input.get("cached_tokens") or 0,
+            output_tokens=usage[f"{written}_tokens"],
+            reasoning_tokens=(usage.get(f"{written}_tokens_details") or {}).get("reasoning_tokens") or 0,
+            cache_write_tokens=of_input.get("cache_write_tokens") or 0,
+        )
+    except (ValueError, LookupError, TypeError, AttributeError):
+        return None
     parts = (found.cached_tokens, found.cache_write_tokens, found.output_tokens, found.reasoning_tokens)
     whole = found.cached_tokens + found.cache_write_tokens <= found.input_tokens
     return found if whole and min(parts) >= 0 else None

@@ -70,8 +70,21 @@ def http(body: bytes, status: str = "200 OK", *, length: int | None = None, head
 ANSWER = {"model": "m-1", "choices": [{"message": {"content": "Nine metres."}, "finish_reason": "stop"}]}
 
 
-def test_without_usage_it_is_estimated_and_marked() -> None:
-    answer = served(http(json.dumps(ANSWER).encode()))
+@pytest.mark.parametrize(
+    "usage",
+    [
+        {},
+        {"prompt_tokens": "many", "completion_tokens": 1},
+        {"prompt_tokens": 12.5, "completion_tokens": 1},
+        {"prompt_tokens": 12, "completion_tokens": None},
+        {"prompt_tokens": 12},
+        {"prompt_tokens": 12, "completion_tokens": 1, "prompt_tokens_details": [1]},
+        [12, 1],
+    ],
+)
+def test_without_usage_it_is_estimated_and_marked(usage: Any) -> None:
+    """The answer is there and paid for: it is not asked for again because its usage cannot be read."""
+    answer = served(http(json.dumps({**ANSWER, "usage": usage}).encode()))
 
     assert (answer.text, answer.usage_reported, answer.request_id) == ("Nine metres.", False, None)
     assert answer.usage.input_tokens == estimate_tokens(PROMPT)
@@ -87,7 +100,6 @@ def test_without_usage_it_is_estimated_and_marked() -> None:
         http(b'{"choices": []}'),
         http(b'{"choices": [{"message": null, "finish_reason": "stop"}], "model": "m"}'),
         http(b'{"model": "m", "choices": [{"message": {"content": 5}, "finish_reason": "stop"}]}'),
-        http(json.dumps({**ANSWER, "usage": {"prompt_tokens": "many", "completion_tokens": 1}}).encode()),
         http(b"\xff\xfe{}"),
         b"SSH-2.0-OpenSSH\r\n",
     ],

@@ -72,6 +72,10 @@ class Recording:
         return self.inner.reattaches
 
     @property
+    def says_default(self) -> bool:
+        return self.inner.says_default
+
+    @property
     def batches(self) -> BatchProvider | None:
         return self.inner.batches
 

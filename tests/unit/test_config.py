@@ -133,6 +133,27 @@ def test_files_that_cannot_be_read_are_said_to_be_so(tmp_path: Path) -> None:
         load_config(big)
 
 
+@pytest.mark.parametrize(
+    ("lane", "key", "said"),
+    [("flex", "service_tiers", {"service_tiers": ["flex"]}), ("batch", "batch", {"batch": True})],
+)
+def test_a_lane_without_a_price_is_found_before_anything_starts(
+    tmp_path: Path, lane: str, key: str, said: dict[str, Any]
+) -> None:
+    """The list has no lanes of the fallback's model."""
+    name = "deepseek-chat"
+    models: dict[str, Any] = MODELS | {name: {"context_tokens": 1_000} | said}
+    tiers = TIERS | {"nano": {"model": "small", "escalate_to": "mini", "fallback": name}}
+    file = written(tmp_path, yaml.safe_dump({"models": models, "tiers": tiers}))
+    with pytest.raises(BadInputError) as caught:
+        checked_config(Environment(fleet_config=file))
+    asked = f'No price is known for the model "{name}" in the lane {lane}; give models.{name}.price'
+    assert str(caught.value).startswith(f"{file}: {asked}")
+    assert str(caught.value).endswith(f"Or leave the lane out (models.{name}.{key}).")
+    models[name]["price"] = PRICE
+    checked_config(Environment(fleet_config=written(tmp_path, yaml.safe_dump({"models": models, "tiers": tiers}))))
+
+
 def test_a_model_without_a_price_is_found_before_anything_starts(tmp_path: Path) -> None:
     models = MODELS | {"small": {"context_tokens": 1000}}
     file = written(tmp_path, yaml.safe_dump({"models": models, "tiers": TIERS}))

@@ -92,6 +92,7 @@ def test_tokens_are_bounded_by_the_bytes_of_all_that_is_read() -> None:
     seen = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{png}"}}
     picture = Conversation.model_validate({"messages": [{"role": "user", "content": [seen]}]})
     assert picture.input_estimate() == 20 * 15 + 4
+    assert picture.input_bound("gpt-4o-mini") - picture.input_bound("o4-mini") == 2_833 + 4 * 5_667 - 738
     odd = {"type": "image_url", "image_url": {"url": "data:image/png;base64,????"}}
     assert Conversation.model_validate({"messages": [{"role": "user", "content": [odd]}]}).input_estimate() > 1_000
 

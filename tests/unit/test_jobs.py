@@ -48,6 +48,8 @@ def test_the_example_is_a_job() -> None:
         ({"goal": "x", "priority": "hihg"}, "job.yaml: priority is 'hihg' (valid: background, interactive, normal)."),
         ({"goal": "x", "priority": "normale"}, "job.yaml: priority is 'normale' (did you mean \"normal\"?)."),
         ({"goal": "x", "budget_usd": 0}, "job.yaml: budget_usd is 0: input should be greater than 0."),
+        ({"goal": "x", "budget_usd": 1e30}, "job.yaml: budget_usd is 1e+30: input should be less than or equal to 900"),
+        ({"goal": "x", "budget_usd": float("inf")}, "job.yaml: budget_usd is inf: input should be a finite number."),
         ({"goal": "x", "review": {"prompt": "x", "rounds": 11}}, "review.rounds is 11: input should be less than"),
         (steps(A, A), 'the step "a" stands twice'),
         (steps(A, A | {"id": "b", "needs": ["c"]}), 'steps.b.needs names "c" (valid: a)'),

@@ -141,10 +141,38 @@ def test_the_list_has_lanes_and_one_that_it_does_not_have_is_never_the_standard_
 def test_what_is_held_for_flex_covers_being_served_as_any_other() -> None:
     usage = Usage(input_tokens=100)
     model = priced(input="1", output="1")
-    assert dearest("any", model, usage, "flex").context == "standard"
-    assert dearest("any", model, usage, "batch").cost(usage) == 50_000
+    assert dearest("any", model, usage, "flex")[0].context == "standard"
+    assert dearest("any", model, usage, "batch")[0].cost(usage) == 50_000
     dear = priced(input="1", output="1", lanes={"flex": "2"})
-    assert dearest("any", dear, usage, "flex").cost(usage) == 200_000
+    assert dearest("any", dear, usage, "flex")[0].cost(usage) == 200_000
+
+
+def test_what_is_held_is_input_at_the_dearest_that_the_vendor_may_make_of_it() -> None:
+    most = Usage(input_tokens=1_000, output_tokens=10)
+    written = priced(input="1", cached_input="0.1", cache_write="1.25", output="10")
+    rates, usage = dearest("any", written, most)
+    assert usage == Usage(input_tokens=1_000, cache_write_tokens=1_000, output_tokens=10)
+    assert rates.cost(usage) == 1_250_000 + 100_000
+    assert dearest("any", priced(input="1", cached_input="2", output="1"), most)[1].cached_tokens == 1_000
+    assert dearest("any", priced(input="1", cached_input="1", output="1"), most)[1] == most
+
+
+def test_what_is_held_covers_shorter_calls_that_are_dearer() -> None:
+    long = {"above": 100, "input": "0.5", "output": "1"}
+    rates, usage = dearest("any", priced(input="1", output="1", long_context=long), Usage(input_tokens=1_000))
+    assert (rates.above, rates.cost(usage)) == (0, 1_000_000)
+
+
+def test_priority_is_held_for_what_cannot_ask_for_the_standard_where_there_is_a_price_for_it() -> None:
+    most = Usage(input_tokens=100)
+    model = priced(input="1", output="1", lanes={"priority": "2"})
+    assert dearest("any", model, most)[0].context == "standard"
+    rates, usage = dearest("any", model, most, says_default=False)
+    assert (rates.context, rates.cost(usage)) == ("priority", 200_000)
+    assert dearest("any", model, most, "batch", says_default=False)[0].context == "batch"
+    assert dearest("any", priced(input="1", output="1"), most, says_default=False)[0].context == "standard"
+    assert dearest("gpt-5.4-mini", LISTED, most, says_default=False)[0].context == "priority"
+    assert dearest("gpt-5.4-nano", LISTED, most, says_default=False)[0].context == "standard"
 
 
 @pytest.mark.parametrize(
@@ -189,3 +217,29 @@ def test_a_cost_is_usage_times_price_and_its_own_rates_give_it_again(
     rates = tariff("any", model).rates(usage)
     # As a row of the ledger has them: text, and back.
     assert Rates.model_validate_json(rates.model_dump_json()).of_tokens(usage) == cost
+
+
+@given(dollars, dollars, dollars, dollars, dollars, dollars, st.integers(1, 2_000_000), counts, counts, counts, counts)
+def test_no_call_within_its_bounds_costs_more_than_is_held(
+    into: Decimal,
+    cached: Decimal,
+    write: Decimal,
+    out: Decimal,
+    long_into: Decimal,
+    long_out: Decimal,
+    above: int,
+    plain: int,
+    read: int,
+    written: int,
+    said: int,
+) -> None:
+    usage = Usage(
+        input_tokens=plain + read + written, cached_tokens=read, cache_write_tokens=written, output_tokens=said
+    )
+    long = {"above": above, "input": long_into, "output": long_out}
+    model = priced(input=into, cached_input=cached, cache_write=write, output=out, long_context=long)
+    for more in (0, 1, 1_000_000):
+        most = Usage(input_tokens=usage.input_tokens + more, output_tokens=said + more)
+        rates, worst = dearest("any", model, most)
+        assert cost_nano_usd("any", model, usage) <= rates.cost(worst)
+        assert worst.total == most.total

@@ -147,6 +147,15 @@ def test_without_key_and_address_the_simulated_provider_stands_in() -> None:
         connect("acme", ProviderConfig(), environment(), None)
 
 
+def test_the_standard_is_asked_for_of_the_vendor_and_of_the_simulated_provider() -> None:
+    def says(**given: Any) -> bool:
+        return connect("acme", ProviderConfig(), environment(**given), SIM).says_default
+
+    assert says()
+    assert says(openai_api_key="k")
+    assert not says(openai_base_url="http://127.0.0.1:2/v1")
+
+
 def test_with_a_key_it_is_the_vendor() -> None:
     assert connected(ProviderConfig(), environment(openai_api_key="k")) == (
         "https://api.openai.com/v1/",

@@ -8,7 +8,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fleet.tokens import MAX_PATCHES, estimate_tokens, image_size, image_tokens, request_upper_bound, tokens_of_image
+from fleet.tokens import (
+    MAX_PATCHES,
+    Size,
+    estimate_tokens,
+    image_size,
+    image_tokens,
+    picture_bound,
+    picture_tokens,
+    request_upper_bound,
+    tokens_of_image,
+)
 
 PNG = b"\x89PNG\r\n\x1a\n" + struct.pack(">I4sII", 13, b"IHDR", 800, 600)
 JPEG = (
@@ -73,3 +83,39 @@ def test_no_bytes_break_the_reader(data: bytes) -> None:
 
 def test_pictures_are_part_of_the_upper_bound() -> None:
     assert request_upper_bound((), (PNG,), 100) == 100 + 1169
+    assert request_upper_bound((), (PNG,), 100, "gpt-4o-mini") == 100 + 2_833 + 4 * 5_667
+
+
+@pytest.mark.parametrize(
+    ("model", "size", "tokens"),
+    [
+        # The examples of the vendor's guide: 4 tiles, 6 tiles.
+        ("gpt-4o", (1024, 1024), 765),
+        ("gpt-4o-2024-08-06", (2048, 4096), 1_105),
+        ("gpt-4o-mini", (1024, 1024), 25_501),
+        ("openai/gpt-4o-mini-2024-07-18", (1024, 1024), 25_501),
+        ("gpt-4.1", (4096, 2048), 1_105),
+        ("o1", (1024, 1024), 675),
+        ("o3-2025-04-16", (1024, 1024), 675),
+        ("gpt-5-2025-08-07", (1024, 1024), 630),
+        ("gpt-4o", (10, 5_000), 85 + 8 * 170),
+        ("gpt-4o", (0, 0), 85 + 8 * 170),
+        ("gpt-4o", None, 85 + 8 * 170),
+    ],
+)
+def test_models_that_count_by_tiles_are_held_by_tiles(model: str, size: Size, tokens: int) -> None:
+    assert picture_bound(model, size) == picture_tokens(model, size) == tokens
+
+
+@pytest.mark.parametrize("model", ["gpt-5.4-nano", "gpt-5-mini", "gpt-4.1-mini-2025-04-14", "o4-mini"])
+def test_models_that_count_by_patches_are_held_by_patches(model: str) -> None:
+    assert picture_bound(model, (32, 32)) == 3
+    assert picture_bound(model, (10_000, 10_000)) == 3_779
+    assert picture_tokens(model, (10_000, 10_000)) == MAX_PATCHES
+
+
+@pytest.mark.parametrize("model", ["", "gpt-5.4", "own-model", "gpt-6", "claude-sonnet-4-5"])
+def test_where_it_is_not_known_how_a_model_counts_the_largest_count_is_held(model: str) -> None:
+    assert picture_bound(model, (32, 32)) == 85 + 4 * 170  # by tiles
+    assert picture_bound(model, (1024, 1024)) == 2_520  # by patches, with their dearest multiplier
+    assert picture_bound(model, (6_000, 4_000)) == picture_bound(model, None) == 10_000  # by more patches

@@ -20,6 +20,7 @@ class Inner:
     """A provider that notes what its calls are about."""
 
     reattaches = True
+    says_default = True
     batches = None
 
     def __init__(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from dataclasses import replace
 from typing import Any
 
@@ -228,6 +229,30 @@ def test_only_who_knows_cache_keys_is_sent_one(told: bool | None, url: str, sent
         provider = OpenAIProvider(ProviderConfig(cache_key=told), url, "key")
         _, line = provider.batches.line(ModelRequest(call_id="c", model="m", prompt="p", cache_key="0f"))
         assert (b"prompt_cache_key" in line) is sent
+        await provider.aclose()
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize(
+    ("told", "url", "sent"),
+    [
+        (None, "https://api.openai.com/v1", True),
+        (None, "http://127.0.0.1:1/v1", False),
+        (True, "http://127.0.0.1:1/v1", True),
+        (False, "https://api.openai.com/v1", False),
+    ],
+)
+@pytest.mark.parametrize("wire", ["responses", "chat"])
+def test_the_standard_is_asked_for_by_its_name_of_who_knows_that_and_flex_of_everybody(
+    wire: Any, told: bool | None, url: str, sent: bool
+) -> None:
+    async def run() -> None:
+        provider = OpenAIProvider(ProviderConfig(wire=wire, service_tier=told), url, "key")
+        assert provider.says_default is sent
+        for tier, said in (("default", "default" if sent else None), ("flex", "flex"), (None, None)):
+            _, line = provider.batches.line(ModelRequest(call_id="c", model="m", prompt="p", service_tier=tier))
+            assert json.loads(line)["body"].get("service_tier") == said
         await provider.aclose()
 
     asyncio.run(run())
