@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 from typing import Any
@@ -9,9 +10,11 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from fleet import checks
 from fleet.api.response_items import ResponseRequest, chat_of, conversation_of, output_of
-from fleet.checks import Rejected, check_reply
+from fleet.checks import Rejected
 from fleet.conversation import Conversation
+from fleet.examiners import Examiners
 from fleet.jobs import Step
 from fleet.prices import Usage
 from fleet.providers.base import Completion, ModelRequest
@@ -101,6 +104,17 @@ def _completion(message: dict[str, Any], finish: Any = "stop", reason: str = "st
     return Completion(text, finish, Usage(), True, "m", None, message=message, reason=reason)
 
 
+def check_reply(completion: Completion, conversation: Conversation) -> dict[str, Any]:
+    async def checked() -> dict[str, Any]:
+        examiners = Examiners()
+        try:
+            return await checks.check_reply(completion, conversation, examiners)
+        finally:
+            examiners.close()
+
+    return asyncio.run(checked())
+
+
 def test_a_reply_is_passed_on_and_a_call_of_no_tool_is_not() -> None:
     conversation = Conversation.model_validate(LOOP)
     said = check_reply(_completion({"content": None, "tool_calls": [CALL]}, "empty", "tool_calls"), conversation)
@@ -129,6 +143,11 @@ def test_a_whole_reply_has_the_form_that_was_asked_for() -> None:
         with pytest.raises(Rejected):
             check_reply(_completion({"content": text}), conversation)
     assert check_reply(_completion({"content": '{"top'}, "length", "length"), conversation)
+    form["json_schema"] = {"name": "x", "schema": schema | {"properties": {"topic": {"pattern": "^b"}}}}
+    slow = Conversation.model_validate({"messages": LOOP["messages"][:2], "response_format": form})
+    assert check_reply(_completion({"content": '{"topic": "bug"}'}), slow)["message"]["content"] == '{"topic": "bug"}'
+    with pytest.raises(Rejected, match="topic breaks the schema's rule pattern"):
+        check_reply(_completion({"content": '{"topic": "idea"}'}), slow)
 
 
 def test_the_items_of_a_response_are_messages() -> None:
