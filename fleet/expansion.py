@@ -57,10 +57,14 @@ class _Node:
     of_array: list[list[int]] = field(default_factory=list)
 
 
-def check_size(schema: Any) -> None:
-    """ValueError where it is endless, or too much; or where a reference leads nowhere, or outside."""
+def check_size(schema: Any) -> int:
+    """The steps that a value can cause from one place in it, at most.
+
+    Raises:
+        ValueError: it is endless, or too much; or a reference leads nowhere, or outside.
+    """
     nodes = _Walk(schema).nodes
-    _at_one_place(nodes, _ordered(nodes))
+    return max(_at_one_place(nodes, _ordered(nodes)))
 
 
 def steps(schema: Any) -> int | None:

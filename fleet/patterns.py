@@ -32,6 +32,7 @@ def check_pattern(pattern: str) -> None:
         )
 
 
+@lru_cache(maxsize=1024)
 def steps(pattern: str, length: int) -> int:
     """About how many steps a search in a text of so many characters can take, at most `MOST_WAYS`. Raises Unusable."""
     return min(MOST_WAYS, (length + 1) * _ways(_parsed(pattern), length))

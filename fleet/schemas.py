@@ -33,11 +33,17 @@ def check_schema(schema: dict[str, Any]) -> None:
     except jsonschema.SchemaError as error:
         raise ValueError(f"not a JSON schema: {error.message}") from error
     try:
-        for pattern in (*_each(schema, "pattern", str), *chain(*_each(schema, "patternProperties", dict))):
+        for pattern in patterns_of(schema):
             check_pattern(pattern)
     except Unusable as error:
         raise ValueError("not a JSON schema: a pattern in it cannot be used") from error
     check_size(schema)
+
+
+def patterns_of(schema: Any) -> Iterator[str]:
+    """What of it a regular expression is made of."""
+    yield from _each(schema, "pattern", str)
+    yield from chain.from_iterable(_each(schema, "patternProperties", dict))
 
 
 def _each(schema: Any, keyword: str, kind: type[_T]) -> Iterator[_T]:
