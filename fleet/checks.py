@@ -105,15 +105,17 @@ def parse(text: str, schema: Mapping[str, Any]) -> Any:
 async def _held(text: str, schema: Mapping[str, Any], examiners: Examiners) -> Any:
     """`text` as JSON that is valid against `schema`, which may be anybody's. Raises Rejected, BrokenCheckError."""
     value = _read(text)
-    rules = validity.rules(schema)
-    if rules.is_quick(len(text)):
-        try:
+    try:
+        rules = validity.rules(schema)
+        if rules.is_quick(len(text)):
             reason = rules.problem(value)
-        except Exception as error:
-            # Whatever it is: the answer was paid for, and its entry is still to be written.
-            raise BrokenCheckError(f"it raised {type(error).__name__}") from error
-    else:
-        reason = await examiners.ask(validity.question(value, schema))
+        else:
+            reason = await examiners.ask(validity.question(value, schema))
+    except BrokenCheckError:
+        raise
+    except Exception as error:
+        # Whatever it is: the answer was paid for, and its entry is still to be written.
+        raise BrokenCheckError(f"it raised {type(error).__name__}") from error
     if reason is not None:
         raise Rejected(reason)
     return value

@@ -17,6 +17,8 @@ from referencing import Registry
 from referencing.exceptions import Unresolvable
 from referencing.jsonschema import DRAFT202012
 
+from fleet import patterns
+
 #: How deep an answer may be nested: `fleet.checks` takes none that goes deeper.
 DEEPEST = 100
 #: Steps at one value, from one place in the schema: far more than anybody's enumerations and alternatives have.
@@ -24,15 +26,16 @@ MOST_STEPS = 100_000
 #: Rules that one value is passed on through at most: each takes a part of the stack.
 MOST_HOPS = 100
 #: Schemas times levels of an answer that are counted through; what has more counts as slow.
-MOST_COUNTED = 20_000
+MOST_COUNTED = 10_000
 
 #: They have everything that stands beside them looked at again, to know what it has seen.
 _AGAIN, _AGAIN_TIMES = frozenset(("unevaluatedItems", "unevaluatedProperties")), 3
 #: The keywords that ask something of a value.
 _RULES = jsonschema.Draft202012Validator.VALIDATORS.keys()
-#: Of these each takes more than a step per name or value, or as long as somebody's regular expression likes; where a
-#: `$dynamicRef` leads can depend on the way to it.
-_SLOW = frozenset(("pattern", "patternProperties", "uniqueItems", "$dynamicRef", *_AGAIN))
+#: Steps of a matcher, and comparisons of two items, that take as long as one step here.
+MATCHING_A_STEP, COMPARING_A_STEP = 20, 4
+#: What is looked at again is not counted through; and where a `$dynamicRef` leads can depend on the way to it.
+_SLOW = frozenset(("$dynamicRef", *_AGAIN))
 
 #: Where a keyword has schemas: in its value, in a list, or by name.
 _ONE = ("not", "if", "then", "else", "items", "contains", "additionalProperties", "propertyNames", *sorted(_AGAIN))
@@ -67,15 +70,18 @@ def check_size(schema: Any) -> int:
     return max(_at_one_place(nodes, _ordered(nodes)))
 
 
-def steps(schema: Any) -> int | None:
-    """The steps that one value within an answer can cause, at most; None: as many as the answer likes, or slow ones.
+def steps(schema: Any, chars: int) -> int | None:
+    """The steps that one value within an answer of so many characters can cause, at most.
 
-    Raises:
-        ValueError: see `check_size`.
+    Those of a matcher are in proportion: it can take them all at one value, if that is most of the answer, and then at no other.
+    None: too many to count, or of a schema that `check_size` refuses.
     """
-    nodes = _Walk(schema).nodes
-    order = _ordered(nodes)
-    now = _at_one_place(nodes, order)
+    try:
+        nodes = _Walk(schema, chars).nodes
+        order = _ordered(nodes)
+        now = _at_one_place(nodes, order)
+    except ValueError:
+        return None
     most = now[0]
     if any(node.slow for node in nodes):
         return None
@@ -131,7 +137,9 @@ def _ordered(nodes: list[_Node]) -> list[int]:
 class _Walk:
     """All schemas within one, the outermost first."""
 
-    def __init__(self, schema: Any) -> None:
+    def __init__(self, schema: Any, chars: int = 0) -> None:
+        """`chars`: of the answer, for what takes more the longer it is; 0: that is left out."""
+        self._chars = chars
         self.nodes: list[_Node] = []
         self._known: dict[int, int] = {}
         self._left: list[tuple[int, Mapping[str, Any], Any]] = []
@@ -162,11 +170,22 @@ class _Walk:
             raise ValueError("a $schema is only taken at the top of a schema")
         at = self._known[id(schema)] = len(self.nodes)
         rules = schema.keys() & _RULES
+        elsewhere = self._matching(schema) + (self._chars // (4 * COMPARING_A_STEP) if schema.get("uniqueItems") else 0)
         listed = sum(len(schema[rule]) for rule in rules if rule not in _ONE and isinstance(schema[rule], (dict, list)))
         times = _AGAIN_TIMES if _AGAIN & schema.keys() else 1
-        self.nodes.append(_Node(1 + len(rules) + listed, times, slow=not _SLOW.isdisjoint(schema)))
+        self.nodes.append(_Node(1 + len(rules) + listed + elsewhere, times, slow=not _SLOW.isdisjoint(schema)))
         self._left.append((at, schema, resolver))
         return at
+
+    def _matching(self, schema: Mapping[str, Any]) -> int:
+        """What its regular expressions take of an answer, for each of its characters."""
+        if self._chars == 0:
+            return 0
+        # Names are matched twice: for their own schemas, and to tell which are left for additionalProperties.
+        matched = [schema["pattern"]] if isinstance(schema.get("pattern"), str) else []
+        matched += [*schema.get("patternProperties", ())] * 2
+        taken = sum(patterns.steps(pattern, self._chars) for pattern in matched)
+        return taken // (MATCHING_A_STEP * (self._chars + 1))
 
     def _visit(self, at: int, schema: Mapping[str, Any], resolver: Any) -> None:
         found: dict[str, list[int]] = {}
@@ -179,7 +198,9 @@ class _Walk:
         node = self.nodes[at]
         node.same = [below for keyword in found.keys() & _SAME_VALUE for below in found[keyword]]
         names = [*found.get("properties", ()), *found.get("additionalProperties", ())]
-        node.of_object = [names, found.get("propertyNames", [])]
+        # A name can match many patterns.
+        matched = [[below] for below in found.get("patternProperties", ())]
+        node.of_object = [names, found.get("propertyNames", []), *matched]
         node.of_array = [[*found.get("prefixItems", ()), *found.get("items", ())], found.get("contains", [])]
 
 

@@ -1,7 +1,7 @@
 """Regular expressions that others wrote: which can be used at all, and how long a matcher can take over one. Pure; none is tried.
 
-A matcher that backtracks goes over every way in which the repeats and choices of an expression can share a text out. Here the
-ways are counted, so what is over a bound can be left alone, or tried where it can be ended (`fleet.examiners`).
+A matcher that backtracks goes over every way in which the repeats and choices of an expression can share a text out. Here those
+are counted, so what is over a bound can be left alone, or tried where it can be ended (`fleet.examiners`).
 """
 
 from __future__ import annotations
@@ -9,15 +9,16 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from functools import lru_cache
+from math import prod
 from re import _constants as re_constants  # type: ignore[attr-defined]
 from re import _parser as re_parser  # type: ignore[attr-defined]
 from typing import Any
 
 #: Repeats that a pattern may have within others.
 MOST_REPEATS = 20
-#: Nobody tries out so many ways; it is not counted further.
-MOST_WAYS = 10**12
-_REPEATS = (re_constants.MAX_REPEAT, re_constants.MIN_REPEAT)
+#: Nobody waits for so many; it is not counted further.
+MOST_STEPS = 10**12
+_REPEATS = (re_constants.MAX_REPEAT, re_constants.MIN_REPEAT, re_constants.POSSESSIVE_REPEAT)
 
 
 class Unusable(ValueError):
@@ -34,8 +35,9 @@ def check_pattern(pattern: str) -> None:
 
 @lru_cache(maxsize=1024)
 def steps(pattern: str, length: int) -> int:
-    """About how many steps a search in a text of so many characters can take, at most `MOST_WAYS`. Raises Unusable."""
-    return min(MOST_WAYS, (length + 1) * _ways(_parsed(pattern), length))
+    """How many steps a search in a text of so many characters can take, at most `MOST_STEPS`. Raises Unusable."""
+    _, cost = _way(_parsed(pattern), length)
+    return min(MOST_STEPS, (length + 1) * (1 + cost))
 
 
 @lru_cache(maxsize=64)
@@ -60,23 +62,26 @@ def _may_take_for_ever(parsed: Any, *, repeated: bool = False) -> bool:
     return False
 
 
-def _ways(parsed: Any, length: int) -> int:
-    """In how many ways it can be laid over a text of so many characters, from one place on."""
-    ways = 1
+def _way(parsed: Any, length: int) -> tuple[int, int]:
+    """In how many ways it can be laid over a text of so many characters from one place on, and what it takes to try them."""
+    ways, cost = 1, 0
     for operation, argument in parsed:
-        inner = [_ways(part, length) for part in _within(argument)]
+        inner = [_way(part, length) for part in _within(argument)]
         if operation in _REPEATS:
+            its, once = inner[0]
             least, most = min(argument[0], length), min(argument[1], length)
-            of_one = inner[0] if inner else 1
             # Times that are more than the bound has bits need not be multiplied out.
-            ways *= (most - least + 1) * of_one ** (min(most, MOST_WAYS.bit_length()) if of_one > 1 else 1)
+            laid = (most - least + 1) * its ** (min(most, MOST_STEPS.bit_length()) if its > 1 else 1)
+            tried = laid + most * once * (laid if its > 1 else 1)
         elif operation is re_constants.BRANCH:
-            ways *= sum(inner)
+            laid, tried = sum(its for its, _ in inner), sum(1 + once for _, once in inner)
+        elif operation is re_constants.GROUPREF:
+            laid, tried = 1, 1 + length  # it is compared with what was found before
         else:
-            for of_one in inner:
-                ways *= of_one
-        ways = min(ways, MOST_WAYS)
-    return ways
+            laid, tried = prod(its for its, _ in inner), 1 + sum(once for _, once in inner)
+        # All of it is tried again for each way in which what stands before it can be laid.
+        ways, cost = min(MOST_STEPS, ways * laid), min(MOST_STEPS, cost + ways * tried)
+    return ways, cost
 
 
 def _within(argument: Any) -> Iterable[Any]:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from functools import cached_property, lru_cache
+from functools import lru_cache
+from itertools import islice
 from typing import Any
 
 import jsonschema
@@ -17,7 +18,11 @@ from referencing import Registry
 from fleet import expansion
 
 #: Steps of a schema at each value, times the characters of an answer, that are quick: tenths of a second if each were a value.
-QUICK = 300_000
+QUICK = 200_000
+#: Shorter answers count as long as this.
+FEWEST_CHARS = 127
+#: Broken rules of which the one to tell of is chosen.
+MOST_ERRORS = 1_000
 
 
 class Rules:
@@ -27,12 +32,13 @@ class Rules:
         # By the rules that it was checked by: a $schema would have others followed from the first reference to the top on. And
         # what it refers to is in it, or nowhere.
         rules = {keyword: rule for keyword, rule in schema.items() if keyword != "$schema"}
+        self._quick: dict[int, bool] = {}
         self._validator = jsonschema.Draft202012Validator(rules, registry=Registry())
 
     def problem(self, value: Any) -> str | None:
         """The first rule that `value` breaks, and where; None: it keeps them all."""
         try:
-            error = jsonschema.exceptions.best_match(self._validator.iter_errors(value))
+            error = jsonschema.exceptions.best_match(islice(self._validator.iter_errors(value), MOST_ERRORS))
         except RecursionError:
             return "the answer is nested too deep"
         except OverflowError:
@@ -44,14 +50,12 @@ class Rules:
 
     def is_quick(self, chars: int) -> bool:
         """Whether an answer of so many characters can be held to it while others wait."""
-        return self._steps is not None and self._steps * chars <= QUICK
-
-    @cached_property
-    def _steps(self) -> int | None:
-        try:
-            return expansion.steps(self._validator.schema)
-        except ValueError:
-            return None  # of a job that was accepted when there was no bound
+        # Counted for few lengths: the next power of two stands for those below it.
+        most = 1 << max(FEWEST_CHARS, chars - 1).bit_length()
+        if most not in self._quick:
+            steps = expansion.steps(self._validator.schema, most)
+            self._quick[most] = steps is not None and steps * most <= QUICK
+        return self._quick[most]
 
 
 def rules(schema: Mapping[str, Any]) -> Rules:

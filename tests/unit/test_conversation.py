@@ -143,7 +143,10 @@ def test_a_whole_reply_has_the_form_that_was_asked_for() -> None:
         with pytest.raises(Rejected):
             check_reply(_completion({"content": text}), conversation)
     assert check_reply(_completion({"content": '{"top'}, "length", "length"), conversation)
-    form["json_schema"] = {"name": "x", "schema": schema | {"properties": {"topic": {"pattern": "^b"}}}}
+    form["json_schema"] = {
+        "name": "x",
+        "schema": schema | {"properties": {"topic": {"pattern": "^b"}}, "unevaluatedProperties": False},
+    }
     slow = Conversation.model_validate({"messages": LOOP["messages"][:2], "response_format": form})
     assert check_reply(_completion({"content": '{"topic": "bug"}'}), slow)["message"]["content"] == '{"topic": "bug"}'
     with pytest.raises(Rejected, match="topic breaks the schema's rule pattern"):

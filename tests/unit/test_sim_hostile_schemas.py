@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from typing import Any
 
 import pytest
@@ -86,9 +85,8 @@ def test_what_no_answer_can_be_held_to_is_refused_as_a_vendor_does(schema: Schem
     with pytest.raises(ApiError) as refused:
         checked_schema({"name": "x", "schema": schema}, "text.format")
     assert (refused.value.status, refused.value.body["error"]["code"]) == (400, "invalid_json_schema")
-    assert re.search(
-        f"Invalid schema for response_format 'x': .*{re.escape(why)}", refused.value.body["error"]["message"]
-    )
+    assert "Invalid schema for response_format 'x': " in str(refused.value)
+    assert why in str(refused.value)
     tool = {"type": "function", "function": {"name": "x", "parameters": {"type": "object"} | schema}}
     with pytest.raises(ApiError) as refused:
         functions.read({"tools": [tool]})
