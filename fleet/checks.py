@@ -97,7 +97,12 @@ def _called(call: Any, conversation: Conversation) -> dict[str, Any]:
 def parse(text: str, schema: Mapping[str, Any]) -> Any:
     """`text` as JSON that is valid against `schema`, one of our own; Rejected with the reason otherwise."""
     value = _read(text)
-    if (reason := validity.rules(schema).problem(value)) is not None:
+    try:
+        reason = validity.rules(schema).problem(value)
+    except Exception as error:
+        # The answer is paid for, and it is not its fault.
+        raise Rejected(_not_applied(error), "check_broken") from None
+    if reason is not None:
         raise Rejected(reason)
     return value
 
@@ -115,10 +120,14 @@ async def _held(text: str, schema: Mapping[str, Any], examiners: Examiners) -> A
         raise
     except Exception as error:
         # Whatever it is: the answer was paid for, and its entry is still to be written.
-        raise BrokenCheckError(f"it raised {type(error).__name__}") from error
+        raise BrokenCheckError(_not_applied(error)) from error
     if reason is not None:
         raise Rejected(reason)
     return value
+
+
+def _not_applied(error: Exception) -> str:
+    return f"the schema cannot be applied: {type(error).__name__.lstrip('_')}"
 
 
 def _read(text: str) -> Any:
