@@ -1,17 +1,21 @@
-"""Whether an answer is one: whole, JSON where a schema asks for it, and valid against that schema. Pure functions."""
+"""Whether an answer is one: whole, JSON where a schema asks for it, and valid against that schema.
+
+It owns what is no answer, and why. An answer that takes long to be held to its schema is examined in a process beside the worker
+(`fleet.examiners`); everything else is a pure function of it.
+"""
 
 from __future__ import annotations
 
 import json
 import math
 import re
-from collections.abc import Mapping
-from functools import lru_cache
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-import jsonschema
-
+from fleet import validity
 from fleet.conversation import Conversation
+from fleet.examiners import BrokenCheckError, Examiners
+from fleet.expansion import DEEPEST
 from fleet.flaws import Flaw
 from fleet.providers.base import Completion
 
@@ -32,19 +36,24 @@ class Rejected(Exception):
         self.flaw: Flaw = flaw
 
 
-def check(completion: Completion, schema: Mapping[str, Any] | None) -> Any:
+async def check(completion: Completion, schema: Mapping[str, Any] | None, examiners: Examiners) -> Any:
     """The accepted output: the text, or the parsed JSON when there is a schema.
 
     Raises:
         Rejected: the answer is cut off, refused, empty, no JSON or against the schema.
+        BrokenCheckError: nobody knows whether it is against the schema.
     """
+    text = whole(completion)
+    return text if schema is None else await _held(text, schema, examiners)
+
+
+def whole(completion: Completion) -> str:
+    """The text of an answer; Rejected: it is cut off, refused, empty, or beyond all measure."""
     if completion.finish != "stop":
         raise Rejected(*_UNFINISHED[completion.finish])
     if len(completion.text) > MAX_ANSWER_CHARS:
         raise Rejected(f"the answer is over {MAX_ANSWER_CHARS:,} characters")
-    if schema is None:
-        return completion.text
-    return parse(completion.text, schema)
+    return completion.text
 
 
 def unfinished(completion: Completion) -> tuple[str, Flaw] | None:
@@ -52,7 +61,9 @@ def unfinished(completion: Completion) -> tuple[str, Flaw] | None:
     return _UNFINISHED[completion.finish] if completion.finish in ("length", "refusal") else None
 
 
-def check_reply(completion: Completion, conversation: Conversation, *, as_given: bool) -> dict[str, Any]:
+async def check_reply(
+    completion: Completion, conversation: Conversation, examiners: Examiners, *, as_given: bool
+) -> dict[str, Any]:
     """The reply in a conversation: `{message: {role, content, refusal, tool_calls?}, finish_reason}`.
 
     `as_given`: whoever leads it is told of a refusal, or that the limit they gave was reached, and decides what comes next; else
@@ -61,6 +72,7 @@ def check_reply(completion: Completion, conversation: Conversation, *, as_given:
 
     Raises:
         Rejected: it is empty, no JSON, against the schema, or calls something that is none of the tools; or `unfinished`.
+        BrokenCheckError: nobody knows whether it is against the schema.
     """
     if not as_given and (why := unfinished(completion)) is not None:
         raise Rejected(*why)
@@ -74,7 +86,7 @@ def check_reply(completion: Completion, conversation: Conversation, *, as_given:
     elif completion.finish == "empty":
         raise Rejected(*_UNFINISHED["empty"])
     elif completion.finish == "stop" and conversation.schema is not None:
-        parse(completion.text, conversation.schema)
+        await _held(completion.text, conversation.schema, examiners)
         fenced = _FENCE.match(completion.text)
         message["content"] = fenced.group(1) if fenced else completion.text
     return {"message": message, "finish_reason": completion.reason or "stop"}
@@ -93,7 +105,43 @@ def _called(call: Any, conversation: Conversation) -> dict[str, Any]:
 
 
 def parse(text: str, schema: Mapping[str, Any]) -> Any:
-    """`text` as JSON that is valid against `schema`; Rejected with the reason otherwise."""
+    """`text` as JSON that is valid against `schema`, one of our own; Rejected with the reason otherwise."""
+    value = _read(text)
+    try:
+        reason = validity.rules(schema).problem(value)
+    except Exception as error:
+        # The answer is paid for, and it is not its fault.
+        raise Rejected(_not_applied(error), "check_broken") from None
+    if reason is not None:
+        raise Rejected(reason)
+    return value
+
+
+async def _held(text: str, schema: Mapping[str, Any], examiners: Examiners) -> Any:
+    """`text` as JSON that is valid against `schema`, which may be anybody's. Raises Rejected, BrokenCheckError."""
+    value = _read(text)
+    try:
+        rules = validity.rules(schema)
+        if rules.is_quick(len(text)):
+            reason = rules.problem(value)
+        else:
+            reason = await examiners.ask(validity.question(value, schema))
+    except BrokenCheckError:
+        raise
+    except Exception as error:
+        # Whatever it is: the answer was paid for, and its entry is still to be written.
+        raise BrokenCheckError(_not_applied(error)) from error
+    if reason is not None:
+        raise Rejected(reason)
+    return value
+
+
+def _not_applied(error: Exception) -> str:
+    return f"the schema cannot be applied: {type(error).__name__.lstrip('_')}"
+
+
+def _read(text: str) -> Any:
+    """`text` as JSON. Raises Rejected."""
     fenced = _FENCE.match(text)
     try:
         value = json.loads(fenced.group(1) if fenced else text, parse_constant=_finite, parse_float=_finite)
@@ -103,14 +151,26 @@ def parse(text: str, schema: Mapping[str, Any]) -> Any:
         raise Rejected("the answer is not JSON: it has a number that is none, or is too big", "invalid_json") from None
     except RecursionError:
         raise Rejected("the answer is not JSON: too deep", "invalid_json") from None
-    try:
-        problem = jsonschema.exceptions.best_match(_validator(json.dumps(schema)).iter_errors(value))
-    except RecursionError:
-        raise Rejected("the answer is nested too deep") from None
-    if problem is not None:
-        where = ".".join(str(part) for part in problem.absolute_path) or "the answer"
-        raise Rejected(f"{where} breaks the schema's rule {problem.validator}: {_rule(problem)}")
+    # What has so few brackets is not that deep; others are gone through.
+    if text.count("[") + text.count("{") > DEEPEST and _is_deep(value):
+        raise Rejected(f"the answer is nested too deep: more than {DEEPEST} lists and objects are in each other")
     return value
+
+
+def _is_deep(value: Any) -> bool:
+    """Whether it is nested deeper than what is written and read again can be."""
+    level = [value]
+    for _ in range(DEEPEST):
+        level = [below for one in level for below in _within(one) if isinstance(below, (list, dict))]
+        if not level:
+            return False
+    return True
+
+
+def _within(value: Any) -> Iterable[Any]:
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list) else ()
 
 
 def _finite(text: str) -> float:
@@ -119,13 +179,3 @@ def _finite(text: str) -> float:
     if not math.isfinite(value):
         raise ValueError(text)
     return value
-
-
-def _rule(problem: jsonschema.ValidationError) -> str:
-    text = json.dumps(problem.validator_value, ensure_ascii=False, default=str)
-    return text if len(text) <= 200 else text[:200] + "…"
-
-
-@lru_cache(maxsize=64)
-def _validator(schema: str) -> jsonschema.Draft202012Validator:
-    return jsonschema.Draft202012Validator(json.loads(schema))

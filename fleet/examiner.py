@@ -1,4 +1,4 @@
-"""A process beside a worker that holds answers to what may take for ever: an operator's callables and regular expressions.
+"""A process beside a worker that holds answers to what may take for ever: callables, expressions and schemas that others wrote.
 
 It owns how one question is answered, and when it ends: the kernel's timer ends the process that takes too long, whatever runs in
 it, also when its worker has died. It is run as a script and imports nothing of the fleet, which would take longer to start than

@@ -82,7 +82,7 @@ def audit_request(
 
 def verdict_of(completion: Completion) -> tuple[bool, str]:
     """Whether an answer was accepted, and why or why not. Raises `checks.Rejected`: that is no verdict."""
-    verdict = checks.check(completion, VERDICT_SCHEMA)
+    verdict = checks.parse(checks.whole(completion), VERDICT_SCHEMA)
     return verdict["accept"], verdict["reason"][:REASON_CHARS]
 
 

@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -68,25 +69,52 @@ def check_out(out: Path) -> None:
         raise BadInputError(f"{out} cannot be written to; give another folder.")
 
 
+def write_books(
+    out: Path, receipt: Receipt, ledger: Iterable[LedgerEntry], verdicts: Sequence[Judged] = ()
+) -> list[Path]:
+    """Write a job's receipt, its ledger and what people said of its outputs below `out`, before its results.
+
+    So an answer that cannot be written costs no books.
+
+    Ledger entries are streamed. The files are given back.
+
+    Raises:
+        BadInputError: `out` cannot be used (see `check_out`).
+        ResultNotWrittenError: the disk is full or the folder went away.
+    """
+    check_out(out)
+    with _told_to(out):
+        # First, so that the folder is known as ours should this be cut short.
+        write_text(out / MARKER, inert(receipt.model_dump_json(indent=2)) + "\n")
+        _write_lines(out / LEDGER, ledger)
+        written = [out / MARKER, out / LEDGER]
+        if write_parquet(out / PARQUET, _read(out / LEDGER, LedgerEntry)):
+            written.append(out / PARQUET)
+        if verdicts:
+            _write_lines(out / VERDICTS, verdicts)
+            written.append(out / VERDICTS)
+        for name in (PARQUET, VERDICTS):
+            if out / name not in written:
+                (out / name).unlink(missing_ok=True)
+    return written
+
+
 def write_results(
     out: Path,
     *,
     spec: JobSpec,
     outcomes: Iterable[Outcome],
     result: Any,
-    receipt: Receipt,
-    ledger: Iterable[LedgerEntry],
-    verdicts: Sequence[Judged] = (),
+    simulated: bool,
     charges: Path | None = None,
     skipped: Sequence[Skipped] = (),
 ) -> list[Path]:
-    """Write a job's result below `out`, each file whole or not at all; an earlier result there is replaced.
+    """Write a job's result below `out`, beside its books, each file whole or not at all; an earlier result there is replaced.
 
-    Outcomes and ledger entries are streamed. `result` is text (result.md), JSON (result.json) or None (neither); a
-    job of a recipe gets the recipe's pages instead.
+    Outcomes are streamed. `result` is text (result.md), JSON (result.json) or None (neither); a job of a recipe gets the
+    recipe's pages instead.
 
     Args:
-        verdicts: what people said of its outputs.
         charges: the simulated provider's record of what it charged, copied to charges.jsonl.
         skipped: inputs that could not become items, for the recipe's pages.
 
@@ -100,38 +128,37 @@ def write_results(
     check_out(out)
     writer = recipe(spec.recipe).write if spec.recipe is not None else None
     lines = out / RESULTS
-    try:
-        # First, so that the folder is known as ours should this be cut short.
-        write_text(out / MARKER, inert(receipt.model_dump_json(indent=2)) + "\n")
+    with _told_to(out):
         _write_lines(lines, outcomes)
-        _write_lines(out / LEDGER, ledger)
-        written = [lines, out / MARKER, out / LEDGER]
-        if write_parquet(out / PARQUET, _read(out / LEDGER, LedgerEntry)):
-            written.append(out / PARQUET)
-        if verdicts:
-            _write_lines(out / VERDICTS, verdicts)
-            written.append(out / VERDICTS)
+        written = [lines]
         if charges is not None:
             written.append(_copy(charges, out / "charges.jsonl"))
         if writer is not None:
-            pages = writer(spec, _read(lines, Outcome), result, out, simulated=receipt.simulated, skipped=skipped)
+            pages = writer(spec, _read(lines, Outcome), result, out, simulated=simulated, skipped=skipped)
             written = [*pages, *written]
         elif isinstance(result, str):
             # People print this file to their terminal.
             text = clean(result, MAX_RESULT_CHARS, keep_lines=True).rstrip()
-            write_text(out / "result.md", (_SIMULATED if receipt.simulated else "") + text + "\n")
+            write_text(out / "result.md", (_SIMULATED if simulated else "") + text + "\n")
             written.insert(0, out / "result.md")
         elif result is not None:
             write_text(out / "result.json", inert(json.dumps(result, ensure_ascii=False, indent=2)) + "\n")
             written.insert(0, out / "result.json")
-        for name in ("result.md", "result.json", "charges.jsonl", PARQUET, VERDICTS):
+        for name in ("result.md", "result.json", "charges.jsonl"):
             if out / name not in written:
                 (out / name).unlink(missing_ok=True)
+    return written
+
+
+@contextmanager
+def _told_to(out: Path) -> Iterator[None]:
+    """A disk that does not take the files is told of in a sentence."""
+    try:
+        yield
     except OSError as error:
         raise ResultNotWrittenError(
             f"The job ended, but its result cannot be written to {out}: {error.strerror or error}."
         ) from error
-    return written
 
 
 def _write_lines(path: Path, entries: Iterable[BaseModel]) -> None:

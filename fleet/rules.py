@@ -13,8 +13,8 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field, ValidationInfo, model_validator
 
 from fleet.config import Frozen
+from fleet.patterns import check_pattern
 from fleet.quality_config import Share
-from fleet.schemas import check_pattern
 from fleet.stored import KEPT
 
 MAX_REGEX_CHARS = 1_000

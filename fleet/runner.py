@@ -187,12 +187,13 @@ class Runner:
         as_given: bool = False,
     ) -> Any:
         """The output of an answer that keeps its schema and its step's rules. Raises Rejected, BrokenCheckError."""
+        examiners = self._context.examiners
         if request.conversation is None:
-            output = checks.check(completion, step.output)
+            output = await checks.check(completion, step.output, examiners)
         else:
-            output = checks.check_reply(completion, request.conversation, as_given=as_given)
+            output = await checks.check_reply(completion, request.conversation, examiners, as_given=as_given)
         if step.check is not None:
-            await step_check.hold(step, output, values, self._context.config, self._context.examiners)
+            await step_check.hold(step, output, values, self._context.config, examiners)
         return output
 
     async def _look(

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel
+from pydantic_core import PydanticSerializationError
 from rich.console import Console
 
 from fleet.client import FleetClient
@@ -29,7 +30,7 @@ from fleet.progress import ProgressView
 from fleet.receipt import Receipt
 from fleet.recording import recording
 from fleet.replay import Replayed
-from fleet.results import write_results
+from fleet.results import ResultNotWrittenError, write_books, write_results
 from fleet.runtime import Runtime
 from fleet.store import Job
 from queues.link import LinkError
@@ -151,19 +152,19 @@ async def finished(
     if out is not None:
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
-            outcomes = await _kept(client.outcomes(job), folder / "outcomes", Outcome)
             ledger = await _kept(client.ledger(job), folder / "ledger", LedgerEntry)
+            books = write_books(out, receipt, ledger, await client.verdicts(job))
+            outcomes = await _outcomes(client, job, folder / "outcomes", out)
             written = write_results(
                 out,
                 spec=job.spec,
                 outcomes=outcomes,
                 result=result_of(job, outcomes),
-                receipt=receipt,
-                ledger=ledger,
-                verdicts=await client.verdicts(job),
+                simulated=receipt.simulated,
                 charges=_charges_of(job_id, charges, folder),
                 skipped=job.items.skipped,
             )
+            written += books
     return job.status, job.error, receipt, written
 
 
@@ -206,6 +207,16 @@ async def _kept(models: AsyncIterator[M], path: Path, model: type[M]) -> Lines[M
         async for one in models:
             lines.write(one.model_dump_json().encode() + b"\n")
     return Lines(path, model)
+
+
+async def _outcomes(client: FleetClient, job: Job, path: Path, out: Path) -> Lines[Outcome]:
+    try:
+        return await _kept(client.outcomes(job), path, Outcome)
+    except PydanticSerializationError as error:  # of an answer that was accepted when none was too deep
+        raise ResultNotWrittenError(
+            f"The job ended and its receipt and ledger are in {out}, but not its results: an answer is nested too deep to be "
+            "written."
+        ) from error
 
 
 def result_of(job: Job, outcomes: Iterable[Outcome]) -> Any:

@@ -1,7 +1,8 @@
 """An answer to a prompt that keeps a JSON schema, drawn from what the prompt says.
 
 Supports the subset of JSON Schema (2020-12) that vendors take for structured outputs, and degrades to something valid
-for the rest. Deterministic: the same prompt and schema get the same answer.
+for the rest, and to nulls where it would be more than an answer may be (`fleet.sim.effort`). Deterministic: the same prompt and
+schema get the same answer.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import Any
 
 from fleet.sim.asked import words_of
 from fleet.sim.choices import choose, decide
+from fleet.sim.effort import BASE_UNITS, MATCHING_UNITS, Effort
 from fleet.sim.evidence import Evidence
 from fleet.sim.phrases import clipped, sentences
 from fleet.sim.plan import plan
@@ -57,15 +59,21 @@ class _Builder:
         self._evidence = evidence
         self._root = root
         self._room = room
+        # What is over the room is cut off anyway.
+        self._effort, self._matching = Effort(BASE_UNITS + 2 * room), Effort(MATCHING_UNITS)
+        self._led_back: dict[str, bool] = {}
 
     def build(self, schema: Any, name: str = "", depth: int = 0, focus: str = "") -> Any:
         """A value for a schema; `name` is the property it is for, `focus` what its object is about."""
-        if schema is True or schema is False or depth > MAX_DEPTH:
+        self._effort.spend(1)
+        if not isinstance(schema, dict) or depth > MAX_DEPTH or self._effort.is_spent:
             return None
         schema = self._resolved(schema)
         if "const" in schema:
+            self._effort.spend(_size(schema["const"]))
             return schema["const"]
         if "enum" in schema:
+            self._effort.spend(_size(schema["enum"]))
             return choose(schema["enum"], self._evidence)
         kind = self._kind(schema, depth)
         if kind == "object":
@@ -78,26 +86,33 @@ class _Builder:
             return number(schema, kind, name, self._evidence)
         if kind == "null":
             return None
-        return text_that_fits(schema, self._text(schema, name, focus), self._evidence)
+        return self._fitted(schema, self._text(schema, name, focus))
+
+    def _fitted(self, schema: Mapping[str, Any], text: str) -> str:
+        fitted = text_that_fits(schema, text, self._evidence, self._matching)
+        self._effort.spend(len(fitted))
+        return fitted
 
     def _resolved(self, schema: Mapping[str, Any]) -> Mapping[str, Any]:
         """The schema behind `$ref`, `anyOf`, `oneOf` and `allOf`."""
         for _ in range(MAX_DEPTH):
+            self._effort.spend(1 + len(schema.get("properties", ())) + len(schema.get("required", ())))
+            if self._effort.is_spent:
+                return {}
             if isinstance(pointer := schema.get("$ref"), str):
-                found: Any = self._root
-                for part in pointer.removeprefix("#").strip("/").split("/"):
-                    found = found[part.replace("~1", "/").replace("~0", "~")] if part else found
+                found = self._found(pointer)
                 schema = {**found, **{key: value for key, value in schema.items() if key != "$ref"}}
             elif options := schema.get("anyOf") or schema.get("oneOf"):
                 rest = {key: value for key, value in schema.items() if key not in ("anyOf", "oneOf")}
                 schema = {**rest, **self._option(options)}
             elif parts := schema.get("allOf"):
                 merged = {key: value for key, value in schema.items() if key != "allOf"}
-                for below in map(self._resolved, parts):
+                for below in map(self._resolved, filter(_is_mapping, parts)):
+                    required = (*merged.get("required", ()), *below.get("required", ()))
                     merged |= {
                         **below,
                         "properties": {**merged.get("properties", {}), **below.get("properties", {})},
-                        "required": [*merged.get("required", ()), *below.get("required", ())],
+                        "required": list(dict.fromkeys(required)),
                     }
                 schema = merged
             else:
@@ -115,10 +130,17 @@ class _Builder:
         pointer = option.get("$ref")
         if not isinstance(pointer, str):
             return False
+        if pointer not in self._led_back:
+            self._led_back[pointer] = pointer in json.dumps(self._found(pointer))
+        return self._led_back[pointer]
+
+    def _found(self, pointer: str) -> Mapping[str, Any]:
+        """What a pointer leads to; anything goes where it is no path of names."""
         found: Any = self._root
         for part in pointer.removeprefix("#").strip("/").split("/"):
-            found = found.get(part, {}) if part else found
-        return pointer in json.dumps(found)
+            if part:
+                found = found.get(part.replace("~1", "/").replace("~0", "~")) if isinstance(found, dict) else None
+        return found if isinstance(found, dict) else {}
 
     def _kind(self, schema: Mapping[str, Any], depth: int) -> str:
         kinds = schema.get("type")
@@ -143,7 +165,7 @@ class _Builder:
         for name in required:
             if name not in built:
                 built[name] = self.build(more if isinstance(more, dict) else {}, name, depth + 1, focus)
-        wanted = schema.get("minProperties", 0 if properties else depth == 0)
+        wanted = self._effort.at_most(schema.get("minProperties", 0 if properties else depth == 0))
         if more is not False and len(built) < wanted:
             for key in ("summary", *self._evidence.names, *(f"entry{number}" for number in range(wanted))):
                 if len(built) < wanted and key not in built:
@@ -151,7 +173,8 @@ class _Builder:
         return built
 
     def _array(self, schema: Mapping[str, Any], name: str, depth: int) -> list[Any]:
-        least = schema.get("minItems", 0)
+        # What costs more than there is left for would be cut off anyway.
+        least = self._effort.at_most(schema.get("minItems", 0), 2)
         usual = max(MAX_ITEMS, least)
         most = min(schema.get("maxItems", usual), usual)
         items = schema.get("items", {})
@@ -164,20 +187,21 @@ class _Builder:
         subjects = self._subjects(words)[:most]
         kind = self._kind(resolved, depth) if resolved else "string"
         if "const" in resolved:
-            return [resolved["const"]] * max(1, least)
+            return [resolved["const"]] * max(1, self._paid(least, resolved["const"]))
         if "enum" in resolved:
+            least = self._paid(least, max(resolved["enum"], key=_size, default=None))
             return self._several(resolved["enum"], least, most, unique=bool(schema.get("uniqueItems")))
         if kind == "string":
-            built: list[Any] = [text_that_fits(resolved, subject, self._evidence) for subject in subjects]
+            built: list[Any] = [self._fitted(resolved, subject) for subject in subjects]
         else:
             count = max(least, min(most, len(subjects) if kind == "object" else 1))
-            built = [
-                self.build(items, name, depth + 1, subjects[at % len(subjects)] if subjects else "")
-                for at in range(count)
-            ]
+            built = []
+            while len(built) < count and not self._effort.is_spent:
+                focus = subjects[len(built) % len(subjects)] if subjects else ""
+                built.append(self.build(items, name, depth + 1, focus))
         if schema.get("uniqueItems"):
             built = list({json.dumps(value, sort_keys=True): value for value in built}.values())
-        while len(built) < least:
+        while len(built) < least and not self._effort.is_spent:
             built.append(self._another(resolved, items, name, depth, len(built)))
         return built
 
@@ -185,10 +209,17 @@ class _Builder:
         """One more item than there is evidence for; a text or number unlike the ones before."""
         kind = self._kind(resolved, depth) if resolved else "string"
         if kind == "string" and "const" not in resolved:
-            return text_that_fits(resolved, f"{at + 1}. {self._evidence.purpose}", self._evidence)
+            return self._fitted(resolved, f"{at + 1}. {self._evidence.purpose}")
         if kind in ("integer", "number") and "const" not in resolved:
+            self._effort.spend(2)
             return number(resolved, kind, name, self._evidence, step=at)
         return self.build(items, name, depth + 1)
+
+    def _paid(self, number: int, value: Any) -> int:
+        """As many of one value as there is effort left for, which is taken."""
+        number = self._effort.at_most(number, _size(value))
+        self._effort.spend(number * _size(value))
+        return number
 
     def _several(self, options: Sequence[Any], least: int, most: int, *, unique: bool) -> list[Any]:
         best = choose(options, self._evidence)
@@ -227,6 +258,14 @@ class _Builder:
         if evidence.about and words & _PURPOSES:
             return " ".join(sentences(evidence.about)[:3])
         return evidence.purpose or reason(evidence) or clipped(evidence.prompt.strip(), 160)
+
+
+def _is_mapping(value: Any) -> bool:
+    return isinstance(value, dict)
+
+
+def _size(value: Any) -> int:
+    return len(json.dumps(value))
 
 
 def _words(name: str) -> set[str]:

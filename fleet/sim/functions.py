@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from fleet.sim.answers import answer
-from fleet.sim.asked import ApiError, Asked, Function, Offer, Result, is_strict, words_of
+from fleet.sim.asked import ApiError, Asked, Function, Offer, Result, why_invalid, words_of
 from fleet.sim.phrases import clipped
 from fleet.tokens import estimate_tokens
 
@@ -136,10 +136,8 @@ def _function(tool: Any, where: str) -> Function:
     wrong = ""
     if not isinstance(schema, dict) or schema.get("type") != "object":
         wrong = "schema must be a JSON Schema of 'type: \"object\"'."
-    elif given.get("strict") and not is_strict(schema):
-        wrong = (
-            "in strict mode every object needs 'additionalProperties': false and all of its properties in 'required'."
-        )
+    else:
+        wrong = why_invalid(schema, strict=bool(given.get("strict")))
     if wrong:
         raise ApiError(
             400,

@@ -8,6 +8,9 @@ from typing import Any
 
 from jsonschema import Draft202012Validator
 
+from fleet import patterns
+from fleet.expansion import check_size
+from fleet.schemas import patterns_of
 from fleet.sim.evidence import Evidence
 
 _CLASSIFY: dict[str, Any] = {
@@ -24,10 +27,14 @@ _SUMMARISE: dict[str, Any] = {
 }
 #: Fields of a sample item that a prompt shows at most.
 MAX_FIELDS = 6
+#: Steps of a schema at one value, and of each of its patterns over a text of so many characters: it is tried on many.
+MOST_STEPS, MOST_MATCHING, TEXT_CHARS = 200, 100_000, 1_000
 
 
 def plan(evidence: Evidence, schema: Mapping[str, Any]) -> dict[str, Any] | None:
-    """A plan that keeps the schema, or `None` when the schema is of another kind of plan."""
+    """A plan that keeps the schema, or `None` when the schema is of another kind of plan, or too much to try plans on."""
+    if not _is_simple(schema):
+        return None
     shown = _template(evidence)
     goal = evidence.goal or "the goal of this job"
     steps: list[dict[str, Any]] = [
@@ -65,6 +72,14 @@ def plan(evidence: Evidence, schema: Mapping[str, Any]) -> dict[str, Any] | None
         if name != "steps" and name in schema.get("required", ()):
             answer[name] = _stated(evidence, below)
     return answer if Draft202012Validator(schema).is_valid(answer) else None
+
+
+def _is_simple(schema: Mapping[str, Any]) -> bool:
+    matching = (patterns.steps(pattern, TEXT_CHARS) for pattern in patterns_of(schema))
+    try:
+        return check_size(schema) <= MOST_STEPS and max(matching, default=0) <= MOST_MATCHING
+    except ValueError:
+        return False
 
 
 def _template(evidence: Evidence) -> str:

@@ -7,7 +7,9 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from fleet import patterns
 from fleet.sim.asked import words_of
+from fleet.sim.effort import Effort
 from fleet.sim.evidence import Evidence
 from fleet.sim.phrases import clipped
 
@@ -24,18 +26,20 @@ _FORMATS = {
     "ipv6": (r"\b(?:[0-9a-f]{1,4}:){7}[0-9a-f]{1,4}\b", "2001:db8::1"),
     "uuid": (r"\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b", "00000000-0000-4000-8000-000000000000"),
 }
+#: No answer has room for a longer text.
+LONGEST = 500_000
 _SHARES = words_of("confidence score probability certainty likelihood quality")
 
 
-def text_that_fits(schema: Mapping[str, Any], text: str, evidence: Evidence) -> str:
-    """`text` within the schema's lengths; for a pattern or format the first thing of the prompt that matches."""
+def text_that_fits(schema: Mapping[str, Any], text: str, evidence: Evidence, effort: Effort) -> str:
+    """`text` within the schema's lengths; for a pattern or format the first thing of the prompt that matches, for the effort."""
     known = _FORMATS.get(schema.get("format", ""))
     if known is not None:
-        found = re.search(known[0], evidence.prompt)
+        found = re.search(known[0], evidence.prompt) if effort.affords(len(evidence.prompt)) else None
         return found.group(0) if found else known[1]
-    least, most = schema.get("minLength", 0), schema.get("maxLength")
+    least, most = min(schema.get("minLength", 0), LONGEST), schema.get("maxLength")
     if pattern := schema.get("pattern"):
-        return _matching(pattern, text, least, most, evidence)
+        return _matching(pattern, text, least, most, evidence, effort)
     return _sized(text, least, most, evidence)
 
 
@@ -74,15 +78,18 @@ def _between(value: float, low: float, high: float, above: float, below: float) 
     return ceiling - 1 if math.isinf(floor) else (floor + ceiling) / 2
 
 
-def _matching(pattern: str, text: str, least: int, most: int | None, evidence: Evidence) -> str:
-    """Best effort: a pattern nothing in the prompt matches gets a text that breaks it."""
+def _matching(pattern: str, text: str, least: int, most: int | None, evidence: Evidence, effort: Effort) -> str:
+    """Best effort: a pattern nothing in the prompt matches, or that takes too long, gets a text that breaks it."""
     try:
         compiled = re.compile(pattern)
-    except re.error:
-        return _sized(text, least, most, evidence)
-    for candidate in _candidates(text, evidence):
-        if compiled.search(candidate) and least <= len(candidate) and (most is None or len(candidate) <= most):
-            return candidate
+        for candidate in _candidates(text, evidence):
+            fits = least <= len(candidate) and (most is None or len(candidate) <= most)
+            if not fits or not effort.affords(patterns.steps(pattern, len(candidate))):
+                continue
+            if compiled.search(candidate):
+                return candidate
+    except (re.error, patterns.Unusable):
+        pass
     return _sized(text, least, most, evidence)
 
 

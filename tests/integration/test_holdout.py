@@ -13,7 +13,7 @@ from fleet.holdout import drawn
 from fleet.jobs import JobStatus, Outcome
 from fleet.ledger import WORKER_LOST, LedgerEntry
 from fleet.quality_config import HoldoutConfig
-from fleet.results import write_results
+from fleet.results import write_books
 from fleet.runner import MAX_KILLS, NotOurs
 from tests.integration.test_lost_workers import Vanishing, a_lease_passes, lease
 from tests.support.bench import BREAKS, DEAR, Bench, books, config, on_bench
@@ -85,14 +85,7 @@ def test_the_exported_ledger_of_a_run_gives_the_comparison_of_its_receipt_again(
         spec = {"items": TICKETS, "steps": [CLASSIFY, BRIEF], "review": {"prompt": "Brief."}, "holdout": ALL}
         job = await fleet.run(await fleet.submit(**spec))
         receipt = await fleet.client.receipt(job)
-        written = write_results(
-            tmp_path / "out",
-            spec=job.spec,
-            outcomes=[],
-            result=None,
-            receipt=receipt,
-            ledger=await fleet.ledger(job.id),
-        )
+        written = write_books(tmp_path / "out", receipt, await fleet.ledger(job.id))
         again = Counterfactual()
         for line in next(path for path in written if path.name == "ledger.jsonl").read_text().splitlines():
             again.add(LedgerEntry.model_validate_json(line))

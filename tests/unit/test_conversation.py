@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 from typing import Any
@@ -9,9 +10,11 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from fleet import checks
 from fleet.api.response_items import ResponseRequest, chat_of, conversation_of, output_of
-from fleet.checks import Rejected, check_reply, unfinished
+from fleet.checks import Rejected, unfinished
 from fleet.conversation import Conversation
+from fleet.examiners import Examiners
 from fleet.jobs import Step
 from fleet.prices import Usage
 from fleet.providers.base import Completion, ModelRequest
@@ -102,15 +105,24 @@ def _completion(message: dict[str, Any], finish: Any = "stop", reason: str = "st
     return Completion(text, finish, Usage(), True, "m", None, message=message, reason=reason)
 
 
+def check_reply(completion: Completion, conversation: Conversation, *, as_given: bool = True) -> dict[str, Any]:
+    async def checked() -> dict[str, Any]:
+        examiners = Examiners()
+        try:
+            return await checks.check_reply(completion, conversation, examiners, as_given=as_given)
+        finally:
+            examiners.close()
+
+    return asyncio.run(checked())
+
+
 def test_a_reply_is_passed_on_and_a_call_of_no_tool_is_not() -> None:
     conversation = Conversation.model_validate(LOOP)
-    said = check_reply(
-        _completion({"content": None, "tool_calls": [CALL]}, "empty", "tool_calls"), conversation, as_given=True
-    )
+    said = check_reply(_completion({"content": None, "tool_calls": [CALL]}, "empty", "tool_calls"), conversation)
     assert said["message"] == {"role": "assistant", "content": None, "refusal": None, "tool_calls": [CALL]}
-    cut = check_reply(_completion({"content": "half of i"}, "length", "length"), conversation, as_given=True)
+    cut = check_reply(_completion({"content": "half of i"}, "length", "length"), conversation)
     assert cut["finish_reason"] == "length"
-    refused = check_reply(_completion({"content": None, "refusal": "No."}, "refusal"), conversation, as_given=True)
+    refused = check_reply(_completion({"content": None, "refusal": "No."}, "refusal"), conversation)
     assert refused["message"]["refusal"] == "No."
     for completion, flaw in (
         (_completion({"content": "half of i"}, "length", "length"), "truncated"),
@@ -128,19 +140,27 @@ def test_a_reply_is_passed_on_and_a_call_of_no_tool_is_not() -> None:
         {"content": None, "tool_calls": ["weather"]},
     ):
         with pytest.raises(Rejected):
-            check_reply(_completion(message, "empty"), conversation, as_given=True)
+            check_reply(_completion(message, "empty"), conversation)
 
 
 def test_a_whole_reply_has_the_form_that_was_asked_for() -> None:
     schema = {"type": "object", "required": ["topic"]}
     form = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
     conversation = Conversation.model_validate({"messages": LOOP["messages"][:2], "response_format": form})
-    fenced = check_reply(_completion({"content": '```json\n{"topic": 1}\n```'}), conversation, as_given=True)
+    fenced = check_reply(_completion({"content": '```json\n{"topic": 1}\n```'}), conversation)
     assert fenced["message"]["content"] == '{"topic": 1}'
     for text in ("{}", "topic", "[1]"):
         with pytest.raises(Rejected):
-            check_reply(_completion({"content": text}), conversation, as_given=True)
-    assert check_reply(_completion({"content": '{"top'}, "length", "length"), conversation, as_given=True)
+            check_reply(_completion({"content": text}), conversation)
+    assert check_reply(_completion({"content": '{"top'}, "length", "length"), conversation)
+    form["json_schema"] = {
+        "name": "x",
+        "schema": schema | {"properties": {"topic": {"pattern": "^b"}}, "unevaluatedProperties": False},
+    }
+    slow = Conversation.model_validate({"messages": LOOP["messages"][:2], "response_format": form})
+    assert check_reply(_completion({"content": '{"topic": "bug"}'}), slow)["message"]["content"] == '{"topic": "bug"}'
+    with pytest.raises(Rejected, match="topic breaks the schema's rule pattern"):
+        check_reply(_completion({"content": '{"topic": "idea"}'}), slow)
 
 
 def test_the_items_of_a_response_are_messages() -> None:

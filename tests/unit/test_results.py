@@ -19,7 +19,7 @@ from fleet.receipt import Receipt, Tally
 from fleet.recipes.document_codebase import document_codebase
 from fleet.recipes.pages import check_links
 from fleet.replay import replay
-from fleet.results import ResultNotWrittenError, check_out, read_books, write_results
+from fleet.results import ResultNotWrittenError, check_out, read_books, write_books, write_results
 from fleet.session import raise_unless_closed
 from tests.support.hostile import NAME, acting
 
@@ -67,14 +67,11 @@ def receipt(simulated: bool = False) -> Receipt:
 
 
 def write(out: Path, result: Any = "Briefing.", **changes: Any) -> list[Path]:
-    values: dict[str, Any] = {
-        "spec": SPEC,
-        "outcomes": iter(OUTCOMES),
-        "result": result,
-        "receipt": receipt(),
-        "ledger": iter([entry(1), entry(2)]),
-    }
-    return write_results(out, **{**values, **changes})
+    told = changes.pop("receipt", receipt())
+    ledger = changes.pop("ledger", iter([entry(1), entry(2)]))
+    books = write_books(out, told, ledger, changes.pop("verdicts", ()))
+    values: dict[str, Any] = {"spec": SPEC, "outcomes": iter(OUTCOMES), "result": result, "simulated": told.simulated}
+    return [*write_results(out, **{**values, **changes}), *books]
 
 
 def names(out: Path) -> set[str]:
