@@ -93,7 +93,7 @@ class Fitting:
         self._kind = (tenant_of(purpose.job), purpose.kind, purpose.tier)
         self._most = max(choice.request.max_output_tokens for choice in whole)
         self._whole = self.choices = whole
-        self._may_cut = True
+        self._may_cut = not purpose.holdout  # what it would have written is what is to be measured
         #: Of the output; None: there is all of it.
         self._limit: int | None = None
         self._until: float | None = None
