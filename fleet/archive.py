@@ -134,6 +134,11 @@ class Archive:
                 if body in late.values() or entry.call_id not in late:
                     yield entry
 
+    async def booked(self, record: str, subtask: str) -> list[LedgerEntry]:
+        """The entries of one subtask below a record that is not filed yet."""
+        found = (await self._store.records(record)).items()
+        return [read_json(LedgerEntry, body) for id_, body in found if id_.startswith(f"{subtask}.")]
+
     async def _later(self, job: Job) -> dict[str, Outcome]:
         """The outcomes of rounds after the first, the last one of each subtask that has ended there."""
         found: dict[str, Outcome] = {}

@@ -99,6 +99,10 @@ def parse(text: str, schema: Mapping[str, Any]) -> Any:
         problem = jsonschema.exceptions.best_match(_validator(json.dumps(schema)).iter_errors(value))
     except RecursionError:
         raise Rejected("the answer is nested too deep") from None
+    except Exception as error:
+        # The answer is paid for, and it is not its fault.
+        why = f"the schema cannot be applied: {type(error).__name__.lstrip('_')}"
+        raise Rejected(why, "check_broken") from None
     if problem is not None:
         where = ".".join(str(part) for part in problem.absolute_path) or "the answer"
         raise Rejected(f"{where} breaks the schema's rule {problem.validator}: {_rule(problem)}")

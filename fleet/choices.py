@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from fleet.config import FleetConfig, ModelConfig
-from fleet.entries import Draft, Purpose, Worst, draft
+from fleet.counterfactual import compared
+from fleet.entries import Call, Draft, Purpose, Worst, draft
 from fleet.errors import BadInputError
 from fleet.lanes import asked_as
 from fleet.ledger import Lane, LedgerEntry
@@ -94,7 +95,13 @@ def choose(
     return Choice(tier, name, model, request, tokens, worst, price, lane)
 
 
-def rates_of(entry: LedgerEntry, config: FleetConfig, completion: Completion) -> Rates:
+def answered(config: FleetConfig, drafted: Draft, completion: Completion) -> Call:
+    """A drafted call with its answer, billed and compared."""
+    rates = _rates_of(drafted.entry, config, completion)
+    return Call(completion, compared(config, drafted.answered(completion, rates)), drafted.record)
+
+
+def _rates_of(entry: LedgerEntry, config: FleetConfig, completion: Completion) -> Rates:
     """The prices at which the answer to a drafted call is billed."""
     model = config.models[entry.model]
     context = billed_as(entry.lane, completion.service_tier)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 from fleet.flaws import Flaw
@@ -20,9 +21,25 @@ from queues.subtasks import Charge, Claim, Intent, Lesson
 
 @dataclass(slots=True)
 class Asked:
-    """Calls that were made for one subtask so far, those without an answer too; whoever makes another counts it."""
+    """What was asked for one subtask so far: calls, those without an answer too, and what they come to in the ledger."""
 
+    #: Whoever makes another call counts it.
     number: int = 0
+    usage: Usage = field(default_factory=Usage)
+    cost_nano_usd: int = 0
+
+    def spend(self, entry: LedgerEntry) -> None:
+        """Count what a call came to: each once, by whoever learns of it."""
+        self.number = max(self.number, entry.attempt)
+        self.usage += entry.usage
+        self.cost_nano_usd += entry.cost_nano_usd
+
+    def catch_up(self, booked: Iterable[LedgerEntry]) -> None:
+        """Count what was booked and not counted: those who made these calls died before they could hand that on."""
+        counted = self.number
+        for entry in booked:
+            if entry.attempt > counted:
+                self.spend(entry)
 
 
 @dataclass(frozen=True, slots=True)

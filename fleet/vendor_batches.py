@@ -18,10 +18,9 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 
-from fleet.choices import rates_of
+from fleet.choices import answered
 from fleet.config import FleetConfig
 from fleet.context import Context, passes
-from fleet.counterfactual import compared
 from fleet.entries import Draft, Unsettled, charge
 from fleet.errors import JobNotFoundError, ProviderError
 from fleet.jobs import JobStatus
@@ -103,7 +102,7 @@ class VendorBatches:
                 raise
             except Exception as error:
                 if passes(error):
-                    await self._context.give_back(claim, error)
+                    await self._context.give_back(claim, error, claim.trail)
                     raise NotOurs(f"the store or the disk failed: {error}") from error
                 # The lines wait for it: it is looked at again, and given up at last, but never just left.
                 logger.exception("a look at a batch failed on an error of our own", extra={"subtask": lot})
@@ -237,9 +236,8 @@ class _Look:
         for unsettled in await self._unsettled():
             draft, found = unsettled.draft(), answers.get(unsettled.lost.call_id, otherwise)
             if isinstance(found, Completion):
-                rates = rates_of(draft.entry, self._context.config, found)
-                entry = compared(self._context.config, draft.answered(found, rates))
-                sent.append(Sent(entry, unsettled.record, found))
+                call = answered(self._context.config, draft, found)
+                sent.append(Sent(call.entry, unsettled.record, found))
             else:
                 sent.append(Sent(_without_answer(draft, found), unsettled.record, None))
         name = lot_blob(self._route.job, self._claim.id, self._claim.fence)

@@ -1,7 +1,7 @@
 """Caps and how they stand, for whoever sets or watches them, and the jobs that were paused at one.
 
 It owns neither holds nor charges, which are `store`'s: it raises caps, reads what is used, lets go on what fits again, and
-frees what an earlier version left held. It knows amounts, not money.
+books what was left held. It knows amounts, not money.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Quotas:
         return bool(await self._link.call("relieve", [self._namespace], [job, caps, *tiers], idempotent=True))
 
     async def free_lost(self, cursor: str = "0") -> tuple[str, int]:
-        """Free some of the shared quotas' holds whose calls were settled by a version that does not know them.
+        """Book, at their worst, some of the shared quotas' holds of whose calls nothing else is known any more.
 
         The cursor to go on from, `0` at the end, and how many there were.
         """
