@@ -190,6 +190,14 @@ class Trail:
 NEVER_ENDED = Outcome(step="", status="failed", error="it never ended")
 
 
+def with_more(outcome: Outcome, asked: Asked) -> Outcome:
+    """An outcome, with what was asked after it."""
+    cost = round(outcome.cost_usd * NANO_PER_USD) + asked.cost_nano_usd
+    number = max(outcome.asked, asked.number)
+    more = {"usage": outcome.usage + asked.usage, "cost_usd": cost / NANO_PER_USD, "asked": number}
+    return outcome.model_copy(update=more)
+
+
 def output_of(result: Result | None) -> Outcome:
     """What became of a subtask, without its item; `NEVER_ENDED` for one that is not final."""
     if result is None or result.status is None:

@@ -312,8 +312,11 @@ class Runner:
         failed = status != "ok"
         given = None if answer is None else answer.given
         if failed and (left := trail.pending) is not None:
-            charges = [*charges, left.charge("ok")]
-            if left.look != "check" and status == "failed":
+            # One that nobody judged was not accepted.
+            passed = left.look != "check"
+            paid = left.charge("ok") if passed else left.charge("rejected", "it was not judged", "check_broken")
+            charges = [*charges, paid]
+            if passed and status == "failed":
                 # It was accepted, and nobody has still to look at it but who measures: that fails nothing.
                 status, given, error, kind = "ok", left.given, left.note, None
         if status != "ok" and trail.kept is not None:

@@ -210,7 +210,9 @@ def test_a_call_whose_intent_is_gone_is_booked_at_its_worst(valkey: Valkey) -> N
             for name in "ab":  # their job was dropped, or a version settled them that knows no more of a hold
                 await store.link.execute("HDEL", f"{store.namespace}:qh:j", f"j/{name}")
                 await store.link.execute("HDEL", f"{store.namespace}:i:j", f"j/{name}")
-            assert await store.intend(Intent("j", "j/a", "call-a2", 41, "", caps=caps)) is not None, "it may have been paid"
+            assert await store.intend(Intent("j", "j/a", "call-a2", 41, "", caps=caps)) is not None, (
+                "it may have been paid"
+            )
             assert await store.intend(Intent("j", "j/a", "call-a2", 40, "", caps=caps)) is None, "the next call sees it"
             assert [(one.used, one.held) for one in (await quotas.shared("acme"))[2:]] == [(30, 100), (30, 100)]
             assert await quotas.free_lost() == ("0", 1)
