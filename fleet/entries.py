@@ -14,7 +14,7 @@ from fleet.flaws import Flaw
 from fleet.ledger import WORKER_LOST, CallStatus, Lane, LedgerEntry, Role
 from fleet.prices import Rates, Usage
 from fleet.providers.base import Completion
-from fleet.stored import read
+from fleet.stored import read, writable
 from fleet.tenants import tenant_of
 from queues.subtasks import Charge, Claim, Intent, Lesson
 
@@ -171,7 +171,8 @@ class Call:
 
 def judged(entry: LedgerEntry, status: CallStatus, reason: str | None = None, flaw: Flaw | None = None) -> LedgerEntry:
     """The entry of an answer with what was found of it."""
-    return entry.model_copy(update={"status": status, "reason": reason, "flaw": flaw})
+    said = None if reason is None else writable(reason)  # it may quote what a model said
+    return entry.model_copy(update={"status": status, "reason": said, "flaw": flaw})
 
 
 def draft(

@@ -15,7 +15,7 @@ from fleet.flaws import Flaw
 from fleet.jobs import Attempt, Outcome
 from fleet.ledger import CallStatus, LedgerEntry
 from fleet.prices import NANO_PER_USD, Usage
-from fleet.stored import read
+from fleet.stored import read, writable
 from queues.subtasks import Charge, Lesson, Result, Status
 
 #: A look at an answer by another model: a judge's, which its step asked for, or one of those that measure what was accepted.
@@ -76,7 +76,8 @@ class Answer:
 
     def rejected(self, reason: str, flaw: Flaw) -> Attempt:
         """What the next tier is shown of it."""
-        return Attempt(tier=self.tier, model=self.model, answer=self.text, reason=reason[:REASON_CHARS], flaw=flaw)
+        answer, why = writable(self.text), writable(reason[:REASON_CHARS])
+        return Attempt(tier=self.tier, model=self.model, answer=answer, reason=why, flaw=flaw)
 
 
 class Kept(NamedTuple):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
 import random
 from collections.abc import Callable
 from decimal import Decimal
@@ -115,6 +116,30 @@ def test_the_entry_says_what_came_between(valkey: Valkey, tmp_path: Path, monkey
             assert (entry.status, entry.reason, entry.flaw) == ("failed", "internal: ZeroDivisionError", "check_broken")
             assert (entry.usage.total, entry.usage_reported) == (120, True)
             assert (await fleet.outcomes(job))["one"].error == "internal error: ZeroDivisionError"
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("step", ["one", "review"])
+def test_what_a_model_says_that_cannot_be_written_is_booked(valkey: Valkey, tmp_path: Path, step: str) -> None:
+    half = "\ud800"
+    said = {f"a {half}": 1} if step == "one" else {"text": half, "gaps": [], "rework": []}
+    verdict = Reply(json.dumps(said, ensure_ascii=False))
+    answers: dict[str, list[Any]] = {"one": [said, {"a": 1}, {"a": "b"}], "review": [{"a": "b"}, verdict]}
+
+    async def scenario() -> None:
+        async with (
+            scripted(*answers[step]) as script,
+            bench(valkey, tmp_path, config(), openai_base_url=script.url) as fleet,
+        ):
+            output = {"type": "object", "additionalProperties": {"type": "string"}}
+            review = {"prompt": "Brief."} if step == "review" else None
+            job = await fleet.run(await fleet.submit(steps=[ONE | {"output": output}], review=review))
+            entries = [(entry.status, entry.flaw) for entry in await balanced(fleet, job, len(answers[step]))]
+            if step == "one":
+                assert entries == [("rejected", "schema"), ("rejected", "schema"), ("ok", None)]
+            else:
+                assert entries == [("ok", None), ("failed", None)]
 
     asyncio.run(scenario())
 
