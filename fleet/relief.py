@@ -2,7 +2,7 @@
 
 Because a day or a month has begun, the configuration allows more, or less was used in the end than was thought. The store
 decides whether it fits; this loop of the coordinator only asks, at a bounded interval, and any number of them may. It also
-books what is held of shared quotas for calls of which nothing else is known any more.
+frees what an earlier version left held of shared quotas.
 """
 
 from __future__ import annotations
@@ -54,9 +54,9 @@ class Relief:
 
     async def free_lost(self) -> None:
         """Go through the holds once."""
-        cursor, booked = await self._quotas.free_lost()
+        cursor, freed = await self._quotas.free_lost()
         while cursor != "0":
             cursor, more = await self._quotas.free_lost(cursor)
-            booked += more
-        if booked:
-            logger.warning("booked %d calls of which nothing else is known at their worst", booked)
+            freed += more
+        if freed:
+            logger.warning("freed %d holds of shared budgets whose calls were settled without them, or never", freed)

@@ -1,7 +1,7 @@
 """Caps and how they stand, for whoever sets or watches them, and the jobs that were paused at one.
 
 It owns neither holds nor charges, which are `store`'s: it raises caps, reads what is used, lets go on what fits again, and
-books what was left held. It knows amounts, not money.
+frees what an earlier version left held. It knows amounts, not money.
 """
 
 from __future__ import annotations
@@ -52,8 +52,9 @@ class Quotas:
         return bool(await self._link.call("relieve", [self._namespace], [job, caps, *tiers], idempotent=True))
 
     async def free_lost(self, cursor: str = "0") -> tuple[str, int]:
-        """Book, at their worst, some of the shared quotas' holds of whose calls nothing else is known any more.
+        """Free some of the shared quotas' holds whose calls were settled by a version that does not know them.
 
+        What is held for calls that nobody settled before their job was dropped is used from now on: they may have been made.
         The cursor to go on from, `0` at the end, and how many there were.
         """
         reply = await self._link.call("unhold", [self._namespace], [cursor, LOOKED_AT], idempotent=True)

@@ -34,7 +34,7 @@ def load(name: str) -> Script:
     for prelude, of_it in (
         ("_permits.lua", name.startswith("permit") or name == "release"),
         ("_hold.lua", name in ("hold", "join", "permit")),
-        ("_shared.lua", name in ("hold", "join", "permit", "relieve", "accept", "unhold")),
+        ("_shared.lua", name in ("hold", "join", "permit", "relieve", "accept")),
         ("_outbox.lua", name.startswith("outbox") or name in ("advance", "stop")),
         ("_common.lua", True),
     ):

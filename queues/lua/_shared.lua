@@ -1,4 +1,4 @@
--- Prelude of the scripts that look whether something fits into shared quotas, or book there (hold, permit, relieve, accept, unhold).
+-- Prelude of the scripts that look whether something fits into shared quotas (hold, permit, relieve, accept).
 -- Caps are the configuration's: each process says its own with what it asks for, as 'WHOM:PER:CAP …', and what was said counts
 -- for so long. While processes of two configurations work side by side the smaller cap holds for both, and a process whose
 -- configuration has none is bound by the others'.
@@ -51,16 +51,6 @@ local function held_more(its, by)
     local stands = standing(per, whom, number)
     stands.held = stands.held + by
   end)
-end
--- What is held of a call of which nobody knows the end, its intent being gone: it may have been made, and is booked at its worst.
--- What stands is looked at first, before this script writes any of it.
-local function lose_shared(hold, its)
-  each_shared(its, function(per, whom, number)
-    local stands = standing(per, whom, number)
-    stands.held, stands.used = stands.held - its.amount, stands.used + its.amount
-  end)
-  free_shared(hold, its.id)
-  in_shared('used', its, its.amount)
 end
 -- Whether anything caps what is used by a tenant, or by all.
 local function is_capped(tenant) return (next(caps_of(tenant)) or next(caps_of(EVERYBODY))) ~= nil end

@@ -200,25 +200,41 @@ def test_of_two_configurations_the_smaller_cap_holds_for_both(valkey: Valkey) ->
     asyncio.run(scenario())
 
 
-def test_a_call_whose_intent_is_gone_is_booked_at_its_worst(valkey: Valkey) -> None:
+def test_what_an_earlier_version_settled_is_freed(valkey: Valkey) -> None:
     async def scenario() -> None:
         async with open_store(valkey) as store:
             quotas = Quotas(store.link, store.namespace)
-            caps = words([Cap("*", "day", 130)])
+            caps = words([Cap("*", "day", 100)])
             for name in "abc":
                 assert await store.intend(Intent("j", f"j/{name}", f"call-{name}", 30, "", caps=caps)) is None
-            for name in "ab":  # their job was dropped, or a version settled them that knows no more of a hold
+            for name in "ab":  # all that it knows of a hold
                 await store.link.execute("HDEL", f"{store.namespace}:qh:j", f"j/{name}")
                 await store.link.execute("HDEL", f"{store.namespace}:i:j", f"j/{name}")
-            assert await store.intend(Intent("j", "j/a", "call-a2", 41, "", caps=caps)) is not None, (
-                "it may have been paid"
-            )
             assert await store.intend(Intent("j", "j/a", "call-a2", 40, "", caps=caps)) is None, "the next call sees it"
-            assert [(one.used, one.held) for one in (await quotas.shared("acme"))[2:]] == [(30, 100), (30, 100)]
+            assert [one.held for one in (await quotas.shared("acme"))[2:]] == [100, 100]
+            assert await quotas.free_lost() == ("0", 1)
+            assert [one.held for one in (await quotas.shared("acme"))[2:]] == [70, 70]
+            await store.settle([Charge("r", "call-c", "", "j", "j/c", 5), Charge("r", "call-a2", "", "j", "j/a", 5)])
+            assert [(one.used, one.held) for one in (await quotas.shared("acme"))[2:]] == [(10, 0), (10, 0)]
+
+    asyncio.run(scenario())
+
+
+def test_what_nobody_settled_before_its_job_was_dropped_counts_at_its_worst(valkey: Valkey) -> None:
+    async def scenario() -> None:
+        async with open_store(valkey) as store:
+            quotas = Quotas(store.link, store.namespace)
+            caps = words([Cap("acme", "day", 100)])
+            for job in ("gone", "here"):
+                await store.open_job(job, tenant="acme", share=1)
+                assert await store.intend(Intent(job, f"{job}/a", f"call-{job}", 30, "", caps=caps)) is None
+            for kind in ("j", "q", "qh", "i"):
+                await store.link.execute("DEL", f"{store.namespace}:{kind}:gone")
             assert await quotas.free_lost() == ("0", 1)
             assert await quotas.free_lost() == ("0", 0), "once"
-            assert [(one.used, one.held) for one in (await quotas.shared("acme"))[2:]] == [(60, 70), (60, 70)]
-            await store.settle([Charge("r", "call-c", "", "j", "j/c", 5), Charge("r", "call-a2", "", "j", "j/a", 5)])
-            assert [(one.used, one.held) for one in (await quotas.shared("acme"))[2:]] == [(70, 0), (70, 0)]
+            assert [(one.used, one.held) for one in await quotas.shared("acme")] == [(30, 30)] * 4
+            short = await store.intend(Intent("here", "here/b", "call-b", 41, "", caps=caps))
+            assert short is not None
+            assert (short.cap, short.used, short.others) == (100, 30, 30)
 
     asyncio.run(scenario())
