@@ -133,11 +133,6 @@ class Archive:
             for entry in await self._entries_of(job, shard):
                 yield entry
 
-    async def booked(self, record: str, subtask: str) -> list[LedgerEntry]:
-        """The entries of one subtask below a record that is not filed yet."""
-        found = (await self._store.records(record)).items()
-        return [read_json(LedgerEntry, body) for id_, body in found if id_.startswith(f"{subtask}.")]
-
     async def _entries_of(self, job: Job, shard: Shard) -> list[LedgerEntry]:
         """One entry per call of a shard."""
         # A late answer of a call that was given up for lost is still in the store: it is the truth about that call.

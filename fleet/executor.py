@@ -171,6 +171,8 @@ class Executor:
         kept = await self._store.memo(purpose.job, memo)
         if kept is not None:
             return kept[1:], kept[0] == "+"
+        if purpose.claim.claims > 1:
+            purpose.asked.catch_up(await self.lost.booked(purpose.record, purpose.subtask))
         call = await self.call(purpose, request)
         whole = call.completion.finish == "stop"
         body = ("+" if whole else "-") + call.completion.text

@@ -38,7 +38,7 @@ class LaneCalls:
             if sent.completion is not None:
                 return Call(sent.completion, sent.entry, sent.record)
         elif line is not None:  # it was booked as lost
-            booked = await self._context.archive.booked(record, claim.id)
+            booked = await self._context.executor.lost.booked(record, claim.id)
             for entry in (one for one in booked if one.call_id == line):
                 trail.asked.spend(entry)
         lane, due = self._lane(job, step, claim.tier)

@@ -16,6 +16,7 @@ from fleet.entries import Asked, Call, Purpose, Unsettled, charge
 from fleet.errors import ProviderError
 from fleet.ledger import LedgerEntry
 from fleet.providers.base import ModelRequest, Provider
+from fleet.stored import read_json
 from fleet.subject import job_of
 from queues.store import Store
 from queues.subtasks import Claim
@@ -64,6 +65,11 @@ class LostCalls:
 
         for lost in await self.abandon(job_of(claim.id), ended, claim.id):
             asked.spend(lost)
+
+    async def booked(self, record: str, subtask: str) -> list[LedgerEntry]:
+        """The entries of one subtask below a record that is not filed yet."""
+        found = (await self._store.records(record)).items()
+        return [read_json(LedgerEntry, body) for id_, body in found if id_.startswith(f"{subtask}.")]
 
     async def taken_up(self, unsettled: Unsettled, request: ModelRequest, purpose: Purpose) -> Call | None:
         """What became of the call of a worker that vanished: its answer, or None and a guess in the ledger."""

@@ -146,7 +146,7 @@ class Runner:
         trail = Trail.load(claim.trail)
         if claim.kills > 0:
             record = json.loads(claim.payload)["record"]
-            trail.asked.catch_up(await self._context.archive.booked(record, claim.id))
+            trail.asked.catch_up(await self._context.executor.lost.booked(record, claim.id))
         return trail
 
     async def _attempt(

@@ -123,7 +123,7 @@ def test_the_entry_says_what_came_between(valkey: Valkey, tmp_path: Path, monkey
 @pytest.mark.parametrize("step", ["one", "review"])
 def test_what_a_model_says_that_cannot_be_written_is_booked(valkey: Valkey, tmp_path: Path, step: str) -> None:
     half = "\ud800"
-    said = {f"a {half}": 1} if step == "one" else {"text": half, "gaps": [], "rework": []}
+    said = {f"a {half}": 1} if step == "one" else {"verdict": "accept", "result": half, "rework": [], "gaps": []}
     verdict = Reply(json.dumps(said, ensure_ascii=False))
     answers: dict[str, list[Any]] = {"one": [said, {"a": 1}, {"a": "b"}], "review": [{"a": "b"}, verdict]}
 
@@ -219,6 +219,27 @@ def test_a_pause_at_a_cap_forgets_no_call(valkey: Valkey, tmp_path: Path) -> Non
             assert job.status is JobStatus.COMPLETED
             cut, whole = await balanced(fleet, job, 2)
             assert (cut.status, whole.status) == ("rejected", "ok")
+
+    asyncio.run(scenario())
+
+
+def test_a_review_that_is_given_back_numbers_its_calls_on(valkey: Valkey, tmp_path: Path) -> None:
+    verdict = {"verdict": "accept", "result": "A brief.", "rework": [], "gaps": []}
+
+    async def scenario() -> None:
+        async with (
+            scripted("a line", Reply("half of", finish="length"), verdict) as script,
+            bench(valkey, tmp_path, config(), openai_base_url=script.url) as fleet,
+        ):
+            review = {"prompt": "Brief.", "max_output_tokens": 4_000}
+            step = ONE | {"max_output_tokens": 100}
+            job = await fleet.run(job_id := await fleet.submit(steps=[step], review=review, budget_usd="0.02"))
+            assert job.status is JobStatus.PAUSED, "what is left is too little for all of the output"
+            await Control(fleet.runtime).resume(job_id, budget_usd=Decimal(1))
+            job = await fleet.run(job_id)
+            assert job.status is JobStatus.COMPLETED
+            reviews = [entry for entry in await balanced(fleet, job, 3) if entry.role == "review"]
+            assert [(entry.attempt, entry.status) for entry in reviews] == [(1, "rejected"), (2, "ok")]
 
     asyncio.run(scenario())
 
