@@ -12,10 +12,11 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 
 from fleet.blobs import Blobs
+from fleet.entries import Asked
 from fleet.errors import StoreUnavailableError
 from fleet.jobs import Outcome
 from fleet.ledger import LedgerEntry
-from fleet.outcomes import NEVER_ENDED, outcome_of, output_of
+from fleet.outcomes import NEVER_ENDED, outcome_of, output_of, with_more
 from fleet.rounds import Rounds
 from fleet.shards import Place, Shard, shard_of
 from fleet.store import Job
@@ -99,14 +100,17 @@ class Archive:
 
     async def outcomes(self, job: Job) -> AsyncIterator[tuple[Place, Outcome]]:
         """Every subtask of the plan with its latest outcome, shard by shard, item by item."""
-        later = await self._later(job)
+        later, spent = await self._later(job)
         for phase in job.phases:
             for number in range(phase.shards):
-                places = list(phase.places(number))
+                shard, places = Shard(1, phase.number, number), list(phase.places(number))
                 ids = [place.id_in(job.id) for place in places]
-                found = await self.shard(job, Shard(1, phase.number, number), ids)
+                found = await self.shard(job, shard, ids)
+                await self._count(job, shard, [id_ for id_ in ids if id_ not in later], found, spent)
                 for place, id_ in zip(places, ids, strict=True):
                     outcome = later.get(id_) or found.get(id_, NEVER_ENDED)
+                    if id_ in spent:
+                        outcome = with_more(outcome, spent.pop(id_))
                     yield place, outcome.model_copy(update={"step": place.step})
 
     async def outcome(self, job: Job, place: Place) -> Outcome:
@@ -126,21 +130,42 @@ class Archive:
             yield read_json(LedgerEntry, body)
         shards = [Shard(1, phase.number, number) for phase in job.phases for number in range(phase.shards)]
         for shard in (*shards, *(shard for shard, _ in self._extra(job))):
-            # A late answer of a call that was given up for lost is still in the store: it is the truth about that call.
-            late = await self._store.records(shard.record_in(job.id))
-            closed = self._entries(shard.segment_in(job.id)) if self._blobs.exists(shard.segment_in(job.id)) else ()
-            for body in (*late.values(), *closed):
-                entry = read_json(LedgerEntry, body)
-                if body in late.values() or entry.call_id not in late:
-                    yield entry
+            for entry in await self._entries_of(job, shard):
+                yield entry
 
-    async def _later(self, job: Job) -> dict[str, Outcome]:
-        """The outcomes of rounds after the first, the last one of each subtask that has ended there."""
+    async def _entries_of(self, job: Job, shard: Shard) -> list[LedgerEntry]:
+        """One entry per call of a shard."""
+        # A late answer of a call that was given up for lost is still in the store: it is the truth about that call.
+        late = await self._store.records(shard.record_in(job.id))
+        name = shard.segment_in(job.id)
+        filed = [read_json(LedgerEntry, body) for body in (self._entries(name) if self._blobs.exists(name) else ())]
+        return [
+            *(read_json(LedgerEntry, body) for body in late.values()),
+            *(entry for entry in filed if entry.call_id not in late),
+        ]
+
+    async def _later(self, job: Job) -> tuple[dict[str, Outcome], dict[str, Asked]]:
+        """The outcomes of rounds after the first, the last one of each subtask that has ended there; what others spent there."""
         found: dict[str, Outcome] = {}
+        spent: dict[str, Asked] = {}
         for shard, ids in self._extra(job):
             outcomes = await self.shard(job, shard, ids)
             found |= {id_: outcome for id_, outcome in outcomes.items() if outcome is not NEVER_ENDED}
-        return found
+            for id_ in outcomes.keys() & found.keys() & spent.keys():
+                if outcomes[id_] is not NEVER_ENDED:
+                    del spent[id_]  # whoever ran it again was told of that
+            await self._count(job, shard, ids, outcomes, spent)
+        return found, spent
+
+    async def _count(
+        self, job: Job, shard: Shard, ids: Sequence[str], outcomes: Mapping[str, Outcome], spent: dict[str, Asked]
+    ) -> None:
+        """Count what was asked for those subtasks of a shard that never ended, their job having ended: only the ledger knows."""
+        left = {id_ for id_ in ids if outcomes.get(id_, NEVER_ENDED) is NEVER_ENDED}
+        if left and job.status.final:
+            for entry in await self._entries_of(job, shard):
+                if entry.subtask in left:
+                    spent.setdefault(entry.subtask, Asked()).spend(entry)
 
     def _extra(self, job: Job) -> list[tuple[Shard, list[str]]]:
         """The shards of the rounds after the first, with their subtasks."""

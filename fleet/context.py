@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from redis.exceptions import RedisError
@@ -22,7 +23,7 @@ from fleet.store import COORDINATOR, JobStore, not_ended
 from fleet.task_events import TaskEvents
 from queues.claims import Claims
 from queues.store import Store
-from queues.subtasks import Claim
+from queues.subtasks import Charge, Claim
 
 logger = logging.getLogger(__name__)
 
@@ -52,21 +53,24 @@ class Context:
     examiners: Examiners
     events: TaskEvents = field(default_factory=TaskEvents)
 
-    async def give_back(self, claim: Claim, problem: Exception) -> None:
-        """Put a claimed subtask back into its backlog because store or disk failed: nobody died of it.
+    async def give_back(self, claim: Claim, problem: Exception, trail: str, charges: Sequence[Charge] = ()) -> None:
+        """Put a claimed subtask back into its backlog, with this trail, because store or disk failed: nobody died of it.
 
         It waits a moment first: what failed is likely to fail again at once.
         """
         logger.warning("given back: %s", problem, extra={"subtask": claim.id})
         await asyncio.sleep(GIVE_BACK_S)
-        await self.store.hand_on(claim, claim.tier, claim.trail)
+        await self.store.hand_on(claim, claim.tier, trail, charges)
 
-    async def pause_at_cap(self, claim: Claim, short: BudgetExceededError) -> None:
-        """Pause the job of a claim that a budget is short for: nothing of it fails, and it goes on when so much fits again."""
+    async def pause_at_cap(self, claim: Claim, short: BudgetExceededError, trail: str) -> None:
+        """Pause the job of a claim that a budget is short for: nothing of it fails, and it goes on when so much fits again.
+
+        `trail`: what its subtask goes on with.
+        """
         job_id = claim.id.split("/", 1)[0]
         tiers = [*self.config.tiers, COORDINATOR]
         guards = [claim.guard, not_ended(job_id), *short.guards]
         await self.store.stop(
             job_id, "paused", tiers, why=f"{short} {short.onwards}", short=short.amount, guards=guards
         )
-        await self.store.hand_on(claim, claim.tier, claim.trail)
+        await self.store.hand_on(claim, claim.tier, trail)

@@ -8,6 +8,7 @@ Of each accepted subtask the tokens count at the flagship's price, at once and w
 call (what a tier above is shown of rejected answers the flagship alone would not see) and the output of the accepted one.
 That is multiplied by how much more or less the flagship spends on such work, rejected answers included: as measured by the
 job's holdout (`fleet.holdout`); without one, as in subtasks of the same kind that began on the flagship; without these, 1.
+Of an answer that an audit found wrong, that counts as long as nothing better came: it was accepted, and is what the user has.
 Subtasks that failed count nothing. Plans and reviews are on both sides.
 
 saving = alone - cost is cut in this order, so that the parts add up to it: `caching` is what cached input took off the price
@@ -114,6 +115,8 @@ class Counterfactual:
         if entry.subtask is None or entry.status == "failed" or not (entry.role == "work" or entry.holdout):
             return
         moment, passed = (entry.started_at, entry.call_id), entry.status == "ok"
+        # What an audit found wrong was accepted, and is what the user has unless something better, which is later, came.
+        stands = passed or entry.flaw == "audit"
         size = (its.flagship_input, its.flagship_output)
         subtask = self._subtasks.setdefault(entry.subtask, _Subtask())
         if entry.holdout:
@@ -124,8 +127,8 @@ class Counterfactual:
             subtask.on_flagship = (subtask.on_flagship[0] + size[0], subtask.on_flagship[1] + size[1])
         if subtask.first is None or moment < subtask.first[0]:
             subtask.first, subtask.kind = (moment, intern(entry.tier), size[0]), intern(entry.kind or entry.step or "")
-        self._unknown += passed and entry.compared is None
-        if passed and (subtask.accepted is None or moment > subtask.accepted[0]):
+        self._unknown += stands and entry.compared is None
+        if stands and (subtask.accepted is None or moment > subtask.accepted[0]):
             subtask.accepted = (moment, intern(entry.tier), size[1])
 
     def comparison(self) -> Comparison:

@@ -100,7 +100,7 @@ class Duties:
             await self._context.store.hand_on(claim, claim.tier, "")
             raise NotOurs(str(reason)) from None
         except BudgetExceededError as short:
-            await self._context.pause_at_cap(claim, short)
+            await self._context.pause_at_cap(claim, short, claim.trail)
             raise NotOurs("the job is paused at a cap") from None
         except JobCancelled:
             pass
@@ -110,12 +110,14 @@ class Duties:
             raise
         except Exception as problem:
             if passes(problem):
-                await self._context.give_back(claim, problem)
+                await self._context.give_back(claim, problem, claim.trail)
                 raise NotOurs(f"the store or the disk failed: {problem}") from problem
             logger.exception("a duty failed on an error of our own", extra={"subtask": subtask_id})
             error = f"internal error: {type(problem).__name__}"
         if error is not None:
-            await self._context.executor.abandon(job_id, lambda lost: lost.role != "work" and lost.fence < claim.fence)
+            await self._context.executor.lost.abandon(
+                job_id, lambda lost: lost.role != "work" and lost.fence <= claim.fence
+            )
             # A duty of a round that is over, the job having been retried, ends nothing.
             await self._context.jobs.end(
                 job_id, JobStatus.FAILED, error=error, claim=claim, round_=_round_of(subtask_id)

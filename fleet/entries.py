@@ -7,22 +7,39 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 from fleet.flaws import Flaw
 from fleet.ledger import AT_MOST, WORKER_LOST, CallStatus, Lane, LedgerEntry, Role
 from fleet.prices import Rates, Usage
 from fleet.providers.base import Completion
-from fleet.stored import read
+from fleet.stored import read, writable
 from fleet.tenants import tenant_of
 from queues.subtasks import Charge, Claim, Intent, Lesson
 
 
 @dataclass(slots=True)
 class Asked:
-    """Calls that were made for one subtask so far, those without an answer too; whoever makes another counts it."""
+    """What was asked for one subtask so far: calls, those without an answer too, and what they come to in the ledger."""
 
+    #: Whoever makes another call counts it.
     number: int = 0
+    usage: Usage = field(default_factory=Usage)
+    cost_nano_usd: int = 0
+
+    def spend(self, entry: LedgerEntry) -> None:
+        """Count what a call came to: each once, by whoever learns of it."""
+        self.number = max(self.number, entry.attempt)
+        self.usage += entry.usage
+        self.cost_nano_usd += entry.cost_nano_usd
+
+    def catch_up(self, booked: Iterable[LedgerEntry]) -> None:
+        """Count what was booked and not counted: those who made these calls died before they could hand that on."""
+        counted = self.number
+        for entry in booked:
+            if entry.attempt > counted:
+                self.spend(entry)
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +176,7 @@ class Call:
 def judged(entry: LedgerEntry, status: CallStatus, reason: str | None = None, flaw: Flaw | None = None) -> LedgerEntry:
     """The entry of an answer with what was found of it, beside what was said of its usage."""
     reasons = (reason, AT_MOST if entry.reason is not None and AT_MOST in entry.reason else None)
-    told = "; ".join(filter(None, reasons)) or None
+    told = writable("; ".join(filter(None, reasons))) or None  # it may quote what a model said
     return entry.model_copy(update={"status": status, "reason": told, "flaw": flaw})
 
 

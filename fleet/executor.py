@@ -22,14 +22,14 @@ from fleet.errors import ProviderError
 from fleet.failures import OF_THE_ACCOUNT, end_of
 from fleet.fitting import CUT, Fitting, Lines, wait_or_fail
 from fleet.lanes import waits_for_flex
-from fleet.ledger import LedgerEntry
+from fleet.lost_calls import LostCalls
 from fleet.permits import Permits
 from fleet.providers.base import BatchProvider, ModelRequest, Provider
 from fleet.trying_again import TryingAgain
 from queues.failpoints import failpoint
 from queues.limits import Limiter, Permit
 from queues.store import Store
-from queues.subtasks import Claim, Intent, Refused
+from queues.subtasks import Intent, Refused
 
 logger = logging.getLogger(__name__)
 
@@ -37,8 +37,6 @@ logger = logging.getLogger(__name__)
 PATIENCE_S = 3_600.0
 #: For how long a permit is leave to start.
 PERMITTED_S = 0.25
-#: For how long a call in the background is asked for again before another is paid for: vendors keep answers ten minutes.
-ASK_AGAIN_S = 600.0
 #: For how long a fallback then takes the account's place before it is tried again.
 SHUT_S = 60.0
 
@@ -80,6 +78,8 @@ class Executor:
         #: Set when the worker was asked to stop: running calls end, waiting ones are given back.
         self.draining = Drain()
         self._permits = Permits(limiter, self.draining, self._caps)
+        #: What earlier workers, or errors of ours, left behind.
+        self.lost = LostCalls(config, providers, store)
         self._trying = TryingAgain(config, store, limiter, self.draining)
         #: Permits on their way back.
         self._returned: set[asyncio.Task[None]] = set()
@@ -110,7 +110,7 @@ class Executor:
                 return begun
             choice = begun.choice
             try:
-                return await self._made(begun)
+                return await self._made(begun, purpose)
             except ProviderError as error:
                 if choice.lane == "flex" and error.retryable:
                     refused += error.kind == "unavailable"
@@ -171,29 +171,22 @@ class Executor:
         kept = await self._store.memo(purpose.job, memo)
         if kept is not None:
             return kept[1:], kept[0] == "+"
+        if purpose.claim.claims > 1:
+            purpose.asked.catch_up(await self.lost.booked(purpose.record, purpose.subtask))
         call = await self.call(purpose, request)
         whole = call.completion.finish == "stop"
         body = ("+" if whole else "-") + call.completion.text
         paid = call.charge("ok" if whole else "rejected", None if whole else call.completion.finish)
-        await self._store.set_memo(purpose.job, memo, body, [paid])
+        try:
+            await self._store.set_memo(purpose.job, memo, body, [paid])
+        except ValueError as error:  # what a model says can be text that cannot be written
+            await self._store.settle([call.charge("failed", f"internal: {type(error).__name__}")])
+            raise
         # Whoever wrote first is right: another worker may have taken over and be built upon already.
         kept = await self._store.memo(purpose.job, memo) or body
         return kept[1:], kept[0] == "+"
 
-    async def abandon(self, job: str, ended: Callable[[LedgerEntry], bool]) -> None:
-        """Book the calls of workers that vanished, where nobody will make another in their place.
-
-        `ended`: whether the subtask of this entry, drafted by an earlier worker, has come to its end without one.
-        """
-        for note in await self._store.unsettled(job):
-            unsettled = Unsettled.of(note)
-            if ended(unsettled.lost):
-                provider = self._providers.get(unsettled.lost.provider)
-                if unsettled.handle is not None and provider is not None:
-                    await provider.cancel(unsettled.handle)
-                await self._store.settle([charge(unsettled.lost, unsettled.record)])
-
-    async def _made(self, begun: _Begun) -> Call:
+    async def _made(self, begun: _Begun, purpose: Purpose) -> Call:
         """The answer to a call whose intent is journalled; without one its entry is written here."""
         drafted, permit = begun.drafted, begun.permit
         attempt = replace(begun.choice.request, call_id=permit.id)
@@ -213,6 +206,7 @@ class Executor:
 
         try:
             completion = await provider.complete(attempt, started if attempt.background else None)
+            call = answered(self._config, drafted, completion)
         except ProviderError as error:
             if handles and error.kind == "unreachable":
                 await self._permits.give_back(permit, drafted.worst.usage.total, "broken")
@@ -221,6 +215,7 @@ class Executor:
                 await provider.cancel(handles[0])
             entry = drafted.failed(error.kind, maybe_billed=error.maybe_billed, request_id=error.request_id)
             await self._store.settle([charge(entry, drafted.record)])
+            purpose.asked.spend(entry)
             await self._permits.give_back(permit, entry.usage.total, end_of(error.kind), error.told)
             raise
         except BaseException as error:
@@ -231,7 +226,9 @@ class Executor:
                 await provider.cancel(handles[0])
             # Cancelled, or a defect of ours: the call may have gone out all the same.
             reason = "cancelled" if isinstance(error, asyncio.CancelledError) else f"internal: {type(error).__name__}"
-            await self._store.settle([charge(drafted.failed(reason, maybe_billed=True), drafted.record)])
+            entry = drafted.failed(reason, maybe_billed=True)
+            await self._store.settle([charge(entry, drafted.record)])
+            purpose.asked.spend(entry)
             raise
         failpoint("answered")
         call = answered(self._config, drafted, completion)
@@ -243,6 +240,7 @@ class Executor:
         )
         self._returned.add(returned)
         returned.add_done_callback(self._returned.discard)
+        purpose.asked.spend(call.entry)
         return call
 
     async def join(self, purpose: Purpose, choice: Choice, call_id: str, journal: Journal) -> Call | None:
@@ -284,8 +282,7 @@ class Executor:
                 case Refused("unsettled", note=note):
                     unsettled = Unsettled.of(note)
                     drafted = drafted.after(unsettled.lost)
-                    if (call := await self._taken_up(unsettled, request, purpose.claim)) is not None:
-                        purpose.asked.number = drafted.entry.attempt - 1
+                    if (call := await self.lost.taken_up(unsettled, request, purpose)) is not None:
                         return call
                 case Refused("short") as short:
                     raise _ShortError(short)
@@ -295,24 +292,6 @@ class Executor:
                     raise GiveBack("another worker has taken over")
                 case Refused("cancelled"):
                     raise JobCancelled("the job was cancelled")
-
-    async def _taken_up(self, unsettled: Unsettled, request: ModelRequest, claim: Claim) -> Call | None:
-        """What became of the call of a worker that vanished: its answer, or None and a guess in the ledger."""
-        lost = unsettled.lost
-        provider = self._providers.get(lost.provider)
-        if unsettled.handle is not None and provider is not None:
-            try:
-                completion = await provider.collect(unsettled.handle, replace(request, call_id=lost.call_id))
-            except ProviderError as error:
-                # Fences are the store's time in microseconds, whatever the clocks of the two workers say.
-                if error.kind == "unreachable" and claim.fence - lost.fence < ASK_AGAIN_S * 1e6:
-                    raise GiveBack(str(error)) from None
-                logger.warning("a call could not be asked for again: %s", error, extra={"attempt": lost.call_id})
-                await provider.cancel(unsettled.handle)  # another one is made in its place
-            else:
-                return answered(self._config, unsettled.draft(), completion)
-        await self._store.settle([charge(lost, unsettled.record)])
-        return None
 
     def _within(self, purpose: Purpose, request: ModelRequest) -> Callable[[int], list[Choice]]:
         """The choices with at most so much output."""

@@ -56,13 +56,16 @@ class Holdout:
         # As one whose answer is kept, too: a worker of a version that knows no holdout would ask for another, and end with that.
         kept = Kept(answer.output, answer.model, answer.tier)
         held = replace(trail, kept=kept, pending=replace(answer, look="holdout", claims=claim.claims))
-        await self._context.store.hand_on(claim, FLAGSHIP, held.dump(), charges)
+        text, trail.open = held.dump(), None
+        await self._context.store.hand_on(claim, FLAGSHIP, text, charges)
 
     async def ask(
         self,
         claim: Claim,
+        job: Job,
+        step: Step,
+        trail: Trail,
         answer: Answer,
-        purpose: Purpose,
         request: ModelRequest,
         check: Callable[[Completion], Awaitable[None]],
     ) -> list[Charge]:
@@ -70,15 +73,26 @@ class Holdout:
 
         `check`: raises Rejected, BrokenCheckError. A call that an earlier worker vanished under is booked and not made again.
         """
-        fence = claim.fence  # An intent of this claim is left behind by a call that runs on at the vendor.
+        purpose = Purpose(
+            job.id,
+            claim.id,
+            claim,
+            step.id,
+            step.label,
+            "audit",
+            claim.tier,
+            record=answer.record,
+            asked=trail.asked,
+            holdout=True,
+        )
         try:
             if claim.claims == answer.claims + 1:
-                call = await self._context.executor.call(replace(purpose, holdout=True), request)
-                return [await _judged(call, check)]
-            fence -= 1
+                trail.open = await self._context.executor.call(purpose, request)
+                return [await _judged(trail.open, check)]
         except (BudgetExceededError, ProviderError, PermitError, BadInputError, GiveBack, JobCancelled) as error:
             logger.info("not compared with the flagship: %s", type(error).__name__, extra={"subtask": claim.id})
-        await self._context.executor.abandon(purpose.job, lambda lost: lost.subtask == claim.id and lost.fence <= fence)
+        # An intent of this claim, too, is left behind by a call that runs on at the vendor.
+        await self._context.executor.lost.give_up(claim, trail.asked)
         return []
 
 

@@ -59,7 +59,7 @@ class Janitor:
         if (await store.stopped(job_id))[0] != "cancelled":
             return True
         # From here on another janitor may have been faster and the job be run again: what began after now is none of ours.
-        await self._context.executor.abandon(job_id, lambda lost: lost.fence < now * 1e6)
+        await self._context.executor.lost.abandon(job_id, lambda lost: lost.fence < now * 1e6)
         async for shard, ids, _ in self._context.archive.unclosed(job):
             if job.asked is None:
                 await self._context.archive.close(job, shard, ids)

@@ -33,8 +33,14 @@ class LaneCalls:
         """
         line, trail.line = trail.line, None
         sent = None if line is None else await self._context.lines.answer(claim, line)
-        if sent is not None and sent.completion is not None:
-            return Call(sent.completion, sent.entry, sent.record)
+        if sent is not None:
+            trail.asked.spend(sent.entry)
+            if sent.completion is not None:
+                return Call(sent.completion, sent.entry, sent.record)
+        elif line is not None:  # it was booked as lost
+            booked = await self._context.executor.lost.booked(record, claim.id)
+            for entry in (one for one in booked if one.call_id == line):
+                trail.asked.spend(entry)
         lane, due = self._lane(job, step, claim.tier)
         if line is not None and (sent is None or sent.entry.reason != "cancelled"):
             lane = "standard"  # its batch was of no use to it

@@ -81,8 +81,9 @@ class LedgerEntry(Frozen):
     compared: Compared | None = None
     #: What was held for it.
     reserved_nano_usd: NotNegative = 0
-    #: `ok`: answered and accepted; `rejected`: answered, but the check did not pass; `failed`: no answer. A refusal, or what was
-    #: cut off, is rejected where it is passed on, too, to who leads the conversation over the OpenAI-compatible API.
+    #: `ok`: answered and accepted; `rejected`: answered, but the check did not pass; `failed`: no answer, or one that was lost to
+    #: an error of ours. A refusal, or what was cut off, is rejected where it is passed on, too, to who leads a conversation over
+    #: the OpenAI-compatible API.
     #: Of a check or an audit: `ok`: it found the answer right; `rejected`: wrong; `failed`: it gave no verdict that can be used.
     status: CallStatus
     reason: str | None = None

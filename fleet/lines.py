@@ -16,7 +16,7 @@ from hashlib import blake2b
 from fleet.blobs import Blobs
 from fleet.choices import choose
 from fleet.config import FleetConfig
-from fleet.entries import Asked, Call, Purpose
+from fleet.entries import Call, Purpose
 from fleet.executor import Executor
 from fleet.ledger import LedgerEntry
 from fleet.outcomes import Trail
@@ -103,7 +103,7 @@ class Lines:
         trail.line = call_id
 
         async def journal(intent: Intent) -> Refused | None:
-            counted = replace(trail, asked=Asked(trail.asked.number + 1))
+            counted = replace(trail, asked=replace(trail.asked, number=trail.asked.number + 1))
             return await self.lots.join(claim, family, len(line) + 1, counted.dump(), intent)
 
         try:

@@ -117,10 +117,10 @@ class Looks:
         except BudgetExceededError as error:
             if answer.look == "check":
                 raise
-            return await self._not_made(claim, answer, str(error))
+            return await self._not_made(claim, trail, answer, str(error))
         except (BadInputError, ProviderError, PermitError) as error:
-            return await self._not_made(claim, answer, str(error))
-        trail.spend(call)
+            return await self._not_made(claim, trail, answer, str(error))
+        trail.open = call
         entry = call.entry
         try:
             accepted, reason = judging.verdict_of(call.completion)
@@ -143,11 +143,9 @@ class Looks:
         """The entry of a look with its verdict, and what routing learns from it."""
         return charge(entry, call.record, lessons=self._context.routes.taught(entry))
 
-    async def _not_made(self, claim: Claim, answer: Answer, why: str) -> Seen:
+    async def _not_made(self, claim: Claim, trail: Trail, answer: Answer, why: str) -> Seen:
         # Nobody makes a call in the place of one that an earlier worker may have made.
-        await self._context.executor.abandon(
-            claim.id.split("/", 1)[0], lambda lost: lost.subtask == claim.id and lost.fence < claim.fence
-        )
+        await self._context.executor.lost.give_up(claim, trail.asked)
         return self._unseen(claim, answer, why)
 
     def _unseen(self, claim: Claim, answer: Answer, why: str, charges: tuple[Charge, ...] = ()) -> Seen:

@@ -5,8 +5,9 @@ The store keeps both as opaque text; only this module knows their shape.
 
 from __future__ import annotations
 
+import asyncio
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple
 
 from fleet.entries import Asked, Call, charge, judged
@@ -14,7 +15,7 @@ from fleet.flaws import Flaw
 from fleet.jobs import Attempt, Outcome
 from fleet.ledger import CallStatus, LedgerEntry
 from fleet.prices import NANO_PER_USD, Usage
-from fleet.stored import read
+from fleet.stored import read, writable
 from queues.subtasks import Charge, Lesson, Result, Status
 
 #: A look at an answer by another model: a judge's, which its step asked for, or one of those that measure what was accepted.
@@ -75,7 +76,8 @@ class Answer:
 
     def rejected(self, reason: str, flaw: Flaw) -> Attempt:
         """What the next tier is shown of it."""
-        return Attempt(tier=self.tier, model=self.model, answer=self.text, reason=reason[:REASON_CHARS], flaw=flaw)
+        answer, why = writable(self.text), writable(reason[:REASON_CHARS])
+        return Attempt(tier=self.tier, model=self.model, answer=answer, reason=why, flaw=flaw)
 
 
 class Kept(NamedTuple):
@@ -91,17 +93,18 @@ class Trail:
     """What earlier attempts at a subtask left behind; it travels with the subtask from tier to tier."""
 
     attempts: list[Attempt] = field(default_factory=list)
+    #: Answers that were looked at, in the end or on the way there.
     calls: int = 0
-    usage: Usage = field(default_factory=Usage)
-    cost_nano_usd: int = 0
     #: The accepted output that a review sent back, or an audit found wrong.
     kept: Kept | None = None
     #: An answer that somebody has still to look at.
     pending: Answer | None = None
-    #: Calls that were made, those without an answer too.
+    #: Calls that were made, those without an answer too, and what all of them cost.
     asked: Asked = field(default_factory=Asked)
     #: The id of a call that was made as a line of a batch, while nobody has looked at what came of it.
     line: str | None = None
+    #: A call that was answered, while what came of the answer is not written down; it does not travel.
+    open: Call | None = None
 
     @property
     def came_from(self) -> str | None:
@@ -117,11 +120,13 @@ class Trail:
         return cls(
             [read(Attempt, attempt) for attempt in data.get("attempts", [])],
             data.get("calls", 0),
-            read(Usage, data.get("usage", {})),
-            data.get("cost_nano_usd", 0),
             None if kept is None else Kept(*kept[:3]),
             None if (pending := data.get("pending")) is None else Answer.load(pending),
-            Asked(data.get("asked", data.get("calls", 0))),
+            Asked(
+                data.get("asked", data.get("calls", 0)),
+                read(Usage, data.get("usage", {})),
+                data.get("cost_nano_usd", 0),
+            ),
             data.get("line"),
         )
 
@@ -129,8 +134,8 @@ class Trail:
         document = {
             "attempts": [attempt.model_dump() for attempt in self.attempts],
             "calls": self.calls,
-            "usage": self.usage.model_dump(),
-            "cost_nano_usd": self.cost_nano_usd,
+            "usage": self.asked.usage.model_dump(),
+            "cost_nano_usd": self.asked.cost_nano_usd,
             "kept": self.kept,
             "asked": self.asked.number,
         }
@@ -153,27 +158,45 @@ class Trail:
             "model": None if given is None else given.model,
             "attempts": self.calls,
             "asked": self.asked.number,
-            "usage": self.usage.model_dump(),
-            "cost_nano_usd": self.cost_nano_usd,
+            "usage": self.asked.usage.model_dump(),
+            "cost_nano_usd": self.asked.cost_nano_usd,
         }
         told = {"kind": kind, "until": until}
         if given is not None and given.tier != tier:
             told["tier"] = given.tier  # it was given elsewhere than where it was looked at
         return json.dumps(document | {name: value for name, value in told.items() if value is not None})
 
-    def add(self, call: Call) -> None:
-        """Count an attempt."""
-        self.calls += 1
-        self.spend(call)
+    def given_back(self, found: str) -> str:
+        """What travels on after a claim that came to nothing: what it found, and what was asked meanwhile."""
+        before = Trail.load(found)
+        if self.open is not None and self.open.entry.call_id == before.line:
+            return found  # the answer of its line is still there to be read
+        if self.asked == before.asked and self.line == before.line:
+            return found
+        return replace(before, asked=self.asked, line=self.line).dump()
 
-    def spend(self, call: Call) -> None:
-        """Count what a call used that is no attempt."""
-        self.usage += call.entry.usage
-        self.cost_nano_usd += call.entry.cost_nano_usd
+    def cut_off(self, error: BaseException) -> list[Charge]:
+        """The entry of the open call, for an error that came between its answer and what becomes of that: nobody knows."""
+        if self.open is None:
+            return []
+        if self.pending is not None and self.pending.entry.call_id == self.open.entry.call_id:
+            self.pending = None
+        if isinstance(error, asyncio.CancelledError):
+            status: CallStatus = "rejected" if self.open.entry.role == "work" else "failed"
+            return [self.open.charge(status, "it was not checked any more", "check_broken")]
+        return [self.open.charge("failed", f"internal: {type(error).__name__}", "check_broken")]
 
 
 #: The outcome of a subtask that has not ended.
 NEVER_ENDED = Outcome(step="", status="failed", error="it never ended")
+
+
+def with_more(outcome: Outcome, asked: Asked) -> Outcome:
+    """An outcome, with what was asked after it."""
+    cost = round(outcome.cost_usd * NANO_PER_USD) + asked.cost_nano_usd
+    number = max(outcome.asked, asked.number)
+    more = {"usage": outcome.usage + asked.usage, "cost_usd": cost / NANO_PER_USD, "asked": number}
+    return outcome.model_copy(update=more)
 
 
 def output_of(result: Result | None) -> Outcome:

@@ -59,4 +59,4 @@ class Relief:
             cursor, more = await self._quotas.free_lost(cursor)
             freed += more
         if freed:
-            logger.warning("freed %d holds of shared budgets whose calls were settled without them", freed)
+            logger.warning("freed %d holds of shared budgets whose calls were settled without them, or never", freed)

@@ -7,6 +7,7 @@ from fleet.context import Context
 from fleet.entries import Asked
 from fleet.errors import BadInputError
 from fleet.outcomes import Trail
+from fleet.prices import NANO_PER_USD
 from fleet.rounds import Again
 from fleet.routes import Routes
 from fleet.shards import Place
@@ -30,7 +31,8 @@ async def failed_again(job: Job, archive: Archive, routes: Routes) -> list[Again
         behind = tuple(need for need in needs if need in again)
         if outcome.status == "failed" or (outcome.status == "skipped" and behind):
             id_ = place.id_in(job.id)
-            trail = Trail(asked=Asked(outcome.asked)).dump() if outcome.asked else ""
+            asked = Asked(outcome.asked, outcome.usage, round(outcome.cost_usd * NANO_PER_USD))
+            trail = Trail(asked=asked).dump() if outcome.asked else ""
             tier = await routes.start(step, job.tenant, None)
             again[id_] = Again(id=id_, tier=tier, needs=behind, trail=trail)
     return list(again.values())

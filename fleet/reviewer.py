@@ -234,7 +234,8 @@ class Reviewer:
             )
             cost = round(outcome.cost_usd * NANO_PER_USD)
             kept = Kept(outcome.output, outcome.model or "", tier) if outcome.status == "ok" else None
-            trail = Trail([attempt], outcome.attempts, outcome.usage, cost, kept, asked=Asked(outcome.asked))
+            asked = Asked(outcome.asked, outcome.usage, cost)
+            trail = Trail([attempt], outcome.attempts, kept, asked=asked)
             above = next_tier(job.step(place.step), tier, self._context.config) or tier
             again.append(Again(id=place.id_in(job.id), tier=above, trail=trail.dump()))
         self._context.rounds.write(job, round_ + 1, again)

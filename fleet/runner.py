@@ -22,7 +22,7 @@ from fleet.blobs import BlobError
 from fleet.config import AUTO
 from fleet.context import Context, passes
 from fleet.drain import GiveBack
-from fleet.entries import Purpose, charge, judged
+from fleet.entries import charge, judged
 from fleet.errors import BadInputError, BudgetExceededError, ProviderError
 from fleet.examiners import BrokenCheckError
 from fleet.executor import JobCancelled
@@ -87,14 +87,13 @@ class Runner:
 
     async def _claimed(self, claim: Claim, loading: asyncio.Future[Job]) -> dict[str, str]:
         try:
-            trail = Trail.load(claim.trail)
+            payload, trail = json.loads(claim.payload), await self._trail(claim)
             job = await loading
-            payload = json.loads(claim.payload)
             step = job.step(payload["step"])
             self._context.events.begun(claim, step.label)
         except Exception as error:
             if passes(error):
-                await self._context.give_back(claim, error)
+                await self._context.give_back(claim, error, claim.trail)
                 raise NotOurs(f"the store or the disk failed: {error}") from error
             # Sent again it would be no better to read.
             logger.exception("what the store has of a subtask cannot be read", extra={"subtask": claim.id})
@@ -103,13 +102,13 @@ class Runner:
             return await self._attempt(claim, job, step, payload, trail)
         except GiveBack as reason:
             # No attempt was used: the subtask waits in its backlog, in front, until the job or another worker goes on.
-            await self._context.store.hand_on(claim, claim.tier, trail.dump() if trail.asked.number else claim.trail)
+            await self._context.store.hand_on(claim, claim.tier, trail.given_back(claim.trail))
             raise NotOurs(str(reason)) from None
         except JobCancelled as reason:
             return await self._end(claim, "skipped", trail, error=str(reason))
         except BudgetExceededError as error:
             if job.asked is None:
-                await self._context.pause_at_cap(claim, error)
+                await self._context.pause_at_cap(claim, error, trail.given_back(claim.trail))
                 raise NotOurs("the job is paused at a cap") from None
             # Whoever waits for the answer is told, and may ask again.
             return await self._end(claim, "failed", trail, error=str(error), kind="budget", until=error.until)
@@ -121,16 +120,34 @@ class Runner:
                 if isinstance(error, PermitError)
                 else None
             )
-            return await self._end(claim, "failed", trail, error=str(error), kind=kind)
+            return await self._end(claim, "failed", trail, error=str(error), kind=kind, charges=trail.cut_off(error))
         except NotOurs:
             raise
+        except asyncio.CancelledError as error:
+            # The claim was lost, or the job cancelled: what was paid for is booked all the same.
+            if paid := trail.cut_off(error):
+                await self._context.store.settle(paid)
+            raise
         except Exception as error:
+            paid = trail.cut_off(error)
             if passes(error):
-                await self._context.give_back(claim, error)
+                # A guess, should the verdict have been written although the store did not say so.
+                guesses = [replace(one, provisional=True) for one in paid]
+                await self._context.give_back(claim, error, trail.given_back(claim.trail), guesses)
                 raise NotOurs(f"the store or the disk failed: {error}") from error
             # A header task never raises: it would kill the gate's body while its siblings go on spending.
             logger.exception("a subtask failed on an error of our own", extra={"subtask": claim.id})
-            return await self._end(claim, "failed", trail, error=f"internal error: {type(error).__name__}")
+            return await self._end(
+                claim, "failed", trail, error=f"internal error: {type(error).__name__}", charges=paid
+            )
+
+    async def _trail(self, claim: Claim) -> Trail:
+        """What earlier claims left behind, with what was booked under one whose worker died before it could say so."""
+        trail = Trail.load(claim.trail)
+        if claim.kills > 0:
+            record = json.loads(claim.payload)["record"]
+            trail.asked.catch_up(await self._context.executor.lost.booked(record, claim.id))
+        return trail
 
     async def _attempt(
         self, claim: Claim, job: Job, step: Step, payload: Mapping[str, Any], trail: Trail
@@ -155,7 +172,7 @@ class Runner:
         call = await self._calls.call(claim, job, step, trail, request, payload["record"])
         if call is None:
             raise NotOurs("it waits for its batch")
-        trail.add(call)
+        trail.calls, trail.open = trail.calls + 1, call
         try:
             with traces.inside("check"):
                 output = await self._checked(call.completion, request, step, values, as_given=job.as_given)
@@ -166,10 +183,6 @@ class Runner:
             why = f"its check could not be made: {problem}"
             charges = [call.charge("rejected", why, "check_broken")]
             return await self._end(claim, "failed", trail, error=why, kind="check_broken", charges=charges)
-        except asyncio.CancelledError:
-            # While a check ran the claim was lost, or the job cancelled: what was paid for is booked all the same.
-            await self._context.store.settle([call.charge("rejected", "it was not checked any more", "check_broken")])
-            raise
         if request.conversation is not None and (half := checks.unfinished(call.completion)) is not None:
             # Passed on to who leads the conversation, and nothing that was accepted.
             answer = replace(Answer.of(call, output), note=half[0])
@@ -206,24 +219,13 @@ class Runner:
             async def check(completion: Completion) -> None:
                 await self._checked(completion, request, step, values)
 
-            purpose = Purpose(
-                job.id,
-                claim.id,
-                claim,
-                step.id,
-                step.label,
-                "audit",
-                claim.tier,
-                record=answer.record,
-                asked=trail.asked,
-            )
-            compared = await self._holdout.ask(claim, answer, purpose, request, check)
+            compared = await self._holdout.ask(claim, job, step, trail, answer, request, check)
             return await self._end(claim, "ok", trail, answer=answer, charges=compared)
         seen = await self._looks.look(claim, job, step, trail, answer, values, request)
         match seen.verdict:
             case "again":
                 trail.pending = replace(answer, looks=answer.looks + 1)
-                await self._context.store.hand_on(claim, seen.tier, trail.dump(), seen.charges)
+                await self._hand_on(claim, seen.tier, trail, seen.charges)
                 raise NotOurs(f"handed on to {seen.tier}, to be looked at once more")
             case "wrong":
                 flaw: Flaw = "judge" if answer.look == "check" else "audit"
@@ -248,7 +250,7 @@ class Runner:
             return await self._end(claim, "ok", trail, answer=answer, charges=paid)
         trail.pending = replace(answer, look=look, looks=0)
         tier, lessons = looks.looker(look, step), self._context.routes.asked(answer.entry) if look == "audit" else None
-        await self._context.store.hand_on(claim, tier, trail.dump(), [*charges, answer.pending(lessons)])
+        await self._hand_on(claim, tier, trail, [*charges, answer.pending(lessons)])
         raise NotOurs(f"handed on to {tier}, to be looked at")
 
     async def _rejected(
@@ -277,7 +279,7 @@ class Runner:
             return await self._end(claim, "failed", trail, error=error, kind=flaw, charges=paid)
         if flaw == "audit":
             trail.kept = answer.given  # wrong is better than nothing, should nothing better come
-        await self._context.store.hand_on(claim, above, trail.dump(), paid)
+        await self._hand_on(claim, above, trail, paid)
         raise NotOurs(f"handed on to {above}")
 
     async def _route(self, claim: Claim, job: Job, step: Step, trail: Trail) -> None:
@@ -287,6 +289,11 @@ class Runner:
             if chosen != claim.tier:
                 await self._context.store.hand_on(claim, chosen, claim.trail)
                 raise NotOurs(f"routed to {chosen}")
+
+    async def _hand_on(self, claim: Claim, tier: str, trail: Trail, charges: Sequence[Charge]) -> None:
+        """Hand a subtask on with what came of its calls; from here on it is the store's to write that down."""
+        text, trail.open = trail.dump(), None
+        await self._context.store.hand_on(claim, tier, text, charges)
 
     def _booked(
         self, step: Step, answer: Answer, status: CallStatus, reason: str | None = None, flaw: Flaw | None = None
@@ -312,25 +319,27 @@ class Runner:
         failed = status != "ok"
         given = None if answer is None else answer.given
         if failed and (left := trail.pending) is not None:
-            charges = [*charges, left.charge("ok")]
-            if left.look != "check" and status == "failed":
+            # One that nobody judged was not accepted.
+            passed = left.look != "check"
+            paid = left.charge("ok") if passed else left.charge("rejected", "it was not judged", "check_broken")
+            charges = [*charges, paid]
+            if passed and status == "failed":
                 # It was accepted, and nobody has still to look at it but who measures: that fails nothing.
                 status, given, error, kind = "ok", left.given, left.note, None
         if status != "ok" and trail.kept is not None:
             # A better answer was asked for and there is none: the accepted one is not lost over that.
             status, given, kind = "ok", trail.kept, None
             error = f"the earlier answer is kept, the new one failed: {error}"
-        if failed and (claim.claims > 1 or claim.kills > 0):
-            # It ends without a call of its own; what an earlier worker may have spent on it is booked all the same. One of
-            # a version that does not count claims is known by its death.
-            await self._context.executor.abandon(
-                claim.id.split("/", 1)[0], lambda lost: lost.subtask == claim.id and lost.fence < claim.fence
-            )
+        if failed:
+            # Nobody makes another call in the place of one whose end nobody wrote, an earlier worker's or our own.
+            known = {one.id for one in charges}
+            await self._context.executor.lost.give_up(claim, trail.asked, known)
         document = trail.document(given, error=error, kind=kind, tier=claim.tier, until=until)
         quarantined = claim.kills >= MAX_KILLS
+        trail.open = None
         if not await self._context.store.finish(claim, status, document, charges, quarantined=quarantined):
             raise NotOurs("the claim was lost before the end was written")
-        used = {"tokens": trail.usage.total, "cost_nano_usd": trail.cost_nano_usd}
+        used = {"tokens": trail.asked.usage.total, "cost_nano_usd": trail.asked.cost_nano_usd}
         self._context.events.ended(claim, status, **used, error_kind=kind)
         failpoint("finished")
         return {"id": claim.id, "status": status}

@@ -34,3 +34,8 @@ def read(model: type[M], data: Any) -> M:
 def read_json(model: type[M], text: str) -> M:
     """The same for JSON text."""
     return model.model_validate_json(text, extra="ignore", context=KEPT)
+
+
+def writable(text: str) -> str:
+    """A text with what no UTF-8 can say written out: models answer with halves of characters, too."""
+    return text.encode("utf-8", "backslashreplace").decode()

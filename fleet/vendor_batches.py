@@ -102,7 +102,7 @@ class VendorBatches:
                 raise
             except Exception as error:
                 if passes(error):
-                    await self._context.give_back(claim, error)
+                    await self._context.give_back(claim, error, claim.trail)
                     raise NotOurs(f"the store or the disk failed: {error}") from error
                 # The lines wait for it: it is looked at again, and given up at last, but never just left.
                 logger.exception("a look at a batch failed on an error of our own", extra={"subtask": lot})

@@ -54,6 +54,7 @@ class Quotas:
     async def free_lost(self, cursor: str = "0") -> tuple[str, int]:
         """Free some of the shared quotas' holds whose calls were settled by a version that does not know them.
 
+        What is held for calls that nobody settled before their job was dropped is used from now on: they may have been made.
         The cursor to go on from, `0` at the end, and how many there were.
         """
         reply = await self._link.call("unhold", [self._namespace], [cursor, LOOKED_AT], idempotent=True)

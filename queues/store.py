@@ -221,10 +221,14 @@ class Store:
         """Free the hold of an intent that was not carried out."""
         await self._call("let_go", intent.quota, intent.hold, intent.id)
 
-    async def unsettled(self, quota: str) -> list[str]:
-        """The notes of the intents whose end nobody has written yet: of running calls, and of those whose worker died."""
-        left = await self.link.execute("HVALS", self._key("i", quota), idempotent=True)
-        return [intent.decode().partition("\n")[2] for intent in left]
+    async def unsettled(self, quota: str, hold: str | None = None) -> list[str]:
+        """The notes of the intents whose end nobody has written yet: of running calls, and of those whose worker died.
+
+        `hold`: only the one that is journalled under it.
+        """
+        what = ("HVALS", self._key("i", quota)) if hold is None else ("HMGET", self._key("i", quota), hold)
+        left = await self.link.execute(*what, idempotent=True)
+        return [intent.decode().partition("\n")[2] for intent in left if intent is not None]
 
     async def stop(
         self,

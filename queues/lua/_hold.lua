@@ -31,8 +31,8 @@ local function journal(name, hold, most, id, note, subtask, claimed, words)
   tenant = tenant or 'default'
   local shared, counted = shared_hold(hold), is_capped(tenant)
   if shared and shared.id ~= id then -- an earlier version settled that call
+    held_more(shared, -shared.amount) -- looked at first: not every script writes at its end
     free_shared(hold, shared.id)
-    held_more(shared, -shared.amount)
     shared = nil
   end
   local cap, used, held = unpack(redis.call('HMGET', quota, 'cap', 'used', 'held'))

@@ -225,3 +225,23 @@ def test_what_an_earlier_version_settled_is_freed(valkey: Valkey) -> None:
             assert [(one.used, one.held) for one in (await quotas.shared("acme"))[2:]] == [(10, 0), (10, 0)]
 
     asyncio.run(scenario())
+
+
+def test_what_nobody_settled_before_its_job_was_dropped_counts_at_its_worst(valkey: Valkey) -> None:
+    async def scenario() -> None:
+        async with open_store(valkey) as store:
+            quotas = Quotas(store.link, store.namespace)
+            caps = words([Cap("acme", "day", 100)])
+            for job in ("gone", "here"):
+                await store.open_job(job, tenant="acme", share=1)
+                assert await store.intend(Intent(job, f"{job}/a", f"call-{job}", 30, "", caps=caps)) is None
+            for kind in ("j", "q", "qh", "i"):
+                await store.link.execute("DEL", f"{store.namespace}:{kind}:gone")
+            assert await quotas.free_lost() == ("0", 1)
+            assert await quotas.free_lost() == ("0", 0), "once"
+            assert [(one.used, one.held) for one in await quotas.shared("acme")] == [(30, 30)] * 4
+            short = await store.intend(Intent("here", "here/b", "call-b", 41, "", caps=caps))
+            assert short is not None
+            assert (short.cap, short.used, short.others) == (100, 30, 30)
+
+    asyncio.run(scenario())

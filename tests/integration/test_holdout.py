@@ -39,8 +39,8 @@ def measured(ledger: list[LedgerEntry]) -> list[LedgerEntry]:
 
 
 def bare(outcomes: dict[str, Outcome]) -> dict[str, Any]:
-    """Without what a comparison could have changed in no case."""
-    return {id_: outcome.model_dump() for id_, outcome in outcomes.items()}
+    """Without what it cost: a comparison is paid for, and changes nothing else."""
+    return {id_: outcome.model_dump(exclude={"usage", "cost_usd"}) for id_, outcome in outcomes.items()}
 
 
 def test_the_drawn_ones_are_asked_of_the_flagship_and_end_as_if_they_had_not_been(
@@ -71,6 +71,9 @@ def test_the_drawn_ones_are_asked_of_the_flagship_and_end_as_if_they_had_not_bee
         outcomes = await fleet.outcomes(job)
         plain = await fleet.run(await fleet.submit(items=TICKETS, steps=[CLASSIFY, BRIEF]))
         assert bare(outcomes) == bare(await fleet.outcomes(plain))
+        for id_, outcome in outcomes.items():
+            its = [entry.cost_nano_usd for entry in ledger if entry.subtask == f"{job.id}/{id_}"]
+            assert round(outcome.cost_usd * 1e9) == sum(its), "what was spent on it, the comparison too"
         assert {outcome.tier for outcome in outcomes.values()} == {"nano"}
         assert await fleet.money(job.id) == (books(ledger, sim.charges(), job.id), 0)
         assert not measured(await fleet.ledger(plain.id)), "off unless it is asked for"

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from fleet import executor
+from fleet import lost_calls
 from fleet.drain import GiveBack
 from fleet.entries import Purpose
 from fleet.errors import ProviderError
@@ -281,7 +281,7 @@ def test_a_call_that_cannot_be_asked_for_in_ten_minutes_is_given_up(
     valkey: Valkey, tmp_path: Path, sim: RunningSim, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def scenario(fleet: Bench) -> None:
-        monkeypatch.setattr(executor, "ASK_AGAIN_S", 0.0)
+        monkeypatch.setattr(lost_calls, "ASK_AGAIN_S", 0.0)
 
         async def cannot_be_asked(handle: str, request: ModelRequest) -> Completion:
             raise UNREACHABLE

@@ -195,7 +195,9 @@ def test_who_has_lost_the_claim_changes_neither_the_plan_nor_how_a_job_ends(
         await store.link.execute("ZADD", "fleet:watch", 0, lost.id)
         await store.reconcile()
         await jobs.set_plan(job_id, spec.steps, width=1, window=1, claim=lost)
-        await fleet.context.pause_at_cap(lost, BudgetExceededError("It is short.", "Give it more.", amount=1))
+        await fleet.context.pause_at_cap(
+            lost, BudgetExceededError("It is short.", "Give it more.", amount=1), lost.trail
+        )
         assert (await jobs.load(job_id)).steps == ()
         job = await fleet.run(job_id)
         assert (job.status, job.error, job.window) == (JobStatus.COMPLETED, None, WINDOW)

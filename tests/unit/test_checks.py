@@ -154,6 +154,13 @@ def test_what_a_schema_says_of_its_dialect_and_address_fetches_nothing_and_chang
         check(completion('{"below": {"n": 2}}'), schema)
 
 
+@pytest.mark.parametrize("target", ["#/definitions/a", "#nobody"])
+def test_a_schema_that_cannot_be_applied_is_no_fault_of_the_answer(target: str) -> None:
+    with pytest.raises(checks.Rejected, match="the schema cannot be applied") as rejected:
+        checks.parse('{"a": 1}', {"type": "object", "properties": {"a": {"$ref": target}}})
+    assert rejected.value.flaw == "check_broken"
+
+
 @pytest.mark.parametrize(
     "text", ['{"n": NaN}', '{"n": Infinity}', '{"n": -Infinity}', '{"n": 1e999}', '{"n": ' + "1" * 5_000 + "}"]
 )

@@ -100,6 +100,24 @@ def test_what_a_tier_above_was_shown_of_rejected_answers_is_nothing_to_the_flags
     assert whole(value) == 1_000 - (71 + 180 + 63)
 
 
+def test_an_answer_that_an_audit_found_wrong_stands_until_something_better_comes() -> None:
+    kept = [
+        entry(1, 700, 10, status="rejected", flaw="schema"),
+        entry(2, 900, 300, tier="mini", status="rejected", flaw="audit"),
+        entry(3, 0, 0, role="audit", tier="flagship", status="rejected", flaw="audit", came_from="mini"),
+    ]
+    value = comparison(kept)
+    assert value.alone == 700 + 300
+    (measured,) = value.measured
+    assert (measured.tier, measured.accepted) == ("mini", 1)
+    better = [*kept, entry(4, 1_000, 200, tier="flagship")]
+    value = comparison(better)
+    assert value.alone == 700 + 200
+    (measured,) = value.measured
+    assert (measured.tier, measured.accepted) == ("flagship", 1)
+    assert comparison([*kept, entry(4, 1_000, 200, tier="flagship", status="rejected", flaw="schema")]).alone == 1_000
+
+
 def test_lanes_and_caching_are_what_they_took_off_and_the_rest_is_routing() -> None:
     its = Compared(flagship_input=900, flagship_output=100, cache_saved=30, lane_saved=20)
     overheads = [

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fleet.entries import Asked
 from fleet.jobs import Attempt
 from fleet.outcomes import Kept, Trail, output_of
 from fleet.prices import Usage
@@ -23,17 +24,17 @@ TEXTS = st.text(st.characters(codec="utf-8"), max_size=50)
     COUNTS,
 )
 def test_a_trail_comes_back_as_it_was(attempts: list[Attempt], calls: int, usage: Usage, cost: int) -> None:
-    trail = Trail(attempts, calls, usage, cost)
+    trail = Trail(attempts, calls, asked=Asked(calls + 1, usage, cost))
     assert Trail.load(trail.dump()) == trail
 
 
 def test_no_text_is_the_trail_of_a_first_attempt() -> None:
-    assert Trail.load("") == Trail([], 0, Usage(), 0)
+    assert Trail.load("") == Trail([], 0, asked=Asked(0, Usage(), 0))
 
 
 @pytest.mark.parametrize("output", ["text", {"topic": "bug", "n": [1, None]}, None, "ä\u2028", [], 0])
 def test_an_accepted_output_comes_back_with_what_it_took(output: object) -> None:
-    trail = Trail([], 2, Usage(input_tokens=10, output_tokens=5), 1_500_000_000)
+    trail = Trail([], 2, asked=Asked(3, Usage(input_tokens=10, output_tokens=5), 1_500_000_000))
     document = trail.document(Kept(output, "small", "nano"), error=None, tier="nano")
     found = output_of(Result("j/note/0", State.FINAL, "mini", "ok", document))
     assert (found.step, found.status, found.output, found.error) == ("note", "ok", output, None)

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from fleet.archive import Archive
 from fleet.blobs import Blobs
-from fleet.entries import Purpose, Unsettled, Worst, draft
+from fleet.entries import Asked, Purpose, Unsettled, Worst, draft
 from fleet.items import ItemIndex
 from fleet.jobs import Attempt, FilesSource, Items, JobSpec, JobStatus, Outcome, Review, Step
 from fleet.ledger import LedgerEntry
@@ -52,10 +52,9 @@ ANSWER = Answer("bug", "the text", "small", ENTRY, "j/1.0.0", "check", 1, "a not
 TRAIL = Trail(
     [Attempt(tier="nano", model="small", answer="?", reason="cut")],
     1,
-    Usage(input_tokens=3),
-    9,
     Kept("x", "small", "nano"),
     ANSWER,
+    Asked(2, Usage(input_tokens=3), 9),
 )
 END = TRAIL.document(Kept("done", "small"), error=None)
 OUTCOME = outcome_of("j/note/0", "nano", "ok", END)
