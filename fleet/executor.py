@@ -231,7 +231,6 @@ class Executor:
             purpose.asked.spend(entry)
             raise
         failpoint("answered")
-        call = answered(self._config, drafted, completion)
         usage = call.completion.usage
         allowed = usage.input_tokens + attempt.max_output_tokens
         # It goes back in one batch with what is made of the answer.
