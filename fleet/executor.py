@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 
 from fleet.caps import Caps
-from fleet.choices import Choice, choose, rates_of
+from fleet.choices import Choice, choose, in_time, rates_of
 from fleet.config import FleetConfig
 from fleet.counterfactual import compared
 from fleet.drain import Drain, GiveBack
@@ -116,7 +116,8 @@ class Executor:
                 if choice.lane == "flex" and error.retryable:
                     refused += error.kind == "unavailable"
                     left_s = None if purpose.due is None else purpose.due - time.time()
-                    wait_s = waits_for_flex(refused, left_s, choice.model, self._config.lanes)
+                    timeout_s = self._config.tiers[choice.tier].timeout_s
+                    wait_s = waits_for_flex(refused, left_s, choice.model, self._config.lanes, timeout_s=timeout_s)
                     if wait_s is None:
                         purpose = replace(purpose, lane="standard")
                         fitting.instead(self._choices(purpose, request))
@@ -138,6 +139,7 @@ class Executor:
         while True:
             choices = fitting.choices
             choice, permit = await self._permits.first(choices, purpose, fitting.next_id())
+            last, choice = choice is choices[-1], in_time(self._config, choice, purpose.due)
             permitted = time.monotonic()
             failpoint("permitted")
             drafted = choice.draft(purpose, permit.id, permit.waited_ms)
@@ -155,7 +157,7 @@ class Executor:
                 return found
             if time.monotonic() - permitted <= PERMITTED_S or renewed:
                 purpose.asked.number = found.entry.attempt
-                return _Begun(choice, choice is choices[-1], permit, found)
+                return _Begun(choice, last, permit, found)
             # The call of an earlier worker was waited for: others have been let start meanwhile.
             try:
                 await self._store.let_go(found.intent())
