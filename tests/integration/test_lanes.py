@@ -87,7 +87,9 @@ def test_flex_that_waits_at_the_vendor_ends_early_enough_for_a_call_at_once(
     async def scenario(fleet: Bench) -> None:
         late = [0.0]
         monkeypatch.setattr(choices, "time", SimpleNamespace(time=lambda: time.time() + late[0]))
-        monkeypatch.setattr(executor, "time", SimpleNamespace(time=choices.time.time, monotonic=time.monotonic))
+        monkeypatch.setattr(
+            executor, "time", SimpleNamespace(time=lambda: time.time() + late[0], monotonic=time.monotonic)
+        )
         whole = fleet.provider.complete
 
         async def queued(request: ModelRequest, started: Started | None = None) -> Completion:
