@@ -6,6 +6,7 @@ It owns what an account is: a provider and a model, whose limits all tiers on it
 from __future__ import annotations
 
 import logging
+import time
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -13,7 +14,7 @@ from fleet.config import FleetConfig, ModelConfig
 from fleet.counterfactual import compared
 from fleet.entries import Call, Draft, Purpose, Worst, draft
 from fleet.errors import BadInputError
-from fleet.lanes import asked_as
+from fleet.lanes import asked_as, flexible
 from fleet.ledger import AT_MOST, Lane, LedgerEntry
 from fleet.prices import Rates, Tariff, Usage, billed_as, dearest, tariff
 from fleet.providers.base import DEFAULT_TIER, Completion, ModelRequest
@@ -106,6 +107,27 @@ def choose(
         background = runs_in_background(config.tiers[tier], request.max_output_tokens, worst.cost_nano_usd)
         request = replace(request, background=background)
     return Choice(tier, name, model, request, tokens, worst, price, lane)
+
+
+def in_time(config: FleetConfig, choice: Choice, due: float | None, *, says_default: bool) -> Choice:
+    """A choice that is permitted, as it is asked now to be answered by `due` (Unix seconds; None: there is no deadline).
+
+    Flex ends early enough for a call at once, or is asked at once itself. `says_default`: as in `choose`.
+    """
+    if choice.lane != "flex" or due is None:
+        return choice
+    left_s, timeout_s = due - time.time(), config.tiers[choice.tier].timeout_s
+    if flexible(left_s, choice.model, config.lanes, timeout_s):
+        within_s = min(choice.request.timeout_s, left_s - timeout_s)
+        return replace(choice, request=replace(choice.request, timeout_s=within_s))
+    price, used = dearest(choice.name, choice.model, choice.worst.usage, says_default=says_default)
+    return replace(
+        choice,
+        request=replace(choice.request, timeout_s=timeout_s, service_tier=_SERVED["standard"]),
+        worst=Worst(used, price.cost(used)),
+        price=price,
+        lane="standard",
+    )
 
 
 def answered(config: FleetConfig, drafted: Draft, completion: Completion) -> Call:

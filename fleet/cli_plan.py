@@ -191,6 +191,7 @@ def _shown(made: Plan, budget: int | None) -> RenderableType:
             f"Time {duration(time.typical)}, from {duration(time.low)} to {duration(time.high)}, with one worker of each tier."
         ),
     ]
+    lines += [Text(line) for line in _lanes(told)]
     if told.limits_s >= 1:
         lines.append(Text(f"The limits of the accounts alone make it {duration(told.limits_s)}."))
     if budget is not None and told.over_budget is not None:
@@ -206,6 +207,22 @@ def _shown(made: Plan, budget: int | None) -> RenderableType:
             Text("A guess is what such work usually takes; `--sample 3 --budget USD` asks models about 3 items.")
         )
     return Group(*lines)
+
+
+def _lanes(told: Forecast) -> list[str]:
+    """How steps are asked that have time."""
+    by_lane = {
+        lane: ", ".join(clean(row.step, 64) for row in told.steps if row.lane == lane) for lane in ("flex", "batch")
+    }
+    found = []
+    if by_lane["flex"]:
+        found.append(f"As flex, for less and slower: {by_lane['flex']}.")
+    if told.batches_until_s is not None:
+        found.append(
+            f"In batches, for less: {by_lane['batch']}. The vendor may take a day for each; what is not back "
+            f"{duration(told.batches_until_s)} after the submission is asked at once."
+        )
+    return found
 
 
 def _money(cost: Range) -> tuple[str, str, str]:

@@ -3,7 +3,8 @@
 It owns the priors. Each draw takes one value for the share of subtasks that a condition lets run and the share of answers that
 are accepted (Beta), for the length of prompts and answers, the cost and the time of a call (lognormal; with Student's tails
 where few calls were seen), and on top of that for what so many single calls scatter. An answer that is rejected is paid and
-goes up the ladder; what is rejected at its top is paid as well. It knows dice, no clock and no store.
+goes up the ladder; what is rejected at its top is paid as well. Each call has the price and takes the time of the lane that it
+takes with what is left until its step is due (`fleet.lane_draws`). It knows dice, no clock and no store.
 """
 
 from __future__ import annotations
@@ -16,9 +17,12 @@ from random import Random
 
 from fleet.choices import account_of
 from fleet.config import FleetConfig
-from fleet.estimate import REVIEW, Work
+from fleet.estimate import REVIEW, Look, Work
 from fleet.evidence import NOTHING, START, Evidence, Seen
+from fleet.lane_draws import AT_ONCE, Way, Ways
+from fleet.ledger import Lane
 from fleet.prices import Usage, cost_nano_usd
+from fleet.trust import LEAST
 
 #: (accepted, rejected) before anything is known: of free texts, of answers with a schema, of those that have to pass a check
 #: of their step's besides, and of what was rejected once.
@@ -34,6 +38,8 @@ SINGLE_WORTH = 2.0
 BEGIN_S, TOKEN_S, TIME, TIMED = 1.0, 0.0125, 0.7, 0.3
 #: Seconds from the end of a subtask to the begin of the next that waited for it.
 HOP_S = 0.1
+#: How likely it is that a kind was audited before, although this is not told here.
+KNOWN = 0.3
 #: How likely a review is to send something back, and tokens of what outputs are condensed to that are too many for one.
 SENT_BACK, CONDENSED = 0.25, 1_000
 #: No factor is drawn beyond this.
@@ -57,6 +63,8 @@ class Draw:
     ends: dict[str, float] = field(default_factory=dict)
     written: dict[str, float] = field(default_factory=dict)
     ran: dict[str, float] = field(default_factory=dict)
+    #: The lane of its first calls.
+    lanes: dict[str, Lane] = field(default_factory=dict)
 
     def time(self, config: FleetConfig) -> tuple[float, float]:
         """Seconds, and those that the limits alone take."""
@@ -78,8 +86,9 @@ class Dice:
         self._config = config
         self._evidence = evidence
         self._random = Random(seed)  # noqa: S311  chance, not secrecy
-        #: By step and tier: nano-dollars of an input and of an output token.
-        self._prices: dict[tuple[str, str], tuple[float, float]] = {}
+        self._ways = Ways(config, self._random)
+        #: By step, tier and lane: nano-dollars of an input and of an output token.
+        self._prices: dict[tuple[str, str, Lane], tuple[float, float]] = {}
 
     def draw(self, works: list[Work]) -> Draw:
         """One of many; `works`: needs first."""
@@ -89,7 +98,7 @@ class Dice:
         return draw
 
     def likely_cost(self, work: Work, tier: str) -> float:
-        """Of a call of a tier, before anything is known."""
+        """Of a call of a tier that is asked at once, before anything is known."""
         return self._cost_of(work, tier, work.input_tokens, work.output_tokens)
 
     def _step(self, draw: Draw, work: Work, its: Evidence) -> None:
@@ -110,32 +119,55 @@ class Dice:
             out = min(out, work.most_output_tokens)
             if seen is not None and seen.written is not None:
                 out = seen.written / seen.n
-            seconds, accepted = self._seconds(seen, out), self._accepted(work, seen, came_from, reach)
+            way = self._ways.work(tier, _left(work, begins + path))
+            draw.lanes.setdefault(work.step, way.lane)
+            seconds, accepted = self._seconds(seen, out) * way.slower, self._accepted(work, seen, came_from, reach)
+            cost = self._call(work, its, tier, came_from, into, out) * self._off(work, tier, into, out, way)
             draw.calls[work.step] += reach
-            draw.cost[work.step] += (
-                reach * self._call(work, its, tier, came_from, into, out) * self._scatter(seen, reach)
-            )
+            draw.cost[work.step] += reach * cost * self._scatter(seen, reach)
             draw.written[work.step] += reach * accepted * out
-            account = account_of(*self._config.model_of(tier))
-            draw.requests[account] += reach
-            draw.tokens[account] += reach * (into + out)
-            draw.busy[tier] += reach * seconds
-            path += seconds * min(1.0, reach)
+            self._asked(draw, tier, reach * way.at_once, into + out, seconds)
+            path += (way.waits_s + (seconds if way.at_once > 0 else 0.0)) * min(1.0, reach)
             into += out  # the next tier is shown it
             reach *= 1 - accepted
             came_from = tier
-        for tier, share, out in work.looks:
-            self._count(draw, work, tier, (count - reach) * share, work.input_tokens + work.output_tokens, out)
+        for look in work.looks:
+            self._look(draw, work, look, count - reach, self._audited(look, its), _left(work, begins + path))
         draw.ends[work.step] = begins + path + HOP_S
 
-    def _count(self, draw: Draw, work: Work, tier: str, calls: float, into: float, out: float) -> None:
+    def _audited(self, look: Look, its: Evidence) -> float:
+        """The share of answers that is looked at: of a kind that is known hardly any, or fewer than usual."""
+        if look.most_share is None:
+            return look.share
+        known = its.basis == "history"
+        if not known and self._random.random() < KNOWN:
+            return LEAST
+        low, high = (LEAST, look.share) if known else (look.share, look.most_share)
+        return low * math.exp(self._random.random() * math.log(high / low))
+
+    def _look(self, draw: Draw, work: Work, look: Look, accepted: float, share: float, left_s: float | None) -> None:
         """Calls beside the work itself, at what they are likely to cost."""
+        calls = accepted * self._realised(share, accepted)
+        into, out = work.input_tokens + work.output_tokens + look.input_tokens, look.output_tokens
+        way = self._ways.audits(look.tier, left_s) if look.audit else AT_ONCE
+        cost = self._cost_of(work, look.tier, into, out) * self._off(work, look.tier, into, out, way)
         draw.calls[work.step] += calls
-        draw.cost[work.step] += calls * self._cost_of(work, tier, into, out) * self._factor(OTHER_TIER)
+        draw.cost[work.step] += calls * cost * self._factor(OTHER_TIER)
+        self._asked(draw, look.tier, calls, into + out, self._seconds(None, out) * way.slower)
+
+    def _asked(self, draw: Draw, tier: str, calls: float, tokens: float, seconds: float) -> None:
+        """Count calls that take a permit and a place."""
         account = account_of(*self._config.model_of(tier))
         draw.requests[account] += calls
-        draw.tokens[account] += calls * (into + out)
-        draw.busy[tier] += calls * self._seconds(None, out)
+        draw.tokens[account] += calls * tokens
+        draw.busy[tier] += calls * seconds
+
+    def _off(self, work: Work, tier: str, into: float, out: float, way: Way) -> float:
+        """What calls cost the way they are asked, to what they would cost at once."""
+        if way is AT_ONCE:
+            return 1.0
+        costs = (share * self._cost_of(work, tier, into, out, lane) for lane, share in way.billed.items())
+        return sum(costs) / self._cost_of(work, tier, into, out)
 
     def _share(self, work: Work, its: Evidence) -> float:
         """Of the subtasks that come up, those that the condition lets run."""
@@ -166,7 +198,7 @@ class Dice:
         return min(room, parts * CONDENSED)
 
     def _call(self, work: Work, its: Evidence, tier: str, came_from: str, into: float, out: float) -> float:
-        """What a call of a tier costs on the average."""
+        """What a call of a tier costs on the average where it is asked at once."""
         seen = its.seen.get((tier, came_from))
         if seen is not None:
             variance, degrees = _variance(seen)
@@ -180,14 +212,14 @@ class Dice:
         off = its.scale * best[1].mean / self.likely_cost(work, best[0][0])
         return self.likely_cost(work, tier) * off * self._factor(OTHER_TIER)
 
-    def _cost_of(self, work: Work, tier: str, into: float, out: float) -> float:
-        if (work.step, tier) not in self._prices:
+    def _cost_of(self, work: Work, tier: str, into: float, out: float, lane: Lane = "standard") -> float:
+        if (work.step, tier, lane) not in self._prices:
             name, model = self._config.model_of(tier)
             usage = Usage(input_tokens=max(1, work.input_tokens), output_tokens=max(1, work.output_tokens))
-            read = cost_nano_usd(name, model, usage.model_copy(update={"output_tokens": 0}))
-            written = cost_nano_usd(name, model, usage) - read
-            self._prices[work.step, tier] = (read / usage.input_tokens, written / usage.output_tokens)
-        read_price, written_price = self._prices[work.step, tier]
+            read = cost_nano_usd(name, model, usage.model_copy(update={"output_tokens": 0}), lane)
+            written = cost_nano_usd(name, model, usage, lane) - read
+            self._prices[work.step, tier, lane] = (read / usage.input_tokens, written / usage.output_tokens)
+        read_price, written_price = self._prices[work.step, tier, lane]
         return max(1.0, into * read_price + out * written_price)
 
     def _scatter(self, seen: Seen | None, calls: float) -> float:
@@ -223,6 +255,11 @@ class Dice:
 
     def _factor(self, deviation: float) -> float:
         return math.exp(max(-FARTHEST, min(FARTHEST, self._random.gauss(0.0, deviation))))
+
+
+def _left(work: Work, at_s: float) -> float | None:
+    """Seconds until a step is due, so many after the submission of its job."""
+    return None if work.due_s is None else work.due_s - at_s
 
 
 def _variance(seen: Seen) -> tuple[float, float]:

@@ -5,8 +5,9 @@ Pure functions of job, items and configuration; what that comes to in dollars an
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from fleet import likely, templates, trust
@@ -14,12 +15,29 @@ from fleet.config import FLAGSHIP, FleetConfig
 from fleet.conversation import Conversation
 from fleet.errors import BadInputError
 from fleet.jobs import JobSpec, Step, in_order
+from fleet.judging import AUDIT_INSTRUCTIONS, VERDICT_SCHEMA
+from fleet.lanes import due_s
 from fleet.router import next_tier, start_tier
 from fleet.tokens import estimate_tokens
 
 REVIEW = "review"
 #: Tokens that a judge or an auditor writes, about.
 VERDICT_TOKENS = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """Who else is asked about accepted answers."""
+
+    tier: str
+    #: Of the answers; with `most_share` that depends on what was found so far: it is the usual one.
+    share: float
+    most_share: float | None = None
+    #: Tokens that it writes, and reads beside the work and its answer.
+    output_tokens: int = VERDICT_TOKENS
+    input_tokens: int = 0
+    #: Nobody waits for it: it takes the lane of audits.
+    audit: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +66,9 @@ class Work:
     rounds: int = 0
     #: Whether more than a schema has to be kept.
     checked: bool = False
-    #: Who else is asked about accepted answers: tier, share of them, and tokens that it writes.
-    looks: tuple[tuple[str, float, int], ...] = ()
+    looks: tuple[Look, ...] = ()
+    #: When it is due in seconds from the job's submission; None: it has no deadline.
+    due_s: float | None = None
 
 
 def measure(spec: JobSpec, samples: Sequence[Any], items: int, config: FleetConfig) -> list[Work]:
@@ -110,21 +129,31 @@ def _work(
         holds=_holds(step, rows),
         gathers=gathers,
         checked=step.check is not None,
-        looks=_looks(step, spec, ladder[0], output, items if step.each else 1, config),
+        looks=_looks(step, spec, ladder, output, items if step.each else 1, config),
+        due_s=due_s(step, spec.steps, spec.deadline),
     )
 
 
 def _looks(
-    step: Step, spec: JobSpec, starts_on: str, output_tokens: int, subtasks: int, config: FleetConfig
-) -> tuple[tuple[str, float, int], ...]:
+    step: Step, spec: JobSpec, ladder: Sequence[str], output_tokens: int, subtasks: int, config: FleetConfig
+) -> tuple[Look, ...]:
     judge = step.check.judge if step.check is not None else None
-    found = [] if judge is None else [(judge.tier, judge.share, VERDICT_TOKENS)]
+    found = [] if judge is None else [Look(judge.tier, judge.share)]
+    audits = Look(
+        FLAGSHIP,
+        0.0,
+        input_tokens=estimate_tokens(AUDIT_INSTRUCTIONS + json.dumps([VERDICT_SCHEMA, step.output])),
+        audit=True,
+    )
     told = config.audit_share(step.label)
-    found.append((FLAGSHIP, trust.usual_share(subtasks) if told == "auto" else told, VERDICT_TOKENS))
+    if told != "auto":
+        found.append(replace(audits, share=told))
+    elif len(ladder) > 1:  # nobody is above the last tier
+        found.append(replace(audits, share=trust.usual_share(subtasks), most_share=trust.most_share(subtasks)))
     rule = spec.holdout or config.holdout
-    if rule is not None and starts_on != FLAGSHIP:
-        found.append((FLAGSHIP, min(rule.share, rule.at_most / max(1, subtasks)), output_tokens))
-    return tuple(look for look in found if look[1] > 0)
+    if rule is not None and ladder[0] != FLAGSHIP:
+        found.append(Look(FLAGSHIP, min(rule.share, rule.at_most / max(1, subtasks)), output_tokens=output_tokens))
+    return tuple(look for look in found if look.share > 0)
 
 
 def _tokens(step: Step, values: dict[str, Any]) -> int:

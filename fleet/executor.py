@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 
 from fleet.caps import Caps
-from fleet.choices import Choice, answered, choose
+from fleet.choices import Choice, answered, choose, in_time
 from fleet.config import FleetConfig
 from fleet.drain import Drain, GiveBack
 from fleet.entries import Call, Draft, Purpose, Unsettled, charge
@@ -115,7 +115,8 @@ class Executor:
                 if choice.lane == "flex" and error.retryable:
                     refused += error.kind == "unavailable"
                     left_s = None if purpose.due is None else purpose.due - time.time()
-                    wait_s = waits_for_flex(refused, left_s, choice.model, self._config.lanes)
+                    timeout_s = self._config.tiers[choice.tier].timeout_s
+                    wait_s = waits_for_flex(refused, left_s, choice.model, self._config.lanes, timeout_s=timeout_s)
                     if wait_s is None:
                         purpose = replace(purpose, lane="standard")
                         fitting.instead(self._choices(purpose, request))
@@ -137,6 +138,7 @@ class Executor:
         while True:
             choices = fitting.choices
             choice, permit = await self._permits.first(choices, purpose, fitting.next_id())
+            last, choice = choice is choices[-1], self._in_time(choice, purpose)
             permitted = time.monotonic()
             failpoint("permitted")
             drafted = choice.draft(purpose, permit.id, permit.waited_ms)
@@ -154,7 +156,7 @@ class Executor:
                 return found
             if time.monotonic() - permitted <= PERMITTED_S or renewed:
                 purpose.asked.number = found.entry.attempt
-                return _Begun(choice, choice is choices[-1], permit, found)
+                return _Begun(choice, last, permit, found)
             # The call of an earlier worker was waited for: others have been let start meanwhile.
             try:
                 await self._store.let_go(found.intent())
@@ -291,6 +293,10 @@ class Executor:
                     raise GiveBack("another worker has taken over")
                 case Refused("cancelled"):
                     raise JobCancelled("the job was cancelled")
+
+    def _in_time(self, choice: Choice, purpose: Purpose) -> Choice:
+        says_default = self._providers[choice.model.provider].says_default
+        return in_time(self._config, choice, purpose.due, says_default=says_default)
 
     def _within(self, purpose: Purpose, request: ModelRequest) -> Callable[[int], list[Choice]]:
         """The choices with at most so much output."""

@@ -3,12 +3,13 @@
 Pure: work as `fleet.estimate` measures it and evidence go in, figures come out, the same ones for the same input. The interval
 is the middle 95 % of `DRAWS` draws with a fixed seed (a parametric bootstrap: Efron and Tibshirani, An Introduction to the
 Bootstrap, 1993, 6.5); `fleet.draws` says what is drawn. The time is the slowest of what the accounts' limits and the tiers'
-places (one worker of each) let through, and the longest chain of calls that wait for each other.
+places (one worker of each) let through, and the longest chain of calls that wait for each other, batches included.
 """
 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -17,6 +18,7 @@ from fleet.draws import Dice
 from fleet.estimate import Work
 from fleet.evidence import NOTHING, Basis, Evidence
 from fleet.interval import CONFIDENCE
+from fleet.ledger import Lane
 
 DRAWS = 1_000
 
@@ -35,6 +37,8 @@ class StepForecast(Frozen):
     step: str
     tier: str
     model: str
+    #: How its first calls are likely to be asked.
+    lane: Lane = "standard"
     subtasks: int
     #: Of all first prompts, if no subtask is skipped.
     input_tokens: int
@@ -55,6 +59,8 @@ class Forecast(Frozen):
     limits_s: float
     #: Share of the draws in which the budget is too small; None: there is none.
     over_budget: float | None
+    #: Seconds after the submission by which nothing waits for a batch any more; None: no step is likely to be asked in any.
+    batches_until_s: float | None = None
 
 
 def forecast(
@@ -73,6 +79,7 @@ def forecast(
                 step=work.step,
                 tier=work.ladder[0],
                 model=config.model_of(work.ladder[0])[0],
+                lane=Counter(draw.lanes[work.step] for draw in draws).most_common(1)[0][0],
                 subtasks=work.subtasks,
                 input_tokens=work.input_tokens * work.subtasks,
                 calls=_range([draw.calls[work.step] for draw in draws]),
@@ -81,8 +88,10 @@ def forecast(
                 seen=sum(one.n for one in its.seen.values()),
             )
         )
+    due = [work.due_s for work, row in zip(works, steps, strict=True) if row.lane == "batch" and work.due_s is not None]
     return Forecast(
         steps=tuple(steps),
+        batches_until_s=max(due) - config.lanes.back_s if due else None,
         cost_nano_usd=_range(costs),
         time_s=_range([time for time, _ in times]),
         limits_s=_range([limited for _, limited in times]).typical,

@@ -69,4 +69,5 @@ class LaneCalls:
             return "standard", None
         due = job.created_at + due_after_s
         config, batches = self._context.config, self._context.executor.batches_of(tier) is not None
-        return lane_of(due - time.time(), config.model_of(tier)[1], config.lanes, batches=batches), due
+        model, timeout_s = config.model_of(tier)[1], config.tiers[tier].timeout_s
+        return lane_of(due - time.time(), model, config.lanes, timeout_s=timeout_s, batches=batches), due

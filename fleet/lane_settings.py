@@ -14,9 +14,9 @@ class LanesConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    #: Flex is taken while a subtask has so many seconds until its deadline.
+    #: Flex is taken while a subtask has so many seconds until its deadline, and twice the tier's `timeout_s`.
     flex_from_s: Seconds = 1_200
-    #: How many times as long as the tier's `timeout_s` a flex call may take.
+    #: How many times as long as the tier's `timeout_s` a flex call may take; it ends in time for a call at once.
     flex_patience: Annotated[float, Field(ge=1, le=20)] = 3
     #: A batch is taken while a subtask has so many seconds until its deadline; vendors promise an end within a day.
     batch_from_s: Seconds = 7_200

@@ -21,26 +21,29 @@ from fleet.ledger import Lane
 FLEX_WAITS_S = (0.0, 1.0, 4.0)
 
 
-def lane_of(left_s: float | None, model: ModelConfig, lanes: LanesConfig, *, batches: bool) -> Lane:
+def lane_of(left_s: float | None, model: ModelConfig, lanes: LanesConfig, *, timeout_s: float, batches: bool) -> Lane:
     """The cheapest lane that is in time for `left_s` seconds until the deadline (None: there is none).
 
-    `batches`: whether the model's provider takes batches.
+    `timeout_s`: what a call at once may take on the tier; `batches`: whether the model's provider takes batches.
     """
     if left_s is None:
         return "standard"
     if model.batch and batches and left_s >= lanes.batch_from_s:
         return "batch"
-    return "flex" if flexible(left_s, model, lanes) else "standard"
+    return "flex" if flexible(left_s, model, lanes, timeout_s) else "standard"
 
 
-def audit_lane(left_s: float | None, model: ModelConfig, lanes: LanesConfig) -> Lane:
+def audit_lane(left_s: float | None, model: ModelConfig, lanes: LanesConfig, *, timeout_s: float) -> Lane:
     """The lane of an audit with so many seconds until the deadline of its step (None: there is none)."""
-    return "flex" if left_s is None or flexible(left_s, model, lanes) else "standard"
+    return "flex" if left_s is None or flexible(left_s, model, lanes, timeout_s) else "standard"
 
 
-def flexible(left_s: float, model: ModelConfig, lanes: LanesConfig) -> bool:
-    """Whether flex is in time, and the model served so."""
-    return "flex" in model.service_tiers and left_s >= lanes.flex_from_s
+def flexible(left_s: float, model: ModelConfig, lanes: LanesConfig, timeout_s: float) -> bool:
+    """Whether flex is in time, and the model served so.
+
+    It may fail as late as it likes: what it gets leaves time for a call at once, and is no less than that one gets.
+    """
+    return "flex" in model.service_tiers and left_s >= max(lanes.flex_from_s, 2 * timeout_s)
 
 
 def asked_as(lane: Lane, model: ModelConfig) -> Lane:
@@ -48,9 +51,11 @@ def asked_as(lane: Lane, model: ModelConfig) -> Lane:
     return "flex" if lane == "flex" and "flex" in model.service_tiers else "standard"
 
 
-def waits_for_flex(refused: int, left_s: float | None, model: ModelConfig, lanes: LanesConfig) -> float | None:
+def waits_for_flex(
+    refused: int, left_s: float | None, model: ModelConfig, lanes: LanesConfig, *, timeout_s: float
+) -> float | None:
     """Seconds until flex is asked again after it was refused so often for want of room; None: the standard is asked now."""
-    if left_s is None or refused >= len(FLEX_WAITS_S) or not flexible(left_s, model, lanes):
+    if left_s is None or refused >= len(FLEX_WAITS_S) or not flexible(left_s, model, lanes, timeout_s):
         return None
     return FLEX_WAITS_S[refused]
 

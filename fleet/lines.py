@@ -151,7 +151,7 @@ async def batched(lots: Lots, config: FleetConfig, job: Job) -> dict[str, int]:
         payload, number = await lots.gathered(lot)
         name = Route.of(payload).model if payload else ""
         tier = next((tier for tier, its in config.tiers.items() if its.model == name), None)
-        if tier is not None:
+        if tier is not None and number:
             found[tier] = found.get(tier, 0) + number
     return found
 

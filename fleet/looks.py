@@ -137,7 +137,8 @@ class Looks:
         due_after_s = due_s(step, job.steps, job.spec.deadline)
         due = None if due_after_s is None else job.created_at + due_after_s
         config, left_s = self._context.config, None if due is None else due - time.time()
-        return audit_lane(left_s, config.model_of(tier)[1], config.lanes), due
+        timeout_s = config.tiers[tier].timeout_s
+        return audit_lane(left_s, config.model_of(tier)[1], config.lanes, timeout_s=timeout_s), due
 
     def _booked(self, entry: LedgerEntry, call: Call) -> Charge:
         """The entry of a look with its verdict, and what routing learns from it."""

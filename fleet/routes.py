@@ -142,7 +142,9 @@ class Routes:
         if self._config.routing.frozen:
             return None
         arm = f"{one.tier}:{one.came_from or START}"
-        whole = {f"n:{arm}": 1.0, f"cost:{arm}": float(entry.cost_nano_usd)}
+        # At once: what a lane takes off is its deadline's doing, and says nothing of the next job.
+        cost = entry.cost_nano_usd + (0 if entry.compared is None else entry.compared.lane_saved)
+        whole = {f"n:{arm}": 1.0, f"cost:{arm}": float(cost)}
         recent = {f"n:{arm}": 1.0}
         if one.verdict == "accepted":
             whole[f"ok:{arm}"] = recent[f"ok:{arm}"] = 1.0

@@ -28,6 +28,8 @@ _CONDITION = "when:"
 def sample_job(spec: JobSpec, items: Sequence[Any], budget_usd: Decimal) -> JobSpec:
     """The job that runs `items` through the steps that run once per item, and what these need, under a budget of its own.
 
+    It has no deadlines: somebody waits for it, and what it costs at once says what any lane does.
+
     Raises:
         BadInputError: no step runs once per item.
     """
@@ -45,7 +47,8 @@ def sample_job(spec: JobSpec, items: Sequence[Any], budget_usd: Decimal) -> JobS
         update={
             "name": f"sample of {spec.name}"[:200],
             "items": _source(spec, items),
-            "steps": tuple(step for step in spec.steps if step.id in kept),
+            "deadline": None,
+            "steps": tuple(step.model_copy(update={"deadline": None}) for step in spec.steps if step.id in kept),
             "review": None,
             "recipe": None,
             "webhook": None,

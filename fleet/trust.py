@@ -33,6 +33,8 @@ DOUBT, CLOSER = 0.5, 4.0
 PENDING = 6.0
 #: The least and the most of its answers.
 LEAST, MANY = 0.002, 0.25
+#: Answers of a kind that is new that may be accepted before it is known how many audits were asked for.
+UNSEEN = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +75,11 @@ def audit_share(counts: Audits, accepted: float, worth: float, floor: float = FL
 def usual_share(accepted: int) -> float:
     """The share of so many answers that comes to be audited where none is found wrong."""
     return min(MANY, max(LEAST, FEW / max(1, accepted), ROOT / sqrt(max(1, accepted))))
+
+
+def most_share(accepted: int) -> float:
+    """The same where many answers come at once: the first audits are counted only after others were asked for."""
+    return max(usual_share(accepted), MANY * min(1.0, UNSEEN / max(1, accepted)))
 
 
 def misses(counts: Audits, floor: float) -> float:

@@ -5,7 +5,9 @@ which is put by in between, so that a batch of hours takes nobody's place; whate
 is written down. Who waits for a line is ready once its lot has ended, and finds the answer in the lot's blob (`fleet.lines`).
 
 A line's money is held until its batch has ended. What an answer cost is booked then, as a guess that gives way to the verdict on
-it; what was not run costs nothing. A batch that cannot be asked for any more is booked at its worst.
+it; what was not run costs nothing. A batch that cannot be asked for any more is booked at its worst. Of one that is not back in
+time, whatever its vendor does, the lines are given back: they are booked at their worst, as guesses, and go on, and it is looked
+at for the truth about them alone.
 """
 
 from __future__ import annotations
@@ -14,17 +16,17 @@ import asyncio
 import contextlib
 import json
 import logging
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 
-from fleet.choices import answered
+from fleet.batch_books import charge_of, found_out, given_back, unsettled_of
 from fleet.config import FleetConfig
 from fleet.context import Context, passes
-from fleet.entries import Draft, Unsettled, charge
+from fleet.entries import Unsettled, charge
 from fleet.errors import JobNotFoundError, ProviderError
 from fleet.jobs import JobStatus
-from fleet.ledger import UNCHECKED, LedgerEntry
 from fleet.lines import Route, Sent, lot_blob, read_answers, read_lines, remove_lines, write_answers
 from fleet.providers.base import BatchProvider, BatchStanding, Completion, Provider
 from fleet.runner import NotOurs
@@ -37,6 +39,8 @@ logger = logging.getLogger(__name__)
 
 #: Vendors end a batch within a day; for so long it is looked at.
 GIVEN_UP_S = 26 * 3_600.0
+#: Of the time that is kept for asking at once (`back_s`), what the vendor has to give back a batch that it was told to cancel.
+FOR_THE_VENDOR = 0.5
 #: Looks in a row that say that a batch is not known, or whose answers cannot be read, before that is believed.
 LOOKS_TO_BELIEVE = 5
 #: Tries of sending a batch, and longest wait between two.
@@ -65,6 +69,8 @@ class State:
     #: The blob that says what became of its lines, once there is one, and the vendor's ids of its files.
     answers: str | None = None
     files: tuple[str, ...] = ()
+    #: The blob with the lines that were given back before it had ended.
+    given: str | None = None
 
     def written(self) -> str:
         return json.dumps(asdict(self))
@@ -72,8 +78,14 @@ class State:
     @classmethod
     def of(cls, trail: str) -> State:
         data = json.loads(trail or "{}")
-        files = tuple(data.get("files", ()))
-        return cls(data.get("since", 0.0), data.get("handle"), data.get("failed", 0), data.get("answers"), files)
+        return cls(
+            data.get("since", 0.0),
+            data.get("handle"),
+            data.get("failed", 0),
+            data.get("answers"),
+            tuple(data.get("files", ())),
+            data.get("given"),
+        )
 
 
 class VendorBatches:
@@ -129,6 +141,8 @@ class _Look:
     async def go(self) -> dict[str, str]:
         if self._state.answers is not None:
             return await self._book(self._state.answers)
+        if self._state.given is not None:
+            await self._let_go(self._state.given)
         if self._batches is None or self._model is None or self._claim.kills >= MOST_KILLS:
             return await self._lost()
         try:
@@ -179,11 +193,10 @@ class _Look:
         if time.time() - self._state.since > GIVEN_UP_S:
             return await self._lost()
         if await self._over():
-            try:
-                await batches.cancel(standing.handle)
-            except ProviderError as error:
-                logger.info("a batch could not be cancelled, which is tried again: %s", error)
+            await self._cancel(batches, standing.handle)
         self._state = replace(self._state, failed=0)
+        if self._too_late_in_s() <= 0:
+            return await self._give_back()
         await self._again(self._lanes.poll_s)
         raise NotOurs("its batch has not ended")
 
@@ -202,14 +215,53 @@ class _Look:
             # It says itself that it began nothing, and each line, asked at once, will tell whom it concerns what ails it.
             return await self._close({}, None, error)
         believed = error.kind in ("not_found", "malformed") and state.failed + 1 >= LOOKS_TO_BELIEVE
-        if state.handle is not None and (believed or time.time() - state.since > GIVEN_UP_S):
+        given_up = time.time() - state.since > GIVEN_UP_S
+        if (state.handle is not None and (believed or given_up)) or (state.given is not None and given_up):
             return await self._lost()
+        if self._batches is not None and state.handle is not None and await self._over():
+            await self._cancel(self._batches, state.handle)
         self._state = replace(state, failed=state.failed + 1)
+        if self._too_late_in_s() <= 0:
+            return await self._give_back()
         asked = error.retry_after or self._lanes.poll_s * 2 ** min(state.failed, 6)
         await self._again(min(asked, max(LONGEST_WAIT_S, self._lanes.poll_s)))
         raise NotOurs(str(error))
 
+    async def _cancel(self, batches: BatchProvider, handle: str) -> None:
+        try:
+            await batches.cancel(handle)
+        except ProviderError as error:
+            logger.info("a batch could not be cancelled: %s", error, extra={"subtask": self._claim.id})
+
+    def _too_late_in_s(self) -> float:
+        """Seconds until the lines are given back although their batch has not ended; they are, once."""
+        if self._state.given is not None:
+            return math.inf
+        return self._route.due - self._lanes.back_s * (1 - FOR_THE_VENDOR) - time.time()
+
+    async def _give_back(self) -> dict[str, str]:
+        """Write down which lines are not waited for any longer; they go on at the next look, by whoever holds the claim then."""
+        logger.warning("a batch is not back in time; its lines are asked at once", extra={"subtask": self._claim.id})
+        name = lot_blob(self._route.job, self._claim.id, self._claim.fence)
+        sent = given_back(await self._unsettled())
+        await asyncio.to_thread(write_answers, self._context.blobs, name, sent)
+        failpoint("given_back")
+        self._state = replace(self._state, given=name)
+        await self._again(0)
+        raise NotOurs("its lines are given back")
+
+    async def _let_go(self, name: str) -> None:
+        """Book lines that are given back as if all were run, then let them go on. Safe to repeat."""
+        if not await self._lots.members(self._claim.id):
+            return
+        await self._settle([charge_of(one, wanted=False) for one in await asyncio.to_thread(self._read, name)])
+        failpoint("booked_back")
+        if not await self._lots.dismiss(self._claim, name):
+            raise NotOurs("the claim was lost before its lines could go on")
+        failpoint("dismissed")
+
     async def _again(self, seconds: float) -> None:
+        seconds = min(seconds, max(0.0, self._too_late_in_s()))
         written = await self._lots.put_by(self._claim, self._state.written(), seconds)
         if not written and self._begun is not None and self._batches is not None:
             # Whoever has the claim now may have begun another: of two batches the one that nobody knows of is not to be paid.
@@ -231,15 +283,7 @@ class _Look:
         What is written counts only once the trail names it: a worker that lost its claim may have looked too early.
         `standing`: the batch, None where none was begun. `otherwise`: what befell lines of which nothing is said.
         """
-        assert self._model is not None  # noqa: S101  without it nothing is asked
-        sent = []
-        for unsettled in await self._unsettled():
-            draft, found = unsettled.draft(), answers.get(unsettled.lost.call_id, otherwise)
-            if isinstance(found, Completion):
-                call = answered(self._context.config, draft, found)
-                sent.append(Sent(call.entry, unsettled.record, call.completion))
-            else:
-                sent.append(Sent(_without_answer(draft, found), unsettled.record, None))
+        sent = found_out(await self._unsettled(), answers, otherwise, self._context.config)
         name = lot_blob(self._route.job, self._claim.id, self._claim.fence)
         await asyncio.to_thread(write_answers, self._context.blobs, name, sent)
         failpoint("collected")
@@ -250,29 +294,27 @@ class _Look:
 
     async def _book(self, name: str) -> dict[str, str]:
         """Book all lines, then let those go on who wait for them. Safe to repeat."""
-        sent = await asyncio.to_thread(read_answers, self._context.blobs, name)
+        sent = await asyncio.to_thread(self._read, name)
         status = await self._job_status()
-        wanted = status is not None and not status.final
-        charges = [_charge(one, wanted=wanted) for one in sent]
-        for start in range(0, len(charges), SHARD):
-            await self._context.store.settle(charges[start : start + SHARD])
+        wanted = self._state.given is None and status is not None and not status.final
+        await self._settle([charge_of(one, wanted=wanted) for one in sent])
         failpoint("settled")
         await asyncio.to_thread(remove_lines, self._context.blobs, self._route.job, [one.entry.call_id for one in sent])
-        return await self._end(name)
+        # Whoever asks again after its lines were given back finds that they were, whatever came of them since.
+        return await self._end(self._state.given or name)
 
     async def _lost(self) -> dict[str, str]:
         """Nobody can say what became of it: every line may have been run, and is booked at its worst."""
         if self._batches is not None and self._state.handle is not None:
-            try:
-                await self._batches.cancel(self._state.handle)
-            except ProviderError as error:
-                logger.warning("a batch that is given up could not be cancelled: %s", error)
+            await self._cancel(self._batches, self._state.handle)
         if (await self._context.store.fields(self._claim.id, "fence"))[0] != str(self._claim.fence):
             raise NotOurs("the claim was lost before the batch was given up")
-        lost = [charge(unsettled.lost, unsettled.record) for unsettled in await self._unsettled()]
-        for start in range(0, len(lost), SHARD):
-            await self._context.store.settle(lost[start : start + SHARD])
+        await self._settle([charge(unsettled.lost, unsettled.record) for unsettled in await self._unsettled()])
         return await self._end()
+
+    async def _settle(self, charges: list[Charge]) -> None:
+        for start in range(0, len(charges), SHARD):
+            await self._context.store.settle(charges[start : start + SHARD])
 
     async def _end(self, answers: str = "") -> dict[str, str]:
         if not await self._context.store.finish(self._claim, "ok", answers):
@@ -283,29 +325,18 @@ class _Look:
         return {"id": self._claim.id, "status": "ok"}
 
     async def _unsettled(self) -> list[Unsettled]:
-        """The lines of the lot whose end is not written."""
+        """The lines of the lot whose end is not written; of those that were given back the truth is not."""
+        if self._state.given is not None:
+            return unsettled_of(await asyncio.to_thread(self._read, self._state.given))
         members = await self._lots.members(self._claim.id)
         notes = map(Unsettled.of, await self._context.store.unsettled(self._route.job))
         return [one for one in notes if one.lost.lane == "batch" and one.lost.subtask in members]
+
+    def _read(self, name: str) -> list[Sent]:
+        return read_answers(self._context.blobs, name)
 
     async def _job_status(self) -> JobStatus | None:
         try:
             return (await self._context.jobs.load(self._route.job)).status
         except JobNotFoundError:
             return None
-
-
-def _without_answer(draft: Draft, error: ProviderError | None) -> LedgerEntry:
-    """The entry of a line that has no answer; one of which nothing is said was not run."""
-    if error is None:
-        return draft.failed("cancelled", maybe_billed=False)
-    return draft.failed(error.kind, maybe_billed=error.maybe_billed, request_id=error.request_id)
-
-
-def _charge(sent: Sent, *, wanted: bool) -> Charge:
-    """What is booked of a line: its answer's cost until somebody has judged the answer; `wanted`: somebody will."""
-    if sent.completion is None:
-        return charge(sent.entry, sent.record)
-    reason = UNCHECKED if wanted else "cancelled"
-    entry = sent.entry.model_copy(update={"status": "failed", "reason": reason})
-    return replace(charge(entry, sent.record), provisional=wanted)

@@ -18,6 +18,9 @@ costs one dictionary look-up. The names are the steps of a subtask's life, in or
 | joined | a subtask waits for its batch |
 | uploaded | the vendor has the file of a batch, there is no batch of it |
 | batched | the vendor has the batch, its id is not written |
+| given_back | the lines of a late batch are written down, nothing of that is booked |
+| booked_back | they are booked at their worst, none of them goes on |
+| dismissed | they go on, and what they really cost is still to come |
 | collected | the answers of a batch are written, none of them is booked |
 | settled | they are booked, none of those that wait for them is ready |
 | finished | the end is written, the message is not acknowledged and its chord part not counted |
@@ -44,6 +47,9 @@ NAMES = (
     "joined",
     "uploaded",
     "batched",
+    "given_back",
+    "booked_back",
+    "dismissed",
     "collected",
     "settled",
     "finished",

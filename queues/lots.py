@@ -46,7 +46,7 @@ class Lots:
         return Refused.of(await self._call("join", *what))
 
     async def output_of(self, subtask: str) -> str | None:
-        """What the lot that a subtask has last joined ended with; None: it has not ended, or ended long ago."""
+        """What the lot that a subtask has last joined has for it; None: it still waits, or the lot ended long ago."""
         (lot,) = await self._store.fields(subtask, "lot")
         return None if lot is None else (await self._store.fields(lot, "output"))[0]
 
@@ -64,6 +64,10 @@ class Lots:
     async def put_by(self, claim: Claim, trail: str, seconds: float) -> bool:
         """Let a claimed subtask rest, nobody woken for it until then. False: the claim was lost."""
         return bool(await self._call("snooze", claim.id, claim.fence, trail, round(seconds * 1000)))
+
+    async def dismiss(self, claim: Claim, output: str) -> bool:
+        """Let all go on who wait for a claimed lot, which has `output` for them and itself goes on. False: the claim was lost."""
+        return bool(await self._call("dismiss", claim.id, claim.fence, output))
 
     async def unended(self, job: str) -> list[str]:
         """The lots of a job that have not ended."""

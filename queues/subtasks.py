@@ -18,7 +18,7 @@ class State(StrEnum):
 
     | state | moved on by |
     |---|---|
-    | waiting | `finish` of its last need, or of its lot -> ready; for the body of a gate -> queued (its chord delivers it) |
+    | waiting | `finish` of its last need or lot, or its `dismiss` -> ready; a gate's body -> queued (its chord delivers it) |
     | ready | `release` by the dispatcher -> queued; `claim` by an earlier message -> running |
     | queued | `claim` by a worker -> running; no worker in time, or put by until now: `reconcile` -> ready |
     | running | `finish` -> final; `hand_on`, claim expired: `reconcile` -> ready; `join` a lot -> waiting; `snooze` -> queued |

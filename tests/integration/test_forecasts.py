@@ -14,7 +14,9 @@ from fleet.evidence import Evidence
 from fleet.forecast import Forecast, forecast
 from fleet.jobs import JobSpec, JobStatus
 from fleet.sampling import evidence_of, sample_job, spread
+from tests.integration.test_vendor_batches import run
 from tests.support.bench import BREAKS, GOOD, Bench, config, on_bench
+from tests.support.lanes import LanesSim, lanes_config
 from tests.support.sim import RunningSim
 from tests.support.valkey import Valkey
 
@@ -105,6 +107,37 @@ def test_the_true_cost_lies_inside_and_a_sample_narrows_it_down(
             assert width(known) < 6, known.cost_nano_usd
 
     on_bench(scenario, valkey, tmp_path, on, sim=sim.url)
+
+
+@pytest.mark.parametrize("share", [0.0, "auto"])
+@pytest.mark.parametrize("deadline", ["9m", "24h"])
+def test_a_job_with_time_costs_what_its_plan_says_and_its_sample_is_asked_at_once(
+    deadline: str, share: float | str, valkey: Valkey, tmp_path: Path, vendor: LanesSim
+) -> None:
+    on = lanes_config(audit={"share": share})
+
+    async def scenario(fleet: Bench) -> None:
+        asked = {"name": "later", "items": items(24), "steps": [CLASSIFY, EXTRACT], "deadline": deadline}
+        spec = JobSpec.model_validate(asked)
+        works = measure(spec, list(spec.items), 24, on)
+        guessed = forecast(works, {}, on)
+        known = forecast(works, await sampled(fleet, spec, 4, on), on)
+        at_once = [request for request in fleet.provider.asked if request.service_tier is None]
+        assert len(at_once) == 8
+        job = await run(fleet, **asked)
+        ledger = await fleet.ledger(job.id)
+        work = {entry.lane for entry in ledger if entry.role == "work"}
+        audits = {entry.lane for entry in ledger if entry.role == "audit"}
+        assert work == {"flex" if deadline == "9m" else "batch"}
+        assert audits <= {"flex"}
+        cost = sum(entry.cost_nano_usd for entry in ledger)
+        assert {step.lane for step in guessed.steps} == work
+        if share == 0.0:
+            assert width(known) < 6, known.cost_nano_usd
+        for plan in (guessed, known):
+            assert inside(plan, cost), (cost, plan.cost_nano_usd)
+
+    on_bench(scenario, valkey, tmp_path, on, sim=vendor.sim.url)
 
 
 def inside(told: Forecast, cost: float) -> bool:

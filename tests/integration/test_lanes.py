@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from fleet import lanes
+from fleet import choices, executor, lanes
 from fleet.errors import BadInputError
 from fleet.jobs import JobStatus
+from fleet.providers.base import Completion, ModelRequest, Started
+from fleet.providers.failures import timed_out
 from tests.support.bench import BREAKS, Bench, books, on_bench
 from tests.support.lanes import LanesSim, lanes_config, price_of
 from tests.support.valkey import Valkey
@@ -72,6 +76,57 @@ def test_flex_without_room_is_asked_again_and_then_the_standard(
             calls = [entry for entry in ledger if entry.subtask == f"{job.id}/sort/{number}"]
             told = [(entry.lane, entry.reason, entry.cost_nano_usd > 0) for entry in calls]
             assert told == [("flex", "unavailable", False)] * 3 + [("standard", None, True)]
+        assert await fleet.money(job.id) == (books(ledger, vendor.charges(job.id), job.id), 0)
+
+    _with(scenario, valkey, tmp_path, vendor, batch=False)
+
+
+def test_flex_that_waits_at_the_vendor_ends_early_enough_for_a_call_at_once(
+    valkey: Valkey, tmp_path: Path, vendor: LanesSim, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario(fleet: Bench) -> None:
+        late = [0.0]
+        monkeypatch.setattr(choices, "time", SimpleNamespace(time=lambda: time.time() + late[0]))
+        monkeypatch.setattr(
+            executor, "time", SimpleNamespace(time=lambda: time.time() + late[0], monotonic=time.monotonic)
+        )
+        whole = fleet.provider.complete
+
+        async def queued(request: ModelRequest, started: Started | None = None) -> Completion:
+            if request.service_tier != "flex":
+                return await whole(request, started)
+            fleet.provider.asked.append(request)
+            late[0] += request.timeout_s
+            raise timed_out("openai", request.timeout_s)
+
+        monkeypatch.setattr(fleet.provider, "complete", queued)
+        job = await fleet.run(await fleet.submit(items=TICKETS[:1], steps=[SORT], deadline=301))
+        assert job.status is JobStatus.COMPLETED
+        assert [(entry.lane, entry.reason) for entry in await fleet.ledger(job.id)] == [
+            ("flex", "timeout"),
+            ("standard", None),
+        ]
+        flex, plain = fleet.provider.asked
+        # Three times as long as a call at once may take would be 360 s.
+        assert 180 < flex.timeout_s <= 301 - 120
+        assert plain.timeout_s == 120
+        assert late[0] + plain.timeout_s <= 301
+        assert (await fleet.money(job.id))[1] == 0
+
+    _with(scenario, valkey, tmp_path, vendor, batch=False)
+
+
+def test_flex_whose_permit_came_too_late_is_asked_at_once(
+    valkey: Valkey, tmp_path: Path, vendor: LanesSim, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(choices, "time", SimpleNamespace(time=lambda: time.time() + 80))
+
+    async def scenario(fleet: Bench) -> None:
+        job = await fleet.run(await fleet.submit(items=TICKETS, steps=[SORT], deadline=300, budget_usd=1))
+        assert job.status is JobStatus.COMPLETED
+        assert {(request.service_tier, request.timeout_s) for request in fleet.provider.asked} == {(None, 120)}
+        ledger = await fleet.ledger(job.id)
+        assert {(entry.lane, entry.answered_service_tier) for entry in ledger} == {("standard", "default")}
         assert await fleet.money(job.id) == (books(ledger, vendor.charges(job.id), job.id), 0)
 
     _with(scenario, valkey, tmp_path, vendor, batch=False)

@@ -91,6 +91,33 @@ def test_a_lot_that_is_full_by_size_or_was_claimed_takes_nobody_in(valkey: Valke
     asyncio.run(scenario())
 
 
+def test_a_lot_lets_all_go_on_and_itself_goes_on(valkey: Valkey) -> None:
+    async def scenario() -> None:
+        async with open_store(valkey) as store:
+            lots = Lots(store)
+            first, second = await ready(store, 2)
+            for claim in (first, second):
+                assert await lots.join(claim, FAMILY, 1, "its trail", intent(claim)) is None
+            earlier = await claimed(store, "lots/j.0.1", "coordinator")
+            assert await lots.put_by(earlier, "", 60)
+            carrier = await claimed(store, "lots/j.0.1", "coordinator")
+            assert not await lots.dismiss(earlier, "too late"), "another has the claim"
+            assert await lots.members("lots/j.0.1") == {first.id, second.id}
+            for _ in range(2):  # the reply was lost
+                assert await lots.dismiss(carrier, "what it has for them")
+            assert {one.id for one in await store.release("nano", 9)} == {first.id, second.id}
+            assert (await claimed(store, first.id)).trail == "its trail"
+            assert await lots.output_of(first.id) == "what it has for them"
+            assert await lots.unended("j") == ["lots/j.0.1"]
+            assert await lots.members("lots/j.0.1") == set()
+            assert (await store.quota("j"))[2] == 10, "what they hold is none of its business"
+            assert await store.finish(carrier, "ok", "its end")
+            assert await state(store, second.id) == [State.QUEUED, "nano"], "it is not woken twice"
+            assert await lots.unended("j") == []
+
+    asyncio.run(scenario())
+
+
 def test_nobody_joins_without_claim_money_or_a_job_that_runs(valkey: Valkey) -> None:
     async def scenario() -> None:
         async with open_store(valkey) as store:

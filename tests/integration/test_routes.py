@@ -12,7 +12,7 @@ import pytest
 
 from fleet.config import FleetConfig
 from fleet.jobs import JobStatus, Step
-from fleet.ledger import LedgerEntry
+from fleet.ledger import Compared, LedgerEntry
 from fleet.routes import Route, Routes, arms_of
 from fleet.routing import START
 from fleet.sim.settings import SimSettings
@@ -184,6 +184,21 @@ def test_a_kind_may_be_called_anything(valkey: Valkey) -> None:
             assert all(route.arms["nano", "mini"].accepted == pytest.approx(1) for route in found)
             fleets = arms_of(await Lessons(store.link, store.namespace).read("", "*"))
             assert fleets["nano", "mini"].n == pytest.approx(4, rel=0.01)
+
+    asyncio.run(scenario())
+
+
+def test_what_a_lane_took_off_is_not_learned(valkey: Valkey) -> None:
+    async def scenario() -> None:
+        async with open_store(valkey) as store:
+            routes = Routes(config(), Lessons(store.link, store.namespace))
+            half = entry("acme", "topic", "nano", cost=500).model_copy(update={"compared": Compared(lane_saved=500)})
+            for number, its in enumerate((half, entry("acme", "topic", "nano", cost=1_000))):
+                lessons = routes.taught(its)
+                await store.settle([Charge("r", f"c-{number}", "{}", "j", "", 0, lessons=lessons)])
+            (route,) = await routes.look("acme")
+            arm = route.arms["nano", START]
+            assert arm.cost / arm.n == pytest.approx(1_000)
 
     asyncio.run(scenario())
 

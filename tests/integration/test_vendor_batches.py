@@ -186,7 +186,7 @@ def test_what_is_not_back_in_time_is_taken_back_and_asked_at_once(
     async def scenario(fleet: Bench) -> None:
         job_id = await fleet.submit(items=TICKETS, steps=[SORT], deadline="24h")
         async with working(fleet):
-            await eventually(lambda: _at_the_vendor(fleet, job_id), "a batch that runs")
+            await eventually(lambda: at_the_vendor(fleet, job_id), "a batch that runs")
             (wait,) = await fleet.client.waits(job_id)
             assert (wait.tier, wait.subtasks, wait.reason) == ("nano", len(TICKETS), "batch")
             late[0] = 86_400 - 299  # it is taken back 300 s before it is due
@@ -384,7 +384,7 @@ async def _true(value: bool) -> bool:
     return value
 
 
-async def _at_the_vendor(fleet: Bench, job_id: str) -> bool:
+async def at_the_vendor(fleet: Bench, job_id: str) -> bool:
     """Whether the one lot of a job has a batch, and all its lines."""
     lots = await fleet.runtime.lots.unended(job_id)
     trails = [(await fleet.runtime.store.fields(lot, "trail"))[0] for lot in lots]

@@ -90,7 +90,10 @@ def test_who_else_is_asked_about_answers() -> None:
     step = {"id": "a", "each": "items", "tier": "nano", "prompt": "A", "check": judge}
     found = works([{"text": ""}], 1_000, steps=[step], holdout={"share": 0.1, "at_most": 20})["a"]
     assert found.checked
-    assert [(tier, share) for tier, share, _ in found.looks] == [("mini", 0.5), ("flagship", 0.02)]
+    assert [(look.tier, look.share, look.audit) for look in found.looks] == [
+        ("mini", 0.5, False),
+        ("flagship", 0.02, False),
+    ]
     above = step | {"tier": "flagship", "check": None}
     assert works([{"text": ""}], 10, steps=[above], holdout={})["a"].looks == ()
 

@@ -10,15 +10,18 @@ import pytest
 
 from fleet.config import FleetConfig
 from fleet.errors import BadInputError
-from fleet.estimate import Work
+from fleet.estimate import Look, Work
 from fleet.evidence import START, Evidence, Seen, from_history, from_ledger
 from fleet.forecast import Forecast, Range, forecast, scaled
 from fleet.jobs import JobSpec, Outcome
 from fleet.sampling import evidence_of, sample_job, spread
 from tests.support.bench import config
+from tests.support.lanes import lanes_config
 from tests.unit.test_counterfactual import entry
 
 CONFIG = config()
+#: Its models are served as flex with a minute left, and in batches with ten of which five are kept.
+LANES = lanes_config()
 LADDER = ("nano", "mini", "flagship")
 
 
@@ -104,10 +107,77 @@ def test_a_review_reads_what_was_written_and_condenses_what_is_too_much() -> Non
 
 
 def test_judges_audits_and_the_holdout_are_paid_too() -> None:
-    plain, looked_at = (told([work(looks=looks)]).steps[0] for looks in ((), (("flagship", 0.5, 60),)))
+    plain, looked_at = (
+        told([work(looks=looks)]).steps[0] for looks in ((), (Look("flagship", 0.5, output_tokens=60),))
+    )
     assert looked_at.calls.typical - plain.calls.typical == pytest.approx(50, abs=5)
     more = looked_at.cost_nano_usd.typical - plain.cost_nano_usd.typical
     assert more == pytest.approx(50 * (1_050 * 2_000 + 60 * 10_000), rel=0.2)
+
+
+def lane_of(told_: Forecast) -> str:
+    (step,) = told_.steps
+    return step.lane
+
+
+def test_a_step_with_a_deadline_costs_what_its_lane_does() -> None:
+    plain, flex, batch, near = (told([work(due_s=due_s)], on=LANES) for due_s in (None, 500.0, 86_400.0, 10.0))
+    assert [lane_of(one) for one in (plain, flex, batch, near)] == ["standard", "flex", "batch", "standard"]
+    for cheaper in (flex, batch):
+        assert cheaper.cost_nano_usd.typical == pytest.approx(0.5 * plain.cost_nano_usd.typical, rel=0.12)
+        assert cheaper.cost_nano_usd.low == pytest.approx(0.5 * plain.cost_nano_usd.low, rel=0.2)
+    assert near.cost_nano_usd.typical == plain.cost_nano_usd.typical
+    assert flex.time_s.typical > 1.5 * plain.time_s.typical
+    assert lane_of(told([work(due_s=86_400.0)])) == "standard", "the models have no other"
+
+
+def test_a_batch_may_take_the_day_that_the_vendor_has_and_no_longer_than_until_it_is_taken_back() -> None:
+    long, short = (told([work(due_s=due_s, ladder=("nano",))], on=LANES) for due_s in (7 * 86_400.0, 700.0))
+    assert 86_400 <= long.time_s.high < 86_400 + 600
+    assert long.time_s.low < 600 < long.time_s.typical
+    assert long.batches_until_s == 7 * 86_400 - 300
+    # Of what has 400 s, much is taken back, and asked at once: as flex, as that is still in time then.
+    assert 400 <= short.time_s.high < 500
+    assert short.batches_until_s == 400
+    document = LANES.model_dump(mode="json")
+    document["lanes"]["flex_from_s"] = 500
+    at_once = told([work(due_s=700.0, ladder=("nano",))], on=FleetConfig.model_validate(document))
+    assert at_once.cost_nano_usd.typical > 1.1 * short.cost_nano_usd.typical
+    assert told([work()], on=LANES).batches_until_s is None
+
+
+def test_what_needs_a_batch_has_the_lane_that_is_left() -> None:
+    first, second = told([work("a", due_s=1_000.0), work("b", needs=("a",), due_s=1_000.0)], on=LANES).steps
+    assert first.lane == "batch"
+    assert second.lane == "flex"
+
+
+def test_a_sample_that_was_asked_at_once_tells_what_a_lane_costs() -> None:
+    seen = Evidence("sample", {("nano", START): Seen(50, 50, 50 * 9_000.0, 50 * 9_000.0**2)})
+    for due_s, factor in ((None, 1.0), (500.0, 0.5), (86_400.0, 0.5)):
+        (step,) = told([work(due_s=due_s)], {"a": seen}, LANES).steps
+        assert step.cost_nano_usd.typical == pytest.approx(factor * 100 * 9_000, rel=0.12)
+
+
+def test_audits_take_flex_where_the_flagship_has_it() -> None:
+    audits = (Look("flagship", 0.5, output_tokens=60, audit=True),)
+    looked_at, plain = (told([work(looks=looks)], on=LANES).cost_nano_usd.typical for looks in (audits, ()))
+    at_once = told([work(looks=audits)]).cost_nano_usd.typical - told([work()]).cost_nano_usd.typical
+    assert looked_at - plain == pytest.approx(0.5 * at_once, rel=0.2)
+    near = told([work(looks=audits, due_s=10.0)], on=LANES).cost_nano_usd.typical
+    assert near - plain == pytest.approx(at_once, rel=0.2)
+
+
+def test_audits_that_go_by_what_was_found_may_be_none_and_may_be_many() -> None:
+    auto = (Look("flagship", 0.1, most_share=0.25, audit=True),)
+    (step,) = told([work(looks=auto)]).steps
+    (bare,) = told([work()]).steps
+    assert step.cost_nano_usd.low == pytest.approx(bare.cost_nano_usd.low, rel=0.5)
+    assert step.calls.low <= 102
+    assert step.calls.high >= 124
+    seen = {("nano", START): Seen(500, 500, 500 * 9_000.0)}
+    (known,) = told([work(looks=auto)], {"a": Evidence("history", seen)}).steps
+    assert known.calls.high < 120
 
 
 def test_limits_places_and_chains_make_the_time() -> None:
@@ -210,6 +280,11 @@ def test_a_sample_has_what_runs_once_per_item_and_what_that_needs() -> None:
     assert [step.id for step in small.steps] == ["rules", "a"]
     assert (small.items, small.review, small.holdout, small.webhook) == (("one", "two"), None, None, None)
     assert small.budget_usd == Decimal("0.05")
+    timed = spec.model_copy(
+        update={"deadline": 86_400.0, "steps": tuple(one.model_copy(update={"deadline": 60.0}) for one in spec.steps)}
+    )
+    hurried = sample_job(timed, ["one"], Decimal(1))
+    assert [hurried.deadline, *(step.deadline for step in hurried.steps)] == [None, None, None]
     with pytest.raises(BadInputError, match="nothing to sample"):
         sample_job(spec.model_copy(update={"steps": spec.steps[:1]}), ["one"], Decimal(1))
     images = JobSpec.model_validate(

@@ -15,6 +15,7 @@ from fleet.lane_settings import LanesConfig
 from fleet.lanes import (
     FLEX_WAITS_S,
     asked_as,
+    audit_lane,
     cache_key,
     check_deadlines,
     due_s,
@@ -46,7 +47,15 @@ DEADLINE: TypeAdapter[float] = TypeAdapter(Deadline)
     ],
 )
 def test_the_cheapest_lane_that_is_in_time(left_s: float | None, model: ModelConfig, batches: bool, lane: str) -> None:
-    assert lane_of(left_s, model, LANES, batches=batches) == lane
+    assert lane_of(left_s, model, LANES, timeout_s=50, batches=batches) == lane
+
+
+def test_flex_is_taken_only_where_a_call_at_once_is_in_time_behind_it() -> None:
+    assert lane_of(599, BOTH, LANES, timeout_s=300, batches=False) == "standard"
+    assert lane_of(600, BOTH, LANES, timeout_s=300, batches=False) == "flex"
+    assert audit_lane(599, FLEX, LANES, timeout_s=300) == "standard"
+    assert audit_lane(None, FLEX, LANES, timeout_s=300) == "flex"
+    assert waits_for_flex(1, 599, FLEX, LANES, timeout_s=300) is None
 
 
 def test_a_model_without_flex_that_takes_over_is_asked_at_once() -> None:
@@ -58,12 +67,12 @@ def test_a_model_without_flex_that_takes_over_is_asked_at_once() -> None:
 
 
 def test_flex_is_asked_again_a_few_times_and_only_while_there_is_time() -> None:
-    assert [waits_for_flex(refused, 5_000, FLEX, LANES) for refused in range(len(FLEX_WAITS_S) + 1)] == [
+    assert [waits_for_flex(refused, 5_000, FLEX, LANES, timeout_s=50) for refused in range(len(FLEX_WAITS_S) + 1)] == [
         *FLEX_WAITS_S,
         None,
     ]
-    assert waits_for_flex(1, 50, FLEX, LANES) is None
-    assert waits_for_flex(1, None, FLEX, LANES) is None
+    assert waits_for_flex(1, 50, FLEX, LANES, timeout_s=10) is None
+    assert waits_for_flex(1, None, FLEX, LANES, timeout_s=10) is None
 
 
 @pytest.mark.parametrize(
