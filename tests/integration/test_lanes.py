@@ -124,7 +124,7 @@ def test_flex_whose_permit_came_too_late_is_asked_at_once(
     async def scenario(fleet: Bench) -> None:
         job = await fleet.run(await fleet.submit(items=TICKETS, steps=[SORT], deadline=300, budget_usd=1))
         assert job.status is JobStatus.COMPLETED
-        assert {(request.service_tier, request.timeout_s) for request in fleet.provider.asked} == {(None, 120)}
+        assert {(request.service_tier, request.timeout_s) for request in fleet.provider.asked} == {("default", 120)}
         ledger = await fleet.ledger(job.id)
         assert {(entry.lane, entry.answered_service_tier) for entry in ledger} == {("standard", "default")}
         assert await fleet.money(job.id) == (books(ledger, vendor.charges(job.id), job.id), 0)
