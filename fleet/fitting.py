@@ -42,6 +42,8 @@ LOOK_S = 0.2
 CLAIMS = 300
 #: Vendors take no lower limit.
 LEAST_OUTPUT = 16
+#: With less of its output an answer of which nothing is known is rather cut off than whole.
+LEAST_PART = 0.02
 #: The reason of an answer that was cut off by us.
 CUT = "cut off at the output that was reserved where the budget is short; asked again with all of it"
 
@@ -170,8 +172,9 @@ class Fitting:
         return False
 
     def _affordable(self, limit: int, left: int, name: str, within: Callable[[int], Sequence[Choice]]) -> int:
-        """The highest output up to `limit` that costs no more than what is left, if there is one."""
-        return bisect_right(range(limit), left, lo=LEAST_OUTPUT + 1, key=lambda most: _amount(within(most), name)) - 1
+        """The highest output up to `limit` that costs no more than what is left, if there is one that may be of use."""
+        least = max(LEAST_OUTPUT, math.ceil(LEAST_PART * self._most))
+        return bisect_right(range(limit), left, lo=least + 1, key=lambda most: _amount(within(most), name)) - 1
 
     def _amount(self, name: str) -> int:
         return _amount(self.choices, name)

@@ -17,7 +17,8 @@ from fleet.blobs import Blobs
 from fleet.config import Frozen
 from fleet.conversation import DEFAULT_OUTPUT_TOKENS
 from fleet.items import sizes
-from fleet.routes import Routes
+from fleet.lanes import due_s
+from fleet.routes import FIRST, Routes
 from fleet.shards import Phase, Place, Shard, shard_of
 from fleet.store import COORDINATOR, Job, at_round, not_ended
 from fleet.stored import read
@@ -73,8 +74,9 @@ class Rounds:
         phase = job.phases[number]
         bodies = [Shard(1, number, shard).body_in(job.id) for shard in range(phase.shards)]
         await self._gates.open(self._root(job, Shard(1, number, 0)), bodies, width=job.width)
-        if first := await self._routes.first(phase.each, job.tenant):
-            await self._store.begin_slowly(job.id, first, number)
+        due = [(step, due_s(step, job.steps, job.spec.deadline)) for step in phase.each]
+        if tiers := await self._routes.unknown(due, job.tenant):
+            await self._store.begin_slowly(job.id, FIRST, number, tiers)
         for shard in range(min(job.window, phase.shards)):
             await self._open_shard(job, Shard(1, number, shard))
 

@@ -15,7 +15,7 @@ import asyncio
 import logging
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from random import Random
@@ -24,6 +24,7 @@ from redis.exceptions import RedisError
 
 from fleet.config import AUTO, FleetConfig
 from fleet.jobs import Step
+from fleet.lanes import lane_of
 from fleet.ledger import LedgerEntry
 from fleet.prices import Usage, cost_nano_usd
 from fleet.quality import learned
@@ -108,20 +109,25 @@ class Routes:
             return start_tier(step, self._config)
         return await self._choose(step, tenant, subtask, START) or start_tier(step, self._config)
 
-    async def first(self, steps: Sequence[Step], tenant: str) -> int:
-        """Of how many subtasks of such steps one should wait for the outcome before many follow; 0: of none.
+    async def unknown(self, steps: Iterable[tuple[Step, float | None]], tenant: str) -> tuple[str, ...]:
+        """The tiers of those steps of whose kinds little is known; with each, in how many seconds it is due (None: no deadline).
 
-        Where little is known of a kind, hundreds that start at the same moment would all start by a guess. Raises LinkError like
+        Many that start at the same moment would all start by a guess. What goes in batches does so anyway. Raises LinkError like
         `start`.
         """
-        if self._config.routing.frozen:
-            return 0
-        for step in steps:
-            if step.tier == AUTO and is_checked(step):
-                known = await self._known_of(tenant, step.label, ladder_of(step, self._config))
-                if sum(arm.n for (_, came_from), arm in known.arms.items() if came_from == START) < ENOUGH:
-                    return FIRST
-        return 0
+        found: dict[str, None] = {}
+        enough = min(ENOUGH, self._config.routing.half_life)  # their sum comes to 1.4 half-lives at most
+        for step, left_s in steps:
+            if step.tier != AUTO or not is_checked(step) or self._config.routing.frozen:
+                continue
+            tiers = ladder_of(step, self._config)
+            model, timeout_s = self._config.model_of(tiers[0])[1], self._config.tiers[tiers[0]].timeout_s
+            if lane_of(left_s, model, self._config.lanes, timeout_s=timeout_s, batches=True) == "batch":
+                continue
+            known = await self._known_of(tenant, step.label, tiers)
+            if sum(arm.n for (_, came_from), arm in known.arms.items() if came_from == START) < enough:
+                found |= dict.fromkeys(tiers)
+        return tuple(found)
 
     async def next(self, step: Step, tier: str, tenant: str, subtask: str) -> str | None:
         """The tier that answers after `tier` was rejected, None at the top. Raises LinkError like `start`."""
@@ -156,7 +162,8 @@ class Routes:
     def asked(self, entry: LedgerEntry) -> tuple[Lesson, ...]:
         """What it teaches that an accepted answer is given to an auditor, whose verdict comes later."""
         kind = entry.kind or entry.step or ""
-        self._asked[_shelf(entry), book_of(kind), entry.tier] += 1
+        if self._config.audit_share(kind) == "auto":
+            self._asked[_shelf(entry), book_of(kind), entry.tier] += 1
         return (self._lesson(_shelf(entry), kind, {f"asked:{entry.tier}": 1.0}),)
 
     def judged(self, tenant: str, kind: str, tier: str, right: bool, before: bool | None) -> tuple[Lesson, ...]:
@@ -179,7 +186,8 @@ class Routes:
         accepted = sum(arm.accepted for (its, _), arm in known.arms.items() if its == tier)
         # An audit costs about what an answer of the last tier does.
         worth = sum(arm.cost for arm in known.arms.values()) / max(1.0, known.beliefs.cost[-1, len(tiers) - 1])
-        floor = self._config.floor(step.label) or FLOOR
+        floor = self._config.floor(step.label)
+        floor = FLOOR if floor is None else floor
         counts = known.audits.get(tier, Audits())
         asked = max(counts.asked, counts.audited) + self._asked[tenant, book_of(step.label), tier]
         return audit_share(replace(counts, asked=asked), accepted, worth, floor)
@@ -223,6 +231,7 @@ class Routes:
         except RedisError as error:
             # What is known goes on being used; the store's absence is told by whoever needs it.
             logger.info("routes are not up to date: %s", error)
+        finally:
             known.reading, known.at = False, time.monotonic()
 
     async def _read(self, key: tuple[str, str, tuple[str, ...]]) -> None:

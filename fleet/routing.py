@@ -213,8 +213,8 @@ def choose(known: Beliefs, came_from: str, dice: Random | None) -> str | None:
 def _probed(known: Beliefs, at: int, first: int, dice: Random) -> int:
     """The chosen tier, or now and then one that it skips."""
     for tier in range(at + 1, first):
-        share = PROBES * known.worth / known.cost[at, tier]
-        if tier not in known.barred and dice.random() < min(MOST_PROBED, share):
+        cost = known.cost[at, tier]
+        if tier not in known.barred and dice.random() * cost < min(MOST_PROBED * cost, PROBES * known.worth):
             return tier
     return first
 
@@ -238,7 +238,8 @@ def _costs(tiers: Sequence[str], prices: Sequence[float], book: Book) -> dict[tu
         (i, arm) for i, tier in enumerate(tiers) for s in (START, *tiers[:i]) if (arm := book.get((tier, s), NOTHING)).n
     ]
     nominal = sum(prices[i] * arm.n for i, arm in seen)
-    scale = sum(arm.cost for _, arm in seen) / nominal if nominal else 1.0
+    # What was free until now may have a price since.
+    scale = (sum(arm.cost for _, arm in seen) / nominal if nominal else 0.0) or 1.0
     found = {}
     for i, tier in enumerate(tiers):
         arms = [book.get((tier, s), NOTHING) for s in (START, *tiers[:i])]

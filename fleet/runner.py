@@ -3,8 +3,7 @@
 Where another model has to look at the answer (`fleet.looks`), the subtask is handed on to that one's tier with the answer in its
 trail, and what comes of it is decided under the next claim.
 
-Celery is unknown here: `NotOurs` says that there is nothing to do. A store that does not answer, or is full, raises
-RedisError; the claim then expires and the subtask is run again.
+Celery is unknown here. `NotOurs`: there is nothing to do. RedisError: the claim will expire and the subtask be run again.
 """
 
 from __future__ import annotations

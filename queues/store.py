@@ -1,8 +1,7 @@
 """The state of jobs and subtasks: the one place that decides what runs, what is done and what comes next.
 
-Every change is one Lua script (queues/lua), so it happens wholly or not at all; time is the server's. Payloads,
-trails and outputs are opaque text to it. Celery messages only wake workers up: one that is lost, late or doubled
-changes nothing here.
+Every change is one Lua script (queues/lua), so it happens wholly or not at all; time is the server's. Payloads, trails and
+outputs are opaque text to it. Celery messages only wake workers up: one that is lost, late or doubled changes nothing here.
 """
 
 from __future__ import annotations
@@ -70,9 +69,10 @@ class Store:
         """Let `job` take part in the fair order; `share` is its weight among its tenant's jobs."""
         await self.link.execute("HSET", self._key("j", job), "tenant", tenant, "share", share, idempotent=True)
 
-    async def begin_slowly(self, job: str, first: int, phase: int) -> None:
-        """Let only `first` subtasks of a job be out from its phase on, then twice as many as have ended, until enough have."""
-        await self.link.execute("HSET", self._key("j", job), "slow", f"{first} {phase}", idempotent=True)
+    async def begin_slowly(self, job: str, first: int, phase: int, tiers: Iterable[str]) -> None:
+        """From this phase on let `first` of a job's subtasks be out in these tiers, then twice as many as have ended."""
+        slow = f"{first} {phase} {','.join(tiers)}"
+        await self.link.execute("HSET", self._key("j", job), "slow", slow, idempotent=True)
 
     async def now(self) -> float:
         """The server's time, by which times of different processes can be told apart: seconds since 1970."""

@@ -7,7 +7,6 @@
 --       sus:TIER suspects that wait, two workers having died at each (list), each marked so in its hash ('in_line')
 --       sus:TIER:out those that run (set)
 --       sus:TIER:most how many of them may be in one worker, but for those that are to be alone there (string)
---       slow:TIER lanes of jobs that begin slowly, by when they are looked at again (zset)
 --       beat: when anybody was here last, and until when claims are not taken away after nobody was (hash)
 --       righted: what was not as it should be, by tier, since the store is there (hash)
 --       lots:JOB the latest lot of each family of its lots (hash)

@@ -5,7 +5,7 @@
 local job, id = ARGV[1], ARGV[3]
 if not hold_all(ARGV[2]) then return 0 end
 if redis.call('SISMEMBER', key('winding'), job) == 1 then return 2 end
-redis.call('HDEL', key('j', job), 'stop', 'why', 'short')
+redis.call('HDEL', key('j', job), 'stop', 'why', 'short', 'slow')
 if redis.call('EXISTS', key('s', id)) == 0 then
   redis.call('HSET', key('s', id), 'task', ARGV[4], 'payload', ARGV[6], 'cost', 1, 'needs', 0,
     'fence', int(clock[1] * 1000000 + clock[2]), 'kills', 0, 'sends', 0, 'trail', '')

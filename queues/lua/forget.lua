@@ -10,6 +10,7 @@ for i = 6, #ARGV do
   local id = ARGV[i]
   local state, gate, tier = unpack(redis.call('HMGET', key('s', id), 'state', 'gate', 'tier'))
   if gate == ARGV[3] and (state == 'final' or (state ~= 'running' and cancelled)) then
+    if state ~= 'final' then increase(key('c', job_of(id)), tier .. ':' .. state, -1) end
     redis.call('DEL', key('s', id), key('d', id))
     redis.call('ZREM', key('watch'), id)
     redis.call('SREM', key('out', tier), id)

@@ -7,7 +7,7 @@
 -- ARGV[6] tier   ARGV[7] most   ARGV[8] unsent_ms: how long until it counts as never sent
 -- ARGV[9] 1: the work goes elsewhere in an outage   ARGV[10…] all tiers whose work waits for this account
 -- A job that begins slowly has at first so many out, then twice as many as have ended, until enough have: what comes of the first
--- tells where the others should go. Such a lane is set aside as long as it may send nothing, and looked at again in a moment.
+-- tells where the others should go. A lane that may send nothing is passed over, and has its turn a little after its equals.
 -- Reply: flat list of id, task, gate, gate_index (empty strings where there is none).
 local tier, most, unsent_ms = ARGV[6], tonumber(ARGV[7]), tonumber(ARGV[8])
 local workers, backlog, virtual = key('w', tier), key('b', tier), key('v', tier)
@@ -117,40 +117,37 @@ local function take_suspects()
   end
 end
 
-local aside, AGAIN_MS, MOST_LANES, ENOUGH = key('slow', tier), 100, 50, 200
-local function reopen()
-  for _, lane in ipairs(redis.call('ZRANGEBYSCORE', aside, '-inf', now, 'LIMIT', 0, MOST_LANES)) do
-    redis.call('ZREM', aside, lane)
-    local tenant, job = string.match(lane, '^(.*)\n(.-)$')
-    local stopped = redis.call('HEXISTS', key('j', job), 'stop') == 1 -- all its lanes open when it is resumed
-    if not stopped and redis.call('LLEN', key('b', tier, tenant, job)) > 0 then open_lane(tier, tenant, job) end
-  end
-end
--- How many more of a job that begins slowly may be out. `slow`: how many at first, and in which of its phases; `since`: that, and
--- how many had ended when it began.
+-- How many more of a job that begins slowly may be out. `slow`: how many at first, in which of its phases, and in which tiers;
+-- `since`: that, and how many had ended when it began, or that it is over.
+local ENOUGH = 200
 local function may_send(job, slow, since)
+  local first, tiers = string.match(slow, '^(%d+) %d+ (.*)$')
+  local function is_meant(its) return string.find(',' .. tiers .. ',', ',' .. its .. ',', 1, true) end
+  if not is_meant(tier) then return math.huge end
   local out, ended, counts = 0, 0, redis.call('HGETALL', key('c', job))
   for i = 1, #counts, 2 do
-    local state = string.match(counts[i], ':(%l+)$')
-    if state == 'queued' or state == 'running' then out = out + counts[i + 1] end
-    if state == 'final' then ended = ended + counts[i + 1] end
+    local its, state = string.match(counts[i], '^(.*):(%l+)$')
+    if its and is_meant(its) then
+      if state == 'queued' or state == 'running' then out = out + counts[i + 1] end
+      if state == 'final' then ended = ended + counts[i + 1] end
+    end
   end
-  local phase, before = string.match(since or '', '^(.*) (%d+)$')
-  if phase ~= slow then
+  local began, before = string.match(since or '', '^(.*) (%w+)$')
+  if began ~= slow then
     before = ended
     redis.call('HSET', key('j', job), 'slow_since', slow .. ' ' .. int(ended))
   end
-  ended = ended - before
-  if ended >= ENOUGH then
-    redis.call('HDEL', key('j', job), 'slow', 'slow_since')
+  if before == 'over' or ended - before >= ENOUGH then
+    redis.call('HSET', key('j', job), 'slow_since', slow .. ' over')
+    redis.call('HDEL', key('j', job), 'slow')
     return math.huge
   end
-  return math.max(tonumber(string.match(slow, '^%d+')), 2 * ended) - out
+  return math.max(tonumber(first), 2 * (ended - before)) - out
 end
 
 take_suspects()
-reopen()
 local met = 0
+local passed, MOST_PASSED = {}, 100
 -- Takes from a job as long as it is its turn: `until_job` and `until_tenant` are the times of those that come next.
 local function serve(tenant, lanes, job, from, until_job, tenant_from, until_tenant)
   local ids, share, weight, slow, since = {}, unpack(redis.call('HMGET', key('j', job), 'share', 'weight', 'slow', 'slow_since'))
@@ -159,7 +156,7 @@ local function serve(tenant, lanes, job, from, until_job, tenant_from, until_ten
   local may = slow and may_send(job, slow, since) or math.huge
   if may <= 0 then
     redis.call('ZREM', lanes, job)
-    redis.call('ZADD', aside, now + AGAIN_MS, tenant .. '\n' .. job)
+    passed[#passed + 1] = {tenant = tenant, job = job, at = from + 1, tenant_at = tenant_from}
     return
   end
   repeat
@@ -192,7 +189,7 @@ local function serve(tenant, lanes, job, from, until_job, tenant_from, until_ten
     redis.call('ZADD', backlog, tenant_at, tenant)
   end
 end
-while room > 0 and met < LOOKED_AT do
+while room > 0 and met < LOOKED_AT and #passed < MOST_PASSED do
   local tenants = redis.call('ZRANGE', backlog, 0, 1, 'WITHSCORES')
   if not tenants[1] then break end
   local lanes = key('b', tier, tenants[1])
@@ -203,6 +200,10 @@ while room > 0 and met < LOOKED_AT do
     serve(tenants[1], lanes, jobs[1], tonumber(jobs[2]), tonumber(jobs[4]) or math.huge,
       tonumber(tenants[2]), tonumber(tenants[4]) or math.huge)
   end
+end
+for _, lane in ipairs(passed) do
+  redis.call('ZADD', key('b', tier, lane.tenant), 'NX', lane.at, lane.job)
+  redis.call('ZADD', backlog, 'NX', lane.tenant_at, lane.tenant)
 end
 if met > 0 then take_suspects() end
 if account ~= '' then

@@ -118,17 +118,10 @@ class Bench:
         """Run what is ready until nothing is; the job then."""
         for _ in range(MAX_ROUNDS):
             released = await self.release()
-            if not released and await self._set_aside():
-                await self.runtime.store.await_ring(0.05)
-            elif not released and not await self.runtime.store.reconcile():
+            if not released and not await self.runtime.store.reconcile():
                 return await self.runtime.jobs.load(job_id)
             await asyncio.gather(*(self.perform(one, tier) for one, tier in released))
         raise AssertionError(f"the job {job_id} still moves after {MAX_ROUNDS} rounds")
-
-    async def _set_aside(self) -> bool:
-        """Whether a lane of a job that begins slowly waits for its next turn."""
-        keys = [self.runtime.store._key("slow", tier) for tier in self.runtime.tiers]
-        return any([await self.runtime.link.execute("ZCARD", key, idempotent=True) for key in keys])
 
     async def work(self) -> None:
         """Run what is ready, as soon as it is, until cancelled: for a scenario in which somebody waits for answers."""

@@ -148,3 +148,20 @@ def test_a_play_over_a_small_table_costs_little_more_than_hindsight() -> None:
     assert found["cost_over_hindsight_drift"] < 1.07
     # Two thirds of what nano lets through of the last kind is wrong.
     assert found["true_correct_minus_flagship"] > -0.01
+
+
+@pytest.mark.parametrize("barred", [(), ("nano",)])
+@pytest.mark.parametrize(
+    "book", [{}, {("nano", START): Arm(50, 0, 0.0, 50, 0)}, {("nano", START): Arm(50, 50, 0.0, 50, 50)}]
+)
+@pytest.mark.parametrize("prices", [(0, 1, 5), (0, 0, 0), (1, 0, 5), (1, 2, 5)])
+def test_models_that_cost_nothing_are_chosen_like_others(
+    prices: tuple[float, ...], book: dict[tuple[str, str], Arm], barred: tuple[str, ...]
+) -> None:
+    tiers = ("nano", "mini", "flagship")
+    known = beliefs("topic", tiers, prices, book, {}, barred)
+    dice = Random(3)
+    starts = {choose(known, START, dice) for _ in range(200)}
+    assert starts <= set(tiers) - set(barred)
+    assert choose(known, "nano", dice) in ("mini", "flagship")
+    assert choose(known, START, None) in starts
