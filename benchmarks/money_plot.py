@@ -17,8 +17,10 @@ def draw(data: dict[str, Any], path: Path) -> None:
     """Regret over time: what was spent beyond the best fixed ladders, in percent of what those cost, all kinds and each."""
     figure, panel = pyplot.subplots(figsize=(10, 5.6))
     at, kinds = data["at"], data["kinds"]
-    for kind, points in kinds.items():
-        panel.plot(at, [100 * value for value in points], linewidth=1.1, alpha=0.8, label=kind)
+    # After ten, colours come again: with other strokes.
+    for number, (kind, points) in enumerate(kinds.items()):
+        stroke = ("-", "--", "-.")[number // 10 % 3]
+        panel.plot(at, [100 * value for value in points], stroke, linewidth=1.1, alpha=0.8, label=kind)
     whole = [100 * sum(values) for values in zip(*kinds.values(), strict=True)]
     panel.plot(at, whole, color="#0b6e4f", linewidth=2.6, label="all kinds")
     panel.axhline(5, color="#222222", linewidth=0.9, linestyle=":", label="5 %")
@@ -29,7 +31,7 @@ def draw(data: dict[str, Any], path: Path) -> None:
     panel.grid(color="#e4e8ec")
     panel.set_axisbelow(True)
     panel.spines[["top", "right"]].set_visible(False)
-    panel.legend(fontsize=8, frameon=False, ncols=2, loc="upper left")
+    panel.legend(fontsize=8, frameon=False, ncols=2, loc="lower left")
     figure.tight_layout()
     figure.savefig(path, dpi=110)
     pyplot.close(figure)
