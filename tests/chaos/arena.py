@@ -42,8 +42,8 @@ VALKEY = ("--appendfsync", "everysec", "--auto-aof-rewrite-percentage", "0")
 FAULTS = Faults(error_5xx=0.06, reset=0.02, reset_in_body=0.01, reset_after_body=0.01, malformed_json=0.02)
 
 
-def config(background: str, in_flight: int | None) -> FleetConfig:
-    """Short claims and time limits; `in_flight`: a limit of the cheapest model, for the provider only."""
+def config(background: str, in_flight: int | None, caps_usd: Mapping[str, float]) -> FleetConfig:
+    """Short claims and time limits; `in_flight`: a limit of the cheapest model, for the provider only; caps of tenants by day."""
     limits = {MODELS[0]: {} if in_flight is None else {"in_flight": in_flight}}
     return FleetConfig.model_validate(
         {
@@ -54,7 +54,7 @@ def config(background: str, in_flight: int | None) -> FleetConfig:
                 "flagship": {"model": MODELS[2], "timeout_s": 12, "background": background},
             },
             # Those of the other tenants are never reached, but held and counted.
-            "tenants": {name: {"usd_per_day": CAPS_USD.get(name, 1_000)} for name in TENANTS},
+            "tenants": {name: {"usd_per_day": caps_usd.get(name, 1_000)} for name in TENANTS},
             "claim_s": LEASE_S,
             "gate_width": 20,
         }
@@ -131,7 +131,7 @@ class Arena:
         found = {}
         for name in TENANTS:
             used, held = [await self.client.hvals(f"{NAMESPACE}:day:{what}:{name}") for what in ("used", "held")]
-            cap = int(CAPS_USD.get(name, 1_000) * NANO_PER_USD) * max(1, len(used))
+            cap = int((self.config.tenants[name].usd_per_day or 0) * NANO_PER_USD) * max(1, len(used))
             found[name] = TenantEnd(cap, sum(map(int, used)), sum(map(int, held)))
         return found
 
@@ -175,7 +175,9 @@ async def arena(
     `provider`: instead of one that has a bad day and too few places in flight.
     """
     folder.mkdir(parents=True)
-    told, granted = config(background, None), config(background, 9 if provider is None else None)
+    # The version before this one refuses what comes in over a tenant's cap, and holds nothing against it.
+    caps = CAPS_USD if len(roots) == 1 else {}
+    told, granted = config(background, None, caps), config(background, 9 if provider is None else None, caps)
     path = folder / "fleet.yaml"
     # JSON is YAML. What is left at its default is left out: another version need not know such a key.
     path.write_text(told.model_dump_json(exclude_defaults=True))

@@ -22,7 +22,7 @@ from fleet.config import Environment
 from fleet.errors import FleetError
 from fleet.jobs import JobSpec
 from fleet.runtime import NAMESPACE, Runtime
-from tests.chaos.arena import Arena, arena, config
+from tests.chaos.arena import CAPS_USD, Arena, arena, config
 from tests.chaos.load import jobs_in, specs
 from tests.chaos.versions import two_versions
 from tests.support.valkey import Valkey
@@ -72,7 +72,7 @@ async def disk_full(folder: Path) -> list[str]:
     environment = Environment(
         fleet_redis_url=valkey.url, fleet_blobs=folder / "blobs", openai_api_key=None, openai_base_url=None
     )
-    runtime = Runtime(environment, config("never", None), valkey.url)
+    runtime = Runtime(environment, config("never", None, CAPS_USD), valkey.url)
     complaints = []
     try:
         with valkey.client() as client:
